@@ -1,0 +1,306 @@
+//! The program that every subject runs: as a host process, in a container, in a machine without a kernel, and as
+//! `/init` of a Linux guest.
+//!
+//! Its first act is to write `ISOLAB-READY <nonce>\n` in one `write(2)`, so that the last byte of the token is the
+//! instant the subject can work. Then it obeys one-line commands: first its arguments, then standard input.
+//!
+//! ```text
+//! isolab-payload NONCE [COMMAND]...
+//!
+//! exit [CODE]   end, with status CODE (0)
+//! idle          wait for a signal, for ever
+//! touch MIB     map MIB mebibytes and write a byte to each 4 KiB page
+//! spin N        N turns of an empty loop
+//! syscalls N    N calls of getppid(2), the cheapest call that no library caches
+//! nonce         print the nonce again: it is kept in memory only, so a restored snapshot proves itself by it
+//! ```
+//!
+//! Each command answers `ok <command>\n`. An unknown one answers `error: ...` and goes on; so no harness ever takes
+//! silence for work. It is freestanding (no libc, no `std`): what is timed is the isolation, not a runtime's start, and a
+//! student can read every system call it makes on this page.
+#![no_std]
+#![no_main]
+
+use core::arch::{asm, global_asm};
+use core::panic::PanicInfo;
+
+// The kernel enters with argc at (%rsp) and argv above it (System V ABI, x86-64 supplement, section 3.4.1).
+// Every call must leave the stack 16-byte aligned, hence the `and`.
+global_asm!(
+    ".global _start",
+    "_start:",
+    "xor %ebp, %ebp",
+    "mov %rsp, %rdi",
+    "and $-16, %rsp",
+    "call {start}",
+    "ud2",
+    start = sym start,
+    options(att_syntax)
+);
+
+const SYS_READ: usize = 0;
+const SYS_WRITE: usize = 1;
+const SYS_MMAP: usize = 9;
+const SYS_PAUSE: usize = 34;
+const SYS_GETPPID: usize = 110;
+const SYS_EXIT_GROUP: usize = 231;
+const EINTR: isize = -4;
+
+/// The longest nonce that is kept, in bytes; a longer one is refused, never cut.
+const NONCE_MAX: usize = 64;
+/// The longest command line, in bytes.
+const LINE_MAX: usize = 128;
+const PAGE: usize = 4096;
+
+extern "C" fn start(stack: *const usize) -> ! {
+    // SAFETY: `stack` is what the kernel entered with: a count, then that many pointers to NUL-terminated strings.
+    let (count, arguments) = unsafe { (*stack, stack.add(1).cast::<*const u8>()) };
+    // SAFETY: as above; `index` stays below `count`.
+    let argument = |index: usize| unsafe { c_bytes(*arguments.add(index)) };
+    let given: &[u8] = if count > 1 { argument(1) } else { b"none" };
+    if given.len() > NONCE_MAX {
+        say(2, &[b"error: the nonce is longer than 64 bytes\n"]);
+        exit(2);
+    }
+    // A copy in memory of our own: the nonce must come back out of RAM, not out of the argument area, which a
+    // restored clone could be given anew.
+    let mut nonce = [0_u8; NONCE_MAX];
+    for (kept, byte) in nonce.iter_mut().zip(given) {
+        *kept = *byte;
+    }
+    let payload = Payload { nonce, length: given.len() };
+    say(1, &[b"ISOLAB-READY ", payload.nonce(), b"\n"]);
+    for index in 2..count {
+        payload.obey(argument(index));
+    }
+    payload.obey_standard_input();
+    exit(0)
+}
+
+/// What the program keeps between commands.
+struct Payload {
+    nonce: [u8; NONCE_MAX],
+    length: usize,
+}
+
+impl Payload {
+    fn nonce(&self) -> &[u8] {
+        self.nonce.get(..self.length).unwrap_or_default()
+    }
+
+    /// Reads commands a line at a time until the end of input.
+    fn obey_standard_input(&self) {
+        let mut line = [0_u8; LINE_MAX];
+        let mut length = 0;
+        let mut byte = [0_u8; 1];
+        loop {
+            let got = syscall(SYS_READ, [0, byte.as_mut_ptr() as usize, 1, 0, 0, 0]);
+            match (got, byte[0]) {
+                (EINTR, _) => {}
+                (1, b'\n') => {
+                    self.obey(line.get(..length).unwrap_or_default());
+                    length = 0;
+                }
+                (1, other) if length < LINE_MAX => {
+                    line[length] = other;
+                    length += 1;
+                }
+                (1, _) => {
+                    say(2, &[b"error: the command is longer than 128 bytes\n"]);
+                    exit(2);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Carries out one command and answers.
+    fn obey(&self, line: &[u8]) {
+        let (verb, rest) = split_word(line);
+        let number = parse(rest);
+        match (verb, number) {
+            (b"", _) => return,
+            (b"exit", code) => exit(code.unwrap_or(0)),
+            (b"idle", _) => loop {
+                syscall(SYS_PAUSE, [0; 6]);
+            },
+            (b"nonce", _) => return say(1, &[b"nonce ", self.nonce(), b"\n"]),
+            (b"touch", Some(mib)) if !touch(mib) => {
+                return say(1, &[b"error: touch: the kernel gives no such memory\n"]);
+            }
+            (b"touch", Some(_)) => {}
+            (b"spin", Some(turns)) => spin(turns),
+            (b"syscalls", Some(count)) => {
+                for _ in 0..count {
+                    syscall(SYS_GETPPID, [0; 6]);
+                }
+            }
+            _ => return say(1, &[b"error: unknown command: ", line, b"\n"]),
+        }
+        say(1, &[b"ok ", line, b"\n"]);
+    }
+}
+
+/// Maps `mib` mebibytes and writes one byte to each page; false where the kernel refuses.
+fn touch(mib: usize) -> bool {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS: usize = 0x22;
+    let Some(length) = mib.checked_mul(1 << 20) else { return false };
+    let base = syscall(SYS_MMAP, [0, length, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]);
+    if base < 0 {
+        return mib == 0;
+    }
+    for offset in (0..length).step_by(PAGE) {
+        // SAFETY: inside the mapping made above. Volatile: the write is the point, though nobody reads it.
+        unsafe { core::ptr::write_volatile((base as *mut u8).add(offset), 1) };
+    }
+    true
+}
+
+fn spin(turns: usize) {
+    for turn in 0..turns {
+        core::hint::black_box(turn);
+    }
+}
+
+/// Writes the parts as one line: joined first, because READY must arrive whole.
+fn say(descriptor: usize, parts: &[&[u8]]) {
+    let mut line = [0_u8; 2 * LINE_MAX];
+    let mut length = 0;
+    for byte in parts.iter().flat_map(|part| part.iter()) {
+        if let Some(slot) = line.get_mut(length) {
+            *slot = *byte;
+            length += 1;
+        }
+    }
+    let mut written = 0;
+    while written < length {
+        let got = syscall(SYS_WRITE, [descriptor, line.as_ptr() as usize + written, length - written, 0, 0, 0]);
+        match got {
+            EINTR => {}
+            1.. => written += got as usize,
+            _ => exit(3), // nobody listens any more
+        }
+    }
+}
+
+fn exit(code: usize) -> ! {
+    loop {
+        syscall(SYS_EXIT_GROUP, [code, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// The first word of a line, and what follows its blank.
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    match line.iter().position(|byte| *byte == b' ') {
+        Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
+        None => (line, b""),
+    }
+}
+
+/// A decimal number; nothing where a byte is no digit, or where it does not fit.
+fn parse(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_usize, |value, byte| match byte {
+        b'0'..=b'9' => value.checked_mul(10)?.checked_add(usize::from(byte - b'0')),
+        _ => None,
+    })
+}
+
+/// The bytes of a C string, without its NUL.
+///
+/// # Safety
+/// `text` points to a NUL-terminated string that is never written while the result lives.
+unsafe fn c_bytes<'a>(text: *const u8) -> &'a [u8] {
+    let mut length = 0;
+    // SAFETY: the caller's promise: every byte up to the NUL may be read. Volatile, or the compiler would make this
+    // loop a call of strlen(3), which nobody here defines.
+    unsafe {
+        while text.add(length).read_volatile() != 0 {
+            length += 1;
+        }
+        core::slice::from_raw_parts(text, length)
+    }
+}
+
+/// One Linux system call; the result is negative `errno` where it fails (syscall(2)).
+fn syscall(number: usize, arguments: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the calls made here touch only memory that this program owns and passes by pointer and length.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") arguments[0], in("rsi") arguments[1], in("rdx") arguments[2],
+            in("r10") arguments[3], in("r8") arguments[4], in("r9") arguments[5],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack)
+        );
+    }
+    result
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo) -> ! {
+    exit(101)
+}
+
+/// Never called, as nothing unwinds; an unoptimized `core` names it all the same.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+// The compiler may call these for copies and fills of its own; without a libc somebody must have them.
+
+/// memcpy(3).
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
+    // SAFETY: the caller's promise; `rep movsb` counts rcx down and leaves the direction flag alone.
+    unsafe {
+        asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack));
+    }
+    to
+}
+
+/// memset(3).
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: i32, length: usize) -> *mut u8 {
+    // SAFETY: as for memcpy.
+    unsafe {
+        asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") byte as u8, options(nostack));
+    }
+    to
+}
+
+/// bcmp(3): zero where the two are equal.
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
+    for index in 0..length {
+        // SAFETY: the caller's promise; volatile, or the compiler would turn this loop into a call of bcmp.
+        let differs = unsafe { left.add(index).read_volatile() != right.add(index).read_volatile() };
+        if differs {
+            return 1;
+        }
+    }
+    0
+}
+
+/// memcmp(3), as far as equality goes: all that this program compares.
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { bcmp(left, right, length) }
+}

@@ -1,0 +1,3 @@
+//! Processes, containers and microVMs on one clock.
+
+pub mod payload;

@@ -1,0 +1,3 @@
+//! The lab's main job.
+
+fn main() {}
