@@ -44,13 +44,14 @@ fn record_origin() {
     for folder in ["src", "../runtime/src", "../vmm/src", "../reports/src"] {
         println!("cargo::rerun-if-changed={folder}");
     }
-    for file in ["HEAD", "logs/HEAD", "index"] {
+    // Not `index`: `git status` itself may renew it, and every build would find it changed.
+    for file in ["HEAD", "logs/HEAD"] {
         if let Some(path) = output("git", &["rev-parse", "--git-path", file]) {
             println!("cargo::rerun-if-changed={path}");
         }
     }
     let revision = output("git", &["rev-parse", "HEAD"]);
-    let dirty = revision.as_ref().and_then(|_| output("git", &["status", "--porcelain", "--untracked-files=no"]));
+    let dirty = revision.as_ref().and_then(|_| output("git", &["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]));
     let dirty = dirty.map(|changes| (!changes.is_empty()).to_string());
     println!("cargo::rustc-env=ISOLAB_REVISION={}", revision.unwrap_or_default());
     println!("cargo::rustc-env=ISOLAB_DIRTY={}", dirty.unwrap_or_default());
