@@ -51,7 +51,9 @@ fn record_origin() {
         }
     }
     let revision = output("git", &["rev-parse", "HEAD"]);
-    let dirty = revision.as_ref().and_then(|_| output("git", &["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]));
+    let dirty = revision
+        .as_ref()
+        .and_then(|_| output("git", &["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]));
     let dirty = dirty.map(|changes| (!changes.is_empty()).to_string());
     println!("cargo::rustc-env=ISOLAB_REVISION={}", revision.unwrap_or_default());
     println!("cargo::rustc-env=ISOLAB_DIRTY={}", dirty.unwrap_or_default());

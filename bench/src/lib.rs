@@ -1,3 +1,4 @@
 //! Processes, containers and microVMs on one clock.
 
+pub mod host;
 pub mod payload;
