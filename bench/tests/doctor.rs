@@ -20,7 +20,7 @@ fn main() {
         Trial::test("the_doctor_is_done_within_two_seconds_and_fits_its_page", in_time_and_in_width),
         Trial::test("an_examination_leaves_no_mount_cgroup_or_process_behind", leaves_nothing),
         needs("kvm", has_kvm(), "guest_code_has_a_finite_measured_speed_in_both_modes", speed_is_measured),
-        needs("root", is_root(), "root_mounts_overlays_and_makes_groups", root_can),
+        needs("root", is_root(), "root_mounts_overlays", root_can),
     ];
     // One at a time: trials look for traces that another trial's examination has for a moment.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
@@ -41,8 +41,13 @@ fn has_kvm() -> bool {
     Kvm::new().is_ok()
 }
 
+/// Root that may mount: in a container it often may not.
 fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    nix::unistd::geteuid().is_root() && effective >> CAP_SYS_ADMIN & 1 == 1
 }
 
 fn ensure(holds: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
@@ -104,6 +109,5 @@ fn root_can() -> Result<(), Failed> {
         let found = host.facts.iter().find(|fact| fact.area == area && fact.name == name);
         found.map(|fact| fact.value.clone()).unwrap_or_default()
     };
-    ensure(value("namespaces", "overlayfs") == "mounted one", value("namespaces", "overlayfs"))?;
-    ensure(value("cgroup", "making a group").starts_with("tried in each"), value("cgroup", "making a group"))
+    ensure(value("namespaces", "overlayfs") == "mounted one", value("namespaces", "overlayfs"))
 }

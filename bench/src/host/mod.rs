@@ -3,6 +3,7 @@
 //! Each area is a file with the same two halves: a thin reader that asks the kernel (`look`, `Seen::read`), and a pure judge
 //! that turns what was seen into facts with a status and a hint. The judges are tested with the texts of other hosts.
 
+pub mod clean;
 pub mod doctor;
 pub mod guest_speed;
 pub mod noise;

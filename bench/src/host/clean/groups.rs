@@ -1,0 +1,184 @@
+//! Control groups that nobody lives in any more: below `isolab/` in each hierarchy.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::super::mounts::Mount;
+use super::super::owner::Owner;
+use super::super::read;
+use super::super::roots::Roots;
+use super::{Cleaned, Kind, owner_in, processes};
+
+/// The group that all groups of the lab are in.
+const OURS: &str = "isolab";
+
+/// What a bench names the containers that it starts by: this, then its owner, then what it likes.
+const BENCH: &str = "bench-";
+
+/// How long a group must stay empty before it counts as left: its maker is a system call away from moving in, though
+/// that one may wait for a grace period of some 15 ms.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// Removes the groups of dead benches, with whoever is still in them, and those that are nobody's.
+pub(super) fn remove(roots: &Roots, mounts: &[Mount], cleaned: &mut Cleaned) {
+    let parents = parents(mounts);
+    let groups: Vec<_> = parents.iter().flat_map(|parent| below(parent)).collect();
+    let (left, nobodys): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .filter(|group| owner(group).is_none_or(|owner| !owner.alive()))
+        .partition(|group| owner(group).is_some());
+    for group in &left {
+        end_members(group, cleaned);
+        note(group, remove_tree(group), cleaned);
+    }
+    // A group without an owner in its name is a container that a user started: its state folder owns it.
+    let is_free = |group: &PathBuf| !has_state(roots, group) && members(group).is_empty();
+    let mut free: Vec<_> = nobodys.into_iter().filter(is_free).collect();
+    if !free.is_empty() {
+        thread::sleep(GRACE);
+        free.retain(is_free);
+    }
+    for group in &free {
+        note(group, remove_tree(group), cleaned);
+    }
+    // The parents go last, and only while no bench lives that may want them in this instant.
+    if no_bench_lives(roots) {
+        for parent in parents.iter().filter(|parent| parent.is_dir() && below(parent).is_empty()) {
+            note(parent, fs::remove_dir(parent), cleaned);
+        }
+    }
+}
+
+fn note(group: &Path, outcome: io::Result<()>, cleaned: &mut Cleaned) {
+    cleaned.note(Kind::Group, group.display().to_string(), outcome);
+}
+
+/// `isolab/` in each hierarchy, each once.
+fn parents(mounts: &[Mount]) -> BTreeSet<PathBuf> {
+    let hierarchies = mounts.iter().filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
+    hierarchies.map(|mount| mount.point.join(OURS)).collect()
+}
+
+/// The groups directly in `group`. Everything else in its folder is a file.
+fn below(group: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+fn owner(group: &Path) -> Option<Owner> {
+    owner_in(group.file_name()?.to_str()?, BENCH)
+}
+
+fn has_state(roots: &Roots, group: &Path) -> bool {
+    group.file_name().is_some_and(|id| roots.runtime.join("oci").join(id).exists())
+}
+
+/// Processes in `group` and in all groups below it.
+fn members(group: &Path) -> Vec<u32> {
+    let own = read::text(group.join("cgroup.procs")).unwrap_or_default();
+    let own = own.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>();
+    own.into_iter().chain(below(group).iter().flat_map(|child| members(child))).collect()
+}
+
+/// Ends who is in `group`, until nobody is: a member may have started another in the meantime.
+fn end_members(group: &Path, cleaned: &mut Cleaned) {
+    const ROUNDS: u32 = 5;
+    for _ in 0..ROUNDS {
+        let members: Vec<_> = members(group).into_iter().filter_map(Owner::of).filter(|one| one.alive()).collect();
+        if members.is_empty() {
+            return;
+        }
+        for process in members {
+            processes::end(process, cleaned);
+        }
+    }
+}
+
+/// Removes a group and those below it, deepest first. A cgroup's files go with it: only rmdir(2) works here.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for child in below(group) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(group) {
+        // A process that was killed leaves its group a moment after it is gone from /proc.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            thread::sleep(Duration::from_millis(20));
+            fs::remove_dir(group)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn no_bench_lives(roots: &Roots) -> bool {
+    let scratches = fs::read_dir(roots.runtime.join("bench")).into_iter().flatten().flatten();
+    let mut owners = scratches.filter_map(|entry| entry.file_name().to_str()?.parse::<Owner>().ok());
+    !owners.any(Owner::alive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::mounts;
+    use super::*;
+
+    #[test]
+    fn each_hierarchy_has_one_parent() {
+        let table = "1 0 0:1 / /c/cpu rw - cgroup c rw,cpu\n2 0 0:2 / /c/u rw - cgroup2 c rw\n3 0 0:2 / /c/u rw - cgroup2 c rw\n4 0 0:3 / /t rw - tmpfs t rw";
+        let parents: Vec<_> = parents(&mounts::parse(table)).into_iter().collect();
+        assert_eq!(parents, [Path::new("/c/cpu/isolab"), Path::new("/c/u/isolab")]);
+    }
+
+    // A folder can pose as a cgroup file system as far as looking goes.
+    fn posing(roots: &Path) -> (Roots, Vec<Mount>) {
+        let roots_of = Roots { runtime: roots.join("run"), data: roots.join("data") };
+        let table = format!("1 0 0:1 / {} rw - cgroup2 c rw", roots.join("cg").display());
+        (roots_of, mounts::parse(&table))
+    }
+
+    fn make(place: &Path, procs: &str) {
+        fs::create_dir_all(place).unwrap();
+        if !procs.is_empty() {
+            fs::write(place.join("cgroup.procs"), procs).unwrap();
+        }
+    }
+
+    #[test]
+    fn empty_groups_go_and_inhabited_owned_or_remembered_ones_stay() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (roots, table) = posing(scratch.path());
+        let ours = scratch.path().join("cg/isolab");
+        let me = Owner::me().unwrap();
+        make(&ours.join("empty/inner"), "");
+        make(&ours.join("inhabited/inner"), &format!("{}\n", me.pid));
+        make(&ours.join(format!("bench-{me}-1")), "");
+        make(&ours.join(format!("bench-{}-2", Owner { start: me.start + 1, ..me })), "");
+        make(&ours.join("stopped"), "");
+        fs::create_dir_all(roots.runtime.join("oci/stopped")).unwrap();
+        let mut cleaned = Cleaned::default();
+        remove(&roots, &table, &mut cleaned);
+        assert_eq!(cleaned.left, []);
+        let mut stay: Vec<_> = below(&ours).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        stay.sort();
+        assert_eq!(stay, [&format!("bench-{me}-1"), "inhabited", "stopped"]);
+        assert_eq!(cleaned.removed.len(), 2);
+    }
+
+    #[test]
+    fn the_parent_goes_once_it_is_empty_and_no_bench_lives() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (roots, table) = posing(scratch.path());
+        let ours = scratch.path().join("cg/isolab");
+        let mine = Owner::me().unwrap().scratch(&roots.runtime);
+        fs::create_dir_all(&ours).unwrap();
+        fs::create_dir_all(&mine).unwrap();
+        remove(&roots, &table, &mut Cleaned::default());
+        assert!(ours.exists());
+        fs::remove_dir(&mine).unwrap();
+        remove(&roots, &table, &mut Cleaned::default());
+        assert!(!ours.exists());
+    }
+}
