@@ -188,10 +188,10 @@ pub(crate) fn judge(seen: &Seen) -> Vec<Fact> {
 }
 
 fn controllers(findings: &mut Findings, seen: &Seen) {
-    for (unified, name) in [(false, "in version 1"), (true, "in version 2")] {
-        let of_flavour = seen.hierarchies.iter().filter(|one| one.unified == unified);
-        let names: Vec<_> =
-            of_flavour.filter(|one| !one.controllers.is_empty()).map(|one| one.controllers.join("+")).collect();
+    // In version 1 a plus binds controllers that share a hierarchy; in version 2 all do.
+    for (unified, name, bond) in [(false, "in version 1", "+"), (true, "in version 2", " ")] {
+        let holding = seen.hierarchies.iter().filter(|one| one.unified == unified && !one.controllers.is_empty());
+        let names: Vec<_> = holding.map(|one| one.controllers.join(bond)).collect();
         if !names.is_empty() {
             findings.info(name, names.join(" "));
         }
@@ -258,6 +258,9 @@ fn delegation(findings: &mut Findings, seen: &Seen) {
     // A version 2 group has the controllers that its parent hands down, which may be fewer than there are.
     for trial in seen.trials.iter().filter(|trial| trial.unified && seen.flavour() == "v2") {
         match &trial.outcome {
+            Ok(names) if names.is_empty() && seen.root => {
+                findings.info("handed down", "no controller as yet: root may write them into cgroup.subtree_control");
+            }
             Ok(names) if names.is_empty() => findings.warn(
                 "handed down",
                 "no controller: a new group has no limits",
@@ -323,6 +326,7 @@ mod tests {
         seen.trials = vec![trial("/sys/fs/cgroup", true, Ok(&["cpu", "memory", "pids"]))];
         assert_eq!(seen.flavour(), "v2");
         let facts = judge(&seen);
+        assert_eq!(fact(&facts, "in version 2").value, "cpuset cpu io memory hugetlb pids rdma misc");
         assert_eq!(fact(&facts, "entering a group").status, Status::Ok);
         assert_eq!(fact(&facts, "handed down").value, "cpu memory pids");
         assert!(facts.iter().all(|fact| fact.name != "lacking"));
@@ -334,6 +338,13 @@ mod tests {
         assert_eq!(seen(&table, "cpu memory").flavour(), "v2");
         assert_eq!(seen("32 31 0:29 / /c rw - cgroup cgroup rw,cpu", "").flavour(), "v1");
         assert_eq!(seen("", "").flavour(), "none");
+    }
+
+    #[test]
+    fn a_group_that_is_handed_no_controller_is_a_flaw_only_to_who_cannot_change_it() {
+        let seen = Seen { trials: vec![trial("/sys/fs/cgroup/u", true, Ok(&[]))], ..seen(UNIFIED, "cpu memory") };
+        assert_eq!(fact(&judge(&seen), "handed down").status, Status::Warn);
+        assert_eq!(fact(&judge(&Seen { root: true, ..seen }), "handed down").status, Status::Info);
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Seen {
 pub(crate) fn judge(cpu: &CpuInfo, seen: &Seen, usable: u32) -> Vec<Fact> {
     let mut findings = Findings::on("cpu");
     findings.info("model", cpu.model.clone());
-    findings.info("threads", format!("{} on {} cores; {usable} for this process", cpu.threads, cpu.cores));
+    let cores = if cpu.cores == 1 { "core" } else { "cores" };
+    findings.info("threads", format!("{} on {} {cores}; {usable} for this process", cpu.threads, cpu.cores));
     match seen.smt.as_deref().and_then(read::switch) {
         Some(true) => findings.warn(
             "SMT",
