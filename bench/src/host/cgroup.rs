@@ -93,7 +93,7 @@ fn known(cgroups: &str) -> Vec<String> {
 }
 
 /// `4:memory:/user.slice`, `0::/init.scope`: this process's group in each hierarchy, by its controllers.
-fn own_groups(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn own_groups(text: &str) -> BTreeMap<String, String> {
     let group = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         Some((parts.next()?.to_owned(), parts.next()?.trim_start_matches('/').to_owned()))

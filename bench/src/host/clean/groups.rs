@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::super::cgroup::own_groups;
 use super::super::mounts::Mount;
 use super::super::owner::Owner;
 use super::super::read;
@@ -25,7 +26,8 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// Removes the groups of dead benches, with whoever is still in them, and those that are nobody's.
 pub(super) fn remove(roots: &Roots, mounts: &[Mount], cleaned: &mut Cleaned) {
-    let parents = parents(mounts);
+    let own = read::text("/proc/self/cgroup").unwrap_or_default();
+    let parents = parents(mounts, &own);
     let groups: Vec<_> = parents.iter().flat_map(|parent| below(parent)).collect();
     let (left, nobodys): (Vec<_>, Vec<_>) = groups
         .into_iter()
@@ -47,7 +49,7 @@ pub(super) fn remove(roots: &Roots, mounts: &[Mount], cleaned: &mut Cleaned) {
     }
     // The parents go last, and only while no bench lives that may want them in this instant.
     if no_bench_lives(roots) {
-        for parent in parents.iter().filter(|parent| parent.is_dir() && below(parent).is_empty()) {
+        for parent in parents.iter().filter(|parent| below(parent).is_empty()) {
             note(parent, fs::remove_dir(parent), cleaned);
         }
     }
@@ -57,10 +59,17 @@ fn note(group: &Path, outcome: io::Result<()>, cleaned: &mut Cleaned) {
     cleaned.note(Kind::Group, group.display().to_string(), outcome);
 }
 
-/// `isolab/` in each hierarchy, each once.
-fn parents(mounts: &[Mount]) -> BTreeSet<PathBuf> {
+/// Where `isolab/` is in each hierarchy: at its top, where an absolute path in a bundle leads; below this process' group,
+/// where a relative one does; and beside that group, as in version 2 one with processes cannot hand controllers down.
+fn parents(mounts: &[Mount], own: &str) -> BTreeSet<PathBuf> {
+    let own: Vec<_> = own_groups(own).into_values().map(PathBuf::from).collect();
+    let bases: BTreeSet<_> = own.iter().flat_map(|group| [Some(group.as_path()), group.parent()]).flatten().collect();
     let hierarchies = mounts.iter().filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
-    hierarchies.map(|mount| mount.point.join(OURS)).collect()
+    let places = hierarchies.flat_map(|mount| {
+        let below = bases.iter().map(|base| mount.point.join(base).join(OURS));
+        below.chain([mount.point.join(OURS)]).collect::<Vec<_>>()
+    });
+    places.filter(|place| place.is_dir()).collect()
 }
 
 /// The groups directly in `group`. Everything else in its folder is a file.
@@ -126,10 +135,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_hierarchy_has_one_parent() {
-        let table = "1 0 0:1 / /c/cpu rw - cgroup c rw,cpu\n2 0 0:2 / /c/u rw - cgroup2 c rw\n3 0 0:2 / /c/u rw - cgroup2 c rw\n4 0 0:3 / /t rw - tmpfs t rw";
-        let parents: Vec<_> = parents(&mounts::parse(table)).into_iter().collect();
-        assert_eq!(parents, [Path::new("/c/cpu/isolab"), Path::new("/c/u/isolab")]);
+    fn our_parent_is_looked_for_at_the_top_in_our_own_group_and_beside_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let tree = scratch.path();
+        for place in ["cpu/isolab", "u/user/session/isolab", "u/user/isolab", "u/other/isolab", "t/isolab"] {
+            fs::create_dir_all(tree.join(place)).unwrap();
+        }
+        let mount = |name: &str, kind: &str| format!("1 0 0:1 / {} rw - {kind} c rw,cpu\n", tree.join(name).display());
+        let table =
+            [mount("cpu", "cgroup"), mount("u", "cgroup2"), mount("u", "cgroup2"), mount("t", "tmpfs")].concat();
+        let parents: Vec<_> = parents(&mounts::parse(&table), "1:cpu:/\n0::/user/session").into_iter().collect();
+        assert_eq!(parents, ["cpu/isolab", "u/user/isolab", "u/user/session/isolab"].map(|place| tree.join(place)));
     }
 
     // A folder can pose as a cgroup file system as far as looking goes.
