@@ -21,7 +21,7 @@ mod namespaces;
 mod read;
 mod storage;
 mod system;
-mod tools;
+pub(crate) mod tools;
 mod trial;
 
 use isolab_reports::model::Host;
