@@ -3,3 +3,4 @@
 //! Everything here is pure: values in, values or text out. Files are read and written by the commands.
 
 pub mod model;
+pub mod stats;

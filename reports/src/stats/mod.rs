@@ -1,0 +1,22 @@
+//! The statistics of a report: pure functions over plain numbers, each tested against known answers.
+//!
+//! Start-up times have a long right tail, so everything here rests on ranks: medians, quantiles, and intervals from
+//! resampling. Nothing assumes a bell curve and nothing drops a value.
+
+mod bootstrap;
+mod ecdf;
+mod ols;
+mod permutation;
+mod random;
+mod sorted;
+mod student;
+mod tukey;
+
+pub use bootstrap::{Interval, RESAMPLES, Rounds, percentile_interval};
+pub use ecdf::{Step, ecdf};
+pub use ols::{Estimate, Line, ols};
+pub use permutation::{PERMUTATIONS, permutation_test};
+pub use random::Random;
+pub use sorted::Sorted;
+pub use student::student_quantile;
+pub use tukey::{Fences, Outlier};
