@@ -1,0 +1,382 @@
+//! cgroups: what a container may use, and what it has used.
+//!
+//! A cgroup is a directory in a file system that the kernel provides. Making the directory makes the group, writing a
+//! file sets a limit, writing a process id moves a process in, removing the directory ends it. v1 has a tree of such
+//! directories for each controller, v2 one tree for all; a container here has one [`Cgroup`], whatever that is made of.
+//!
+//! The order matters: the limits are written before anything can enter, so that nothing ever runs without them.
+//!
+//! ```text
+//! layout      where the hierarchies are, and which of them this process may use
+//! folder      one directory: open, write, read, remove
+//! controller  what all controllers have in common; then a file for each of them
+//! program     the eBPF program that stands for v2's missing device list
+//! freezer     stop, continue, kill
+//! stats       what has been counted
+//! ```
+
+mod controller;
+mod cpu;
+mod cpuset;
+mod devices;
+mod error;
+mod folder;
+mod freezer;
+mod hugetlb;
+mod io;
+mod layout;
+mod memory;
+mod network;
+mod pids;
+pub(crate) mod program;
+mod rdma;
+mod stats;
+mod unified;
+
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+use tracing::info_span;
+
+pub use error::CgroupError;
+pub use layout::{Flavour, Hierarchy, Layout, Version};
+pub use stats::{CpuStats, DeviceIo, MemoryStats, PidsStats, Stats};
+
+use controller::{CONTROLLERS, Controller};
+use folder::{Folder, Setting, errno};
+
+/// v2 controllers that every cgroup gets where they are to be had, so that its use can be told even without a limit.
+const COUNTED: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// The cgroup of one container: a directory in each hierarchy of the host.
+///
+/// Dropped, it takes its directories with it, and whatever still runs in them; [`Cgroup::keep`] leaves them.
+#[derive(Debug)]
+pub struct Cgroup {
+    folders: Vec<Folder>,
+    flavour: Flavour,
+    /// Whether dropping it removes it.
+    owned: bool,
+}
+
+impl Cgroup {
+    /// Makes a cgroup in every hierarchy and writes its limits.
+    ///
+    /// An absolute path starts at the top of each hierarchy, a relative one at this process's own cgroup (in v2: beside
+    /// it). A parent named `isolab` is removed with the last cgroup in it.
+    pub fn create(layout: &Layout, path: &Path, resources: Option<&LinuxResources>) -> Result<Self, CgroupError> {
+        let mut cgroup = Self { folders: Vec::new(), flavour: layout.flavour(), owned: true };
+        {
+            let _span = info_span!(
+                "cgroup.create",
+                call = "mkdir(2)",
+                why = "a directory in the kernel's own file system is a group of processes: one in each hierarchy"
+            )
+            .entered();
+            for hierarchy in &layout.hierarchies {
+                cgroup.folders.push(Folder::create(hierarchy, path, layout.posing)?);
+            }
+        }
+        let nothing = LinuxResources::default();
+        cgroup.limit(resources.unwrap_or(&nothing), false)?;
+        Ok(cgroup)
+    }
+
+    /// Finds the cgroup of a container that another process made; dropping it leaves it there.
+    pub fn open(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
+        let mut folders: Vec<Folder> = Vec::new();
+        let mut missing = None;
+        for hierarchy in &layout.hierarchies {
+            match Folder::open(hierarchy, path, layout.posing) {
+                Ok(folder) => folders.push(folder),
+                // Its maker may have been killed between two hierarchies: what is there must be found all the same.
+                Err(error @ CgroupError::Open { source: Errno::ENOENT, .. }) => missing = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if let (true, Some(error)) = (folders.is_empty(), missing) {
+            return Err(error);
+        }
+        for folder in folders.iter_mut().filter(|folder| folder.version == Version::V2) {
+            folder.controllers = words(&folder.read_optional("cgroup.controllers")?.unwrap_or_default());
+        }
+        Ok(Self { folders, flavour: layout.flavour(), owned: false })
+    }
+
+    /// Where clone3(2) can put a new process at once (`CLONE_INTO_CGROUP`): on a host that has v2 alone.
+    ///
+    /// A process born in its cgroup needs no migration, and so no wait (see [`Cgroup::attach`]).
+    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+        let unified = self.folders.first().filter(|_| self.flavour == Flavour::V2);
+        unified.and_then(Folder::directory)
+    }
+
+    /// Moves a process into every hierarchy that [`Cgroup::clone_into`] has not put it into.
+    ///
+    /// All in one burst: the kernel keeps every process of the system from forking and exiting while one changes its
+    /// group, and after 20 ms without such a change it first waits 7 to 15 ms until all CPUs have heard of that (an RCU
+    /// grace period). Only the first write of a burst pays; give it something to overlap with.
+    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
+        if self.clone_into().is_some() { Ok(()) } else { self.adopt(pid) }
+    }
+
+    /// Moves a process into every hierarchy, wherever it was born: for kernels before 5.7, and for processes that are
+    /// not ours.
+    pub fn adopt(&self, pid: Pid) -> Result<(), CgroupError> {
+        let _span = info_span!(
+            "cgroup.attach",
+            call = "write(cgroup.procs)",
+            why = "from here on the kernel counts and limits the process; the first move after a pause waits for RCU"
+        )
+        .entered();
+        self.folders.iter().try_for_each(|folder| {
+            let attached = match folder.attach(pid) {
+                Err(Errno::ENOSPC) if folder.has(cpuset::NAME) && folder.version == Version::V1 => {
+                    cpuset::fill(folder)?;
+                    folder.attach(pid)
+                }
+                other => other,
+            };
+            attached.map_err(|source| CgroupError::Attach { pid: pid.as_raw(), path: folder.path.clone(), source })
+        })
+    }
+
+    /// Changes limits of a cgroup that is in use; what is not asked for stays as it is.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.limit(resources, true)
+    }
+
+    /// The processes in it, also in cgroups that the container has made below.
+    pub fn pids(&self) -> Result<Vec<Pid>, CgroupError> {
+        self.leading().map_or_else(|| Ok(Vec::new()), Folder::all_pids)
+    }
+
+    /// What the controllers have counted.
+    pub fn stats(&self) -> Result<Stats, CgroupError> {
+        let mut stats = Stats::default();
+        for controller in CONTROLLERS {
+            if let Some(folder) = self.home(controller) {
+                controller.measure(folder, &mut stats)?;
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Stops every process in it, and comes back when the last has stopped.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        freezer::freeze(&self.folders)
+    }
+
+    /// Lets every process in it go on.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        freezer::thaw(&self.folders)
+    }
+
+    /// Whether it is stopped.
+    pub fn frozen(&self) -> Result<bool, CgroupError> {
+        freezer::frozen(&self.folders)
+    }
+
+    /// Kills every process in it, also those that are being made right now. Their parent still has to wait for them.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        let Some(leading) = self.leading() else { return Ok(()) };
+        freezer::kill(leading, &self.folders)
+    }
+
+    /// Removes it, after waiting a moment for processes that are about to be gone. It kills nothing: [`Cgroup::kill`]
+    /// does, where that is wanted.
+    pub fn destroy(mut self) -> Result<(), CgroupError> {
+        self.owned = false;
+        let _span = info_span!(
+            "cgroup.destroy",
+            call = "rmdir(2)",
+            why = "an empty group is still a directory in each hierarchy: nothing else would ever remove it"
+        )
+        .entered();
+        // Each is tried, also after one has failed: the less stays behind the better.
+        let removed: Vec<Result<(), CgroupError>> = self.folders.iter().map(Folder::remove).collect();
+        removed.into_iter().collect()
+    }
+
+    /// Leaves it where it is: a detached container outlives the command that made it.
+    pub fn keep(mut self) {
+        self.owned = false;
+    }
+
+    fn limit(&self, asked: &LinuxResources, standing: bool) -> Result<(), CgroupError> {
+        let _span = info_span!(
+            "cgroup.limit",
+            call = "write(2)",
+            why = "every limit is one file; written before anyone enters, nothing can exceed it"
+        )
+        .entered();
+        let extra = unified::settings(asked)?;
+        let delegated = self.delegated(asked, &extra, standing)?;
+        for controller in CONTROLLERS {
+            let home = self.home_with(controller, &delegated);
+            let version = home.map_or(self.usual_version(), |folder| folder.version);
+            let settings = controller.settings(version, asked, home.filter(|_| standing))?;
+            let Some(first) = settings.first() else { continue };
+            let folder = home.ok_or_else(|| CgroupError::NoController {
+                controller: controller.names().of(version).unwrap_or_default().to_owned(),
+                asked: first.file.to_string(),
+            })?;
+            write_limits(folder, &settings)?;
+        }
+        self.limit_unified(asked, &extra, &delegated, standing)
+    }
+
+    /// What only v2 has: any file by its name, and the program for devices.
+    fn limit_unified(
+        &self,
+        asked: &LinuxResources,
+        extra: &[Setting],
+        delegated: &[String],
+        standing: bool,
+    ) -> Result<(), CgroupError> {
+        let Some(folder) = self.unified() else {
+            return match extra.first() {
+                None => Ok(()),
+                Some(setting) => Err(CgroupError::Unsupported {
+                    field: format!("linux.resources.unified ({})", setting.file),
+                    version: "v1",
+                }),
+            };
+        };
+        for (controller, setting) in unified::controllers(extra).zip(extra) {
+            if !delegated.iter().any(|name| name == controller) {
+                let (controller, asked) = (format!("{controller} (in v2)"), setting.file.to_string());
+                return Err(CgroupError::NoController { controller, asked });
+            }
+        }
+        folder.write_all(extra)?;
+        if self.folders.iter().any(|folder| folder.has("devices")) {
+            return Ok(());
+        }
+        devices::restrict(folder, asked, standing)
+    }
+
+    /// The v2 controllers at work in this cgroup, after asking the directories above to hand down what is needed.
+    ///
+    /// A hybrid host has to be asked only for what no v1 hierarchy has.
+    fn delegated(&self, asked: &LinuxResources, extra: &[Setting], standing: bool) -> Result<Vec<String>, CgroupError> {
+        let Some(folder) = self.unified() else { return Ok(Vec::new()) };
+        if standing {
+            return Ok(words(&folder.read_optional("cgroup.controllers")?.unwrap_or_default()));
+        }
+        let mut wanted: Vec<&str> = unified::controllers(extra).collect();
+        for controller in CONTROLLERS {
+            let Some(name) = controller.names().v2 else { continue };
+            let elsewhere = self.home(controller).is_some();
+            if !elsewhere && !controller.settings(Version::V2, asked, None).unwrap_or_default().is_empty() {
+                wanted.push(name);
+            }
+        }
+        if wanted.is_empty() && self.flavour == Flavour::Hybrid {
+            return Ok(Vec::new());
+        }
+        let counted = COUNTED.iter().filter(|_| self.flavour == Flavour::V2);
+        let welcome: Vec<&str> = counted.copied().filter(|name| !wanted.contains(name)).collect();
+        hand_down(folder.levels(), &wanted, &welcome)
+    }
+
+    /// The v2 directory.
+    fn unified(&self) -> Option<&Folder> {
+        self.folders.iter().find(|folder| folder.version == Version::V2)
+    }
+
+    /// The directory that knows best who is in: every process is in each, and v2 can kill them all at once.
+    fn leading(&self) -> Option<&Folder> {
+        self.unified().or(self.folders.first())
+    }
+
+    /// Where a controller is at work.
+    fn home(&self, controller: &dyn Controller) -> Option<&Folder> {
+        self.home_with(controller, &[])
+    }
+
+    /// The same, knowing which controllers v2 has handed down.
+    fn home_with(&self, controller: &dyn Controller, delegated: &[String]) -> Option<&Folder> {
+        self.folders.iter().find(|folder| {
+            let name = controller.names().of(folder.version);
+            let here = |name: &str| match folder.version {
+                Version::V1 => folder.has(name),
+                Version::V2 => folder.has(name) || delegated.iter().any(|other| other == name),
+            };
+            name.is_some_and(here)
+        })
+    }
+
+    /// The version to speak of where a controller is nowhere.
+    fn usual_version(&self) -> Version {
+        if self.flavour == Flavour::V2 { Version::V2 } else { Version::V1 }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        // On the way out of a failure: that comes first, so what fails here is not told.
+        let populated = self.leading().is_some_and(|leading| leading.all_pids().is_ok_and(|pids| !pids.is_empty()));
+        if populated {
+            drop(self.kill());
+        }
+        for folder in &self.folders {
+            drop(folder.remove());
+        }
+    }
+}
+
+/// Writes a controller's limits, and fills a v1 cpuset first where the kernel refuses for want of values above.
+fn write_limits(folder: &Folder, settings: &[Setting]) -> Result<(), CgroupError> {
+    match folder.write_all(settings) {
+        Err(CgroupError::Write { source: Errno::EACCES | Errno::EINVAL, .. })
+            if folder.version == Version::V1 && folder.has(cpuset::NAME) =>
+        {
+            cpuset::fill(folder)?;
+            folder.write_all(settings)
+        }
+        other => other,
+    }
+}
+
+/// Has each directory hand controllers down to the next (`cgroup.subtree_control`). Answers which reach the last one's
+/// children. That one of `wanted` is refused is an error; one of `welcome` may be.
+fn hand_down(levels: &[std::path::PathBuf], wanted: &[&str], welcome: &[&str]) -> Result<Vec<String>, CgroupError> {
+    let mut handed = Vec::new();
+    for level in levels {
+        let list = |file: &str| match fs::read_to_string(level.join(file)) {
+            Ok(text) => Ok(words(&text)),
+            Err(error) => Err(CgroupError::Read { file: level.join(file), source: errno(&error) }),
+        };
+        let (here, mut down) = (list("cgroup.controllers")?, list("cgroup.subtree_control")?);
+        for name in wanted.iter().chain(welcome) {
+            if down.iter().any(|other| other == name) || !here.iter().any(|other| other == name) {
+                continue;
+            }
+            let (file, value) = (level.join("cgroup.subtree_control"), format!("+{name}"));
+            match fs::write(&file, &value) {
+                Ok(()) => down.push((*name).to_owned()),
+                Err(error) if wanted.contains(name) => {
+                    return Err(CgroupError::Write { file, value, source: errno(&error) });
+                }
+                Err(_) => {}
+            }
+        }
+        handed = down;
+    }
+    Ok(handed)
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests;
