@@ -1,1 +1,7 @@
-//! runtime
+//! Containers, from a bundle or an image to a running process and back.
+//!
+//! [`container`] is what the kernel does for one: namespaces, cgroups, a root file system, fewer rights. [`spans`] records
+//! each step, so that a start can be read as a lesson and measured as a benchmark.
+
+pub mod container;
+pub mod spans;

@@ -1,0 +1,394 @@
+//! A bundle: the folder with `config.json`, read once and checked before anything is done (OCI runtime specification,
+//! bundle.md and config.md).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+
+/// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
+/// colon or backslash that belongs to a path has a backslash before it.
+pub const OVERLAY_LOWER: &str = "org.isolab.overlay.lower";
+/// The folder that the container's changes go to; a private tmpfs takes them where this is absent.
+pub const OVERLAY_UPPER: &str = "org.isolab.overlay.upper";
+/// The folder that overlayfs works in, on the same file system as the upper one.
+pub const OVERLAY_WORK: &str = "org.isolab.overlay.work";
+
+/// A configuration that has been read and checked.
+#[derive(Debug)]
+pub struct Bundle {
+    pub(crate) folder: PathBuf,
+    pub(crate) spec: Spec,
+    pub(crate) process: Process,
+    pub(crate) linux: Linux,
+    pub(crate) root: Root,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Where the container's root file system comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// The folder that it is, or that the overlay is mounted upon.
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+    pub(crate) overlay: Option<Overlay>,
+}
+
+/// Folders to be seen as one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    /// Never written; the uppermost first.
+    pub(crate) lower: Vec<PathBuf>,
+    /// Where changes go, and the folder overlayfs works in; nothing for a tmpfs.
+    pub(crate) upper: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The bundle's folder is missing or closed to us.
+    #[error("cannot open the bundle {}", .path.display())]
+    Folder {
+        /// The folder as given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration is missing or closed to us.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration is not JSON, or not of the shape that the specification gives it.
+    #[error("{} is no container configuration", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where, with line and column.
+        source: serde_json::Error,
+    },
+    /// A value that the specification or this runtime does not allow.
+    #[error("{} says {field}: {problem}", .path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The path of the value inside the file.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A refusal before the file's name is known.
+type Refusal = (String, String);
+
+fn refuse<T>(field: &str, problem: impl Into<String>) -> Result<T, Refusal> {
+    Err((field.to_owned(), problem.into()))
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in `folder`.
+    pub fn load(folder: &Path) -> Result<Self, BundleError> {
+        let folder = folder.canonicalize().map_err(|source| BundleError::Folder { path: folder.to_owned(), source })?;
+        let path = folder.join("config.json");
+        let text = fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
+        let (spec, warnings) = parse(&text).map_err(|source| BundleError::Parse { path: path.clone(), source })?;
+        Self::check(folder, spec, warnings).map_err(|(field, problem)| BundleError::Refused { path, field, problem })
+    }
+
+    /// What the author of the bundle should hear of, though the container starts.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn check(folder: PathBuf, spec: Spec, warnings: Vec<String>) -> Result<Self, Refusal> {
+        check_version(spec.version())?;
+        let Some(process) = spec.process().clone() else { return refuse("process", "missing") };
+        check_process(&process)?;
+        let linux = spec.linux().clone().unwrap_or_else(empty_linux);
+        check_namespaces(&spec, &linux)?;
+        check_unsupported(&process, &linux)?;
+        let root = check_root(&folder, &spec)?;
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            let field = format!("mounts[{index}].destination");
+            if without_nul(mount.destination().as_os_str().as_encoded_bytes()).is_none() {
+                return refuse(&field, "has a NUL byte");
+            }
+            if !mount.destination().components().any(|part| matches!(part, std::path::Component::Normal(_))) {
+                return refuse(&field, "must name a folder below the root");
+            }
+        }
+        Ok(Self { folder, process, linux, root, warnings, spec })
+    }
+}
+
+/// Parses, forgiving capability names that nobody knows: the specification says to warn of those, not to fail.
+fn parse(text: &[u8]) -> Result<(Spec, Vec<String>), serde_json::Error> {
+    let error = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok((spec, Vec::new())),
+        Err(error) => error,
+    };
+    // The types know no unknown capability. Only here, where they refused, is the slower way worth its time.
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(error) };
+    let mut unknown = Vec::new();
+    if let Some(sets) = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut) {
+        for names in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
+            names.retain(|name| {
+                let known = serde_json::from_value::<oci_spec::runtime::Capability>(name.clone()).is_ok();
+                if let (false, Some(name)) = (known, name.as_str()) {
+                    unknown.push(name.to_owned());
+                }
+                known || !name.is_string()
+            });
+        }
+    }
+    unknown.sort();
+    unknown.dedup();
+    if unknown.is_empty() {
+        return Err(error);
+    }
+    let spec = serde_json::from_value(value).map_err(|_| error)?;
+    Ok((spec, unknown.iter().map(|name| format!("capability {name} is unknown and is left out")).collect()))
+}
+
+/// No namespaces and no devices; the type's own default would be a whole ready-made container.
+fn empty_linux() -> Linux {
+    serde_json::from_str("{}").unwrap_or_default()
+}
+
+fn check_version(version: &str) -> Result<(), Refusal> {
+    if version.is_empty() {
+        return refuse("ociVersion", "missing");
+    }
+    match version.split('.').next().map(str::parse::<u32>) {
+        Some(Ok(1)) => Ok(()),
+        _ => refuse("ociVersion", format!("{version:?}, but only versions 1.x are understood")),
+    }
+}
+
+fn without_nul(bytes: &[u8]) -> Option<()> {
+    (!bytes.contains(&0)).then_some(())
+}
+
+fn check_process(process: &Process) -> Result<(), Refusal> {
+    let arguments = process.args().as_deref().unwrap_or_default();
+    match arguments.first() {
+        None => return refuse("process.args", "missing, so there is nothing to run"),
+        Some(first) if first.is_empty() => return refuse("process.args", "the program's name is empty"),
+        Some(_) => {}
+    }
+    for (field, texts) in [("process.args", arguments), ("process.env", process.env().as_deref().unwrap_or_default())] {
+        if texts.iter().any(|text| without_nul(text.as_bytes()).is_none()) {
+            return refuse(field, "has a NUL byte, which no program can be given");
+        }
+    }
+    if !process.cwd().is_absolute() || without_nul(process.cwd().as_os_str().as_encoded_bytes()).is_none() {
+        return refuse("process.cwd", format!("{:?}, but it must be an absolute path", process.cwd()));
+    }
+    Ok(())
+}
+
+/// Namespaces are listed once each, and what is set in a namespace needs that namespace.
+fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
+    let listed: Vec<LinuxNamespaceType> = linux.namespaces().iter().flatten().map(oci_spec::runtime::LinuxNamespace::typ).collect();
+    let has = |kind| listed.contains(&kind);
+    for (index, kind) in listed.iter().enumerate() {
+        if listed.iter().take(index).any(|earlier| earlier == kind) {
+            return refuse("linux.namespaces", format!("{kind} is listed twice"));
+        }
+    }
+    if !has(LinuxNamespaceType::Mount) {
+        return refuse("linux.namespaces", "there is no mount namespace, and the host's own tree must not be changed");
+    }
+    if (spec.hostname().is_some() || spec.domainname().is_some()) && !has(LinuxNamespaceType::Uts) {
+        return refuse("hostname", "set, but there is no uts namespace: it would rename the host");
+    }
+    if linux.uid_mappings().is_some() && !has(LinuxNamespaceType::User) {
+        return refuse("linux.uidMappings", "set, but there is no user namespace");
+    }
+    if linux.time_offsets().is_some() && !has(LinuxNamespaceType::Time) {
+        return refuse("linux.timeOffsets", "set, but there is no time namespace");
+    }
+    for name in linux.sysctl().iter().flat_map(HashMap::keys) {
+        let field = format!("linux.sysctl.{name}");
+        let name = name.replace('/', ".");
+        let needed = match name.split('.').next() {
+            _ if name.contains("..") => return refuse(&field, "is no name of a kernel parameter"),
+            Some("net") => LinuxNamespaceType::Network,
+            Some("fs") if name.starts_with("fs.mqueue.") => LinuxNamespaceType::Ipc,
+            Some("kernel") if ["domainname", "hostname"].iter().any(|last| name == format!("kernel.{last}")) => {
+                LinuxNamespaceType::Uts
+            }
+            Some("kernel") if name.starts_with("kernel.msg") || name.starts_with("kernel.shm") || name == "kernel.sem" => {
+                LinuxNamespaceType::Ipc
+            }
+            _ => return refuse(&field, "belongs to the whole host, not to a namespace"),
+        };
+        if !has(needed) {
+            return refuse(&field, format!("needs a {needed} namespace: it would change the host"));
+        }
+    }
+    Ok(())
+}
+
+/// What would silently be missing must be refused.
+fn check_unsupported(process: &Process, linux: &Linux) -> Result<(), Refusal> {
+    let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let refused = [
+        ("process.terminal", process.terminal() == Some(true), "no terminal can be made; set it to false"),
+        ("process.apparmorProfile", asked(process.apparmor_profile()), "AppArmor profiles are not supported"),
+        ("process.selinuxLabel", asked(process.selinux_label()), "SELinux labels are not supported"),
+        ("process.scheduler", process.scheduler().is_some(), "schedulers are not supported"),
+        ("process.ioPriority", process.io_priority().is_some(), "I/O priorities are not supported"),
+        ("linux.mountLabel", asked(linux.mount_label()), "SELinux labels are not supported"),
+        ("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT is not supported"),
+        ("linux.personality", linux.personality().is_some(), "personalities are not supported"),
+        ("linux.memoryPolicy", linux.memory_policy().is_some(), "memory policies are not supported"),
+        ("linux.netDevices", linux.net_devices().is_some(), "moving network devices is not supported"),
+    ];
+    match refused.iter().find(|(_, wrong, _)| *wrong) {
+        Some((field, _, problem)) => refuse(field, *problem),
+        None => Ok(()),
+    }
+}
+
+fn check_root(folder: &Path, spec: &Spec) -> Result<Root, Refusal> {
+    let Some(root) = spec.root() else { return refuse("root", "missing") };
+    if root.path().as_os_str().is_empty() {
+        return refuse("root.path", "missing");
+    }
+    let path = folder.join(root.path());
+    check_folder("root.path", &path)?;
+    let overlay = check_overlay(spec.annotations().as_ref())?;
+    Ok(Root { path, readonly: root.readonly().unwrap_or(false), overlay })
+}
+
+fn check_overlay(annotations: Option<&HashMap<String, String>>) -> Result<Option<Overlay>, Refusal> {
+    let find = |key: &str| annotations.and_then(|all| all.get(key));
+    let Some(lower) = find(OVERLAY_LOWER) else { return Ok(None) };
+    let lower = split_escaped(lower);
+    for path in &lower {
+        check_folder(OVERLAY_LOWER, path)?;
+    }
+    let upper = match (find(OVERLAY_UPPER), find(OVERLAY_WORK)) {
+        (None, None) => None,
+        (Some(upper), Some(work)) => {
+            check_folder(OVERLAY_UPPER, Path::new(upper))?;
+            check_folder(OVERLAY_WORK, Path::new(work))?;
+            Some((PathBuf::from(upper), PathBuf::from(work)))
+        }
+        _ => return refuse(OVERLAY_UPPER, "an upper folder and a work folder must be given together"),
+    };
+    Ok(Some(Overlay { lower, upper }))
+}
+
+fn check_folder(field: &str, path: &Path) -> Result<(), Refusal> {
+    if !path.is_absolute() {
+        return refuse(field, format!("{path:?}, but it must be an absolute path"));
+    }
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => refuse(field, format!("{} is no folder", path.display())),
+        Err(error) => refuse(field, format!("{}: {error}", path.display())),
+    }
+}
+
+/// Splits at colons that have no backslash before them, and takes the backslashes away.
+fn split_escaped(text: &str) -> Vec<PathBuf> {
+    let mut parts = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        let kept = match character {
+            ':' => {
+                parts.push(String::new());
+                continue;
+            }
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        };
+        if let Some(last) = parts.last_mut() {
+            last.push(kept);
+        }
+    }
+    parts.into_iter().map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bundle, BundleError, parse, split_escaped};
+    use std::path::PathBuf;
+
+    const GOOD: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},
+        "process":{"user":{},"args":["sh"],"cwd":"/"},"linux":{"namespaces":[{"type":"mount"}]}}"#;
+
+    fn load(text: &str) -> Result<Bundle, BundleError> {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        std::fs::create_dir(folder.path().join("rootfs")).expect("a root");
+        std::fs::write(folder.path().join("config.json"), text).expect("a configuration");
+        Bundle::load(folder.path())
+    }
+
+    #[test]
+    fn a_minimal_configuration_is_taken() {
+        let bundle = load(GOOD).expect("it is good");
+        assert!(bundle.root.path.ends_with("rootfs") && bundle.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_by_its_name() {
+        let table = [
+            (r#""ociVersion":"1.0.2""#, r#""ociVersion":"2.0""#, "ociVersion"),
+            (r#""args":["sh"]"#, r#""args":[]"#, "process.args"),
+            (r#""args":["sh"]"#, r#""args":["a\u0000b"]"#, "process.args"),
+            (r#""cwd":"/""#, r#""cwd":"tmp""#, "process.cwd"),
+            (r#""cwd":"/""#, r#""cwd":"/","terminal":true"#, "process.terminal"),
+            (r#""path":"rootfs""#, r#""path":"nowhere""#, "root.path"),
+            (r#"[{"type":"mount"}]"#, "[]", "linux.namespaces"),
+            (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"},{"type":"mount"}]"#, "linux.namespaces"),
+            (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"}],"sysctl":{"vm.swappiness":"1"}"#, "linux.sysctl.vm.swappiness"),
+            (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"}],"sysctl":{"net.x":"1"}"#, "linux.sysctl.net.x"),
+            (r#""root""#, r#""hostname":"x","root""#, "hostname"),
+            (r#""root""#, r#""annotations":{"org.isolab.overlay.lower":"a"},"root""#, "org.isolab.overlay.lower"),
+            (r#""root""#, r#""mounts":[{"destination":"/"}],"root""#, "mounts[0].destination"),
+        ];
+        for (old, new, expected) in table {
+            match load(&GOOD.replace(old, new)) {
+                Err(BundleError::Refused { field, .. }) => assert_eq!(field, expected, "for {new}"),
+                other => panic!("{new} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_json_is_told_with_its_line() {
+        let error = load("{\n  \"ociVersion\": 1.0.2\n}").expect_err("it is not JSON");
+        let BundleError::Parse { source, .. } = error else { panic!("not a parse error") };
+        assert_eq!(source.line(), 2);
+    }
+
+    #[test]
+    fn a_folder_without_a_configuration_is_told_so() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        assert!(matches!(Bundle::load(folder.path()), Err(BundleError::Read { .. })));
+        assert!(matches!(Bundle::load(&folder.path().join("none")), Err(BundleError::Folder { .. })));
+    }
+
+    #[test]
+    fn an_unknown_capability_is_warned_of_and_left_out() {
+        let text = GOOD.replace(r#""cwd":"/""#, r#""cwd":"/","capabilities":{"bounding":["CAP_KILL","CAP_FLY"]}"#);
+        let (spec, warnings) = parse(text.as_bytes()).expect("it is forgiven");
+        let sets = spec.process().as_ref().and_then(|process| process.capabilities().clone()).expect("it has sets");
+        assert_eq!(sets.bounding().as_ref().map(std::collections::HashSet::len), Some(1));
+        assert_eq!(warnings, ["capability CAP_FLY is unknown and is left out"]);
+    }
+
+    #[test]
+    fn a_colon_can_belong_to_a_folder() {
+        assert_eq!(split_escaped(r"/a:/b\:c:/d\\e"), [r"/a", "/b:c", r"/d\e"].map(PathBuf::from));
+    }
+}

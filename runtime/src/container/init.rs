@@ -1,0 +1,264 @@
+//! The container's first process, from its birth to the program's first instruction.
+//!
+//! It is a copy of the runtime, so all that it needs lies in memory already, in the form the kernel takes ([`Plan`]).
+//! It allocates nothing. What fails is told over the wire ([`super::channel`]) as a step and an error number.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigmaskHow, sigprocmask};
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{sethostname, setsid, write};
+use tracing::info_span;
+
+use super::channel::{ProcessEnd, Word};
+use super::hooks::HookPlan;
+use super::network;
+use super::plan::{Plan, Start};
+use super::report::{At, Failure, Step};
+use super::signals;
+use super::sys::clone::exit_now;
+use super::sys::credentials;
+use super::sys::mount::Context;
+use super::sys::process::{accept, close_on_exec_from, prctl, set_domainname};
+
+/// What `start` says to a waiting process.
+pub(crate) const GO: &[u8] = b"go";
+
+/// Lives the process's life. Never returns: it becomes the program, or ends.
+pub(crate) fn live(plan: &Plan, wire: ProcessEnd) -> ! {
+    crate::spans::in_container();
+    let mut process = Init { plan, wire: Some(wire), starter: None, host_pid: None };
+    let failure = match process.live() {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    process.report(failure);
+    exit_now(1)
+}
+
+struct Init<'a> {
+    plan: &'a Plan,
+    /// Closed once the container is written down.
+    wire: Option<ProcessEnd>,
+    /// The connection of the one who said "go".
+    starter: Option<OwnedFd>,
+    /// The number of this process on the host, once it is in its cgroup.
+    host_pid: Option<i32>,
+}
+
+impl Init<'_> {
+    fn live(&mut self) -> Result<Infallible, Failure> {
+        let plan = self.plan;
+        self.be_born()?; //                                        1. die with the runtime; a session of its own
+        self.enter_namespaces()?; //                               2. those that clone3 could not make
+        let root = match &plan.rootfs {
+            Some(rootfs) => Some(rootfs.assemble(&mut || self.be_attached())?), // 3. the file system, beside the host's
+            None => None,
+        };
+        self.settle()?; //                                         4. names, network, kernel parameters
+        self.be_attached()?; //                                    5. inside the cgroup, before anything of the image runs
+        self.let_hooks_run()?; //                                  6. others may add to the container
+        if let (Some(rootfs), Some(root)) = (&plan.rootfs, &root) {
+            rootfs.enter(root)?; //                                7. the host's tree is gone
+        }
+        drop(root);
+        self.close_descriptors()?; //                              8. nothing of the host stays open past execve
+        plan.process.restrict()?; //                               9. the user, its capabilities
+        self.die_with_runtime()?;
+        let program = plan.process.find_program()?;
+        self.await_start()?; //                                   10. `create` ends here, and waits for `start`
+        self.run_hooks(&plan.start_container)?;
+        self.set_signals()?;
+        Err(plan.process.execute(program)) //                     11. the filter, and the program
+    }
+
+    fn be_born(&self) -> Result<(), Failure> {
+        self.die_with_runtime()?;
+        umask(Mode::empty()); // the modes in the plan are meant as they stand
+        setsid().map(drop).at(Step::Session)
+    }
+
+    /// The kernel forgets this at each change of user, so it is said again after that.
+    fn die_with_runtime(&self) -> Result<(), Failure> {
+        let dies = matches!(self.plan.start, Start::AtOnce) || self.wire.is_some();
+        if dies { prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).at(Step::Session) } else { Ok(()) }
+    }
+
+    fn enter_namespaces(&self) -> Result<(), Failure> {
+        let namespaces = &self.plan.namespaces;
+        for (index, join) in namespaces.joined.iter().enumerate() {
+            setns(&join.file, join.kind).at_index(Step::JoinNamespace, index)?;
+        }
+        if namespaces.ids.is_some() {
+            let _span = info_span!("namespace.identity", call = "setresuid(2)",
+                why = "in a new user namespace nobody has a number until the maps are written; then this process is its root")
+            .entered();
+            self.wire()?.await_word(Word::Mapped)?;
+        }
+        if namespaces.ids.is_some() || namespaces.joined.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER) {
+            credentials::set_group(0).at(Step::IdentityInside)?;
+            credentials::set_user(0).at(Step::IdentityInside)?;
+        }
+        let time = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+        if namespaces.unshared_later.contains(time) {
+            unshare(time).at(Step::TimeNamespace)?;
+            if let Some(offsets) = &namespaces.time_offsets {
+                write_file(c"/proc/self/timens_offsets", offsets).at(Step::TimeNamespace)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<(), Failure> {
+        let plan = self.plan;
+        if let Some(name) = &plan.hostname {
+            let _span = info_span!("uts.hostname", call = "sethostname(2)",
+                why = "the UTS namespace holds a host name of the container's own").entered();
+            sethostname(OsStr::from_bytes(name.to_bytes())).at(Step::Hostname)?;
+        }
+        if let Some(name) = &plan.domainname {
+            set_domainname(name).at(Step::Domainname)?;
+        }
+        if plan.loopback {
+            let _span = info_span!("network.loopback", call = "ioctl(SIOCSIFFLAGS)",
+                why = "a new network namespace has one interface, lo, and it is down").entered();
+            network::loopback_up().at(Step::Loopback)?;
+        }
+        if plan.sysctl.is_empty() {
+            return Ok(());
+        }
+        // A procfs of our own, attached nowhere: an image may have anything at /proc.
+        let proc = Context::open(c"proc").and_then(|proc| proc.mount(0)).at(Step::Sysctl)?;
+        for (index, (path, value)) in plan.sysctl.iter().enumerate() {
+            let file = nix::fcntl::openat(&proc, path.as_c_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+            file.and_then(|file| write(&file, value.to_bytes())).at_index(Step::Sysctl, index)?;
+        }
+        Ok(())
+    }
+
+    /// Waits, once, until the runtime has put this process into its cgroup.
+    fn be_attached(&mut self) -> Result<(), Failure> {
+        if self.host_pid.is_some() {
+            return Ok(());
+        }
+        {
+            let _span = info_span!("cgroup.wait", call = "recv(2)",
+                why = "the limits must hold before the program runs; the runtime writes them while this process mounts")
+            .entered();
+            self.host_pid = Some(self.wire()?.await_word(Word::Attached)?);
+        }
+        if self.plan.namespaces.unshared_later.contains(CloneFlags::CLONE_NEWCGROUP) {
+            let _span = info_span!("cgroup.namespace", call = "unshare(CLONE_NEWCGROUP)",
+                why = "the cgroup this process is in now becomes the root of what it can see of the tree")
+            .entered();
+            unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
+        }
+        Ok(())
+    }
+
+    fn let_hooks_run(&self) -> Result<(), Failure> {
+        if self.plan.waits_for_hooks() {
+            self.wire()?.at_hooks()?;
+            self.wire()?.await_word(Word::HooksDone)?;
+        }
+        self.run_hooks(&self.plan.create_container)
+    }
+
+    fn run_hooks(&self, hooks: &[HookPlan]) -> Result<(), Failure> {
+        let (before, after) = &self.plan.state;
+        let mut digits = [0_u8; 10];
+        let pid = decimal(self.host_pid.unwrap_or(0), &mut digits);
+        for (index, hook) in hooks.iter().enumerate() {
+            let ended = hook.run(&[before.as_bytes(), pid, after.as_bytes()]).at_index(Step::Hook, index)?;
+            if ended.is_some() {
+                let path = hook.path().to_bytes();
+                return Err(Failure::new(Step::Hook, index, Errno::ECANCELED).with_detail(path));
+            }
+        }
+        Ok(())
+    }
+
+    fn close_descriptors(&self) -> Result<(), Failure> {
+        let _span = info_span!("process.close", call = "close_range(CLOEXEC)",
+            why = "a descriptor left open would be a door into the host, whatever the namespaces say").entered();
+        close_on_exec_from(3).at(Step::CloseDescriptors)
+    }
+
+    /// For `create`: lets go of the runtime once that has written the container down, and waits to be told to go on.
+    fn await_start(&mut self) -> Result<(), Failure> {
+        let Start::WhenTold(listener) = &self.plan.start else { return Ok(()) };
+        self.wire()?.ready()?;
+        self.wire()?.await_word(Word::Released)?;
+        // From here on the container is in the state folder, so it needs no runtime to be found again. The wire is closed
+        // only after that is settled: the runtime waits for it, and would take this process along otherwise.
+        prctl(libc::PR_SET_PDEATHSIG, 0, 0).at(Step::StartSignal)?;
+        self.wire = None;
+        loop {
+            let starter = accept(listener).at(Step::StartSignal)?;
+            let mut word = [0; 2];
+            // Whoever connects and leaves again has changed his mind, or was killed: the next one may mean it.
+            if matches!(recv(starter.as_raw_fd(), &mut word, MsgFlags::empty()), Ok(2)) && word == *GO {
+                self.starter = Some(starter);
+                return Ok(());
+            }
+        }
+    }
+
+    fn set_signals(&self) -> Result<(), Failure> {
+        signals::restore_defaults();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.plan.mask), None).at(Step::Execute)
+    }
+
+    fn wire(&self) -> Result<&ProcessEnd, Failure> {
+        self.wire.as_ref().ok_or_else(|| Failure::new(Step::Protocol, 0, Errno::EPIPE))
+    }
+
+    /// Tells whoever is listening now.
+    fn report(&self, failure: Failure) {
+        if let Some(wire) = &self.wire {
+            wire.failed(failure);
+        }
+        if let Some(starter) = &self.starter {
+            let _ = send(starter.as_raw_fd(), &failure.to_bytes(), MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+}
+
+fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
+    let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, text.to_bytes()).map(drop)
+}
+
+/// The decimal digits of a number that is not negative, without allocation.
+fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut rest = number.unsigned_abs();
+    let mut first = digits.len();
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        first = place;
+        if rest == 0 {
+            break;
+        }
+    }
+    digits.get(first..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn a_number_is_written_in_decimal() {
+        for (number, text) in [(0, "0"), (7, "7"), (42, "42"), (i32::MAX, "2147483647")] {
+            assert_eq!(decimal(number, &mut [0; 10]), text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! A container's life: created, started, ended, deleted (OCI runtime specification, runtime.md).
+//!
+//! Everything that is made is owned by a value that undoes it when dropped. So whatever step fails, no process, mount,
+//! cgroup or file stays behind; what a killed runtime leaves is known by [`Runtime::prune`].
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use oci_spec::runtime::{ContainerState, State};
+use tracing::info_span;
+
+use super::bundle::Bundle;
+use super::cgroup::{Cgroup, CgroupError, Layout};
+use super::channel::{Heard, Word};
+use super::error::ContainerError;
+use super::hooks;
+use super::id::ContainerId;
+use super::limits::Limits;
+use super::plan::{Plan, Start};
+use super::signals::Signals;
+use super::spawn::InitProcess;
+use super::start;
+use super::state::{ProcessId, Record, StateError, StateFolder, States};
+use super::sys::process::{Ending, pidfd_open, pidfd_signal, wait_end};
+
+/// The containers below one state root.
+pub struct Runtime {
+    states: States,
+    warn: Box<dyn Fn(&str)>,
+}
+
+/// A container that is being made. Its fields are dropped, and so undone, in this order.
+struct Making {
+    process: InitProcess,
+    cgroup: Option<Cgroup>,
+    folder: StateFolder,
+    record: Record,
+    plan: Plan,
+}
+
+impl Runtime {
+    /// The containers whose state lies below `root`. `warn` hears what a user should know though it works.
+    pub fn new(root: &Path, warn: impl Fn(&str) + 'static) -> Self {
+        Self { states: States::below(root), warn: Box::new(warn) }
+    }
+
+    /// The steps from a bundle to a process that is about to become its program.
+    ///
+    /// Side by side with steps 6 to 9 the process follows its own list, in [`super::init`].
+    fn make(&self, id: &ContainerId, bundle: &Bundle, when: When, mask: SigSet) -> Result<Making, ContainerError> {
+        let mut warnings = bundle.warnings().to_vec();
+        let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
+        let record = Record::new(id, bundle, limits.path());
+        let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
+        let start = when.prepare(&folder)?;
+        let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
+        warnings.iter().for_each(|warning| (self.warn)(warning));
+        let cgroup = limits.make_before_birth()?; //                     4. v2: the limits, before anything can exceed them
+        let inside = cgroup.as_ref().and_then(Cgroup::clone_into);
+        let process = InitProcess::new(&plan, inside)?; //               5. the process, in namespaces of its own
+        let mut making = Making { process, cgroup, folder, record, plan };
+        making.process.furnish(&making.plan)?; //                        6. what only an outsider can write
+        if making.cgroup.is_none() {
+            making.cgroup = limits.make_and_attach(making.process.pid())?; // 7. v1: the limits, all in one burst
+        }
+        making.process.say(Word::Attached)?;
+        making.write_down()?; //                                         8. other commands can find it
+        making.run_create_hooks()?; //                                   9. others may add to it
+        Ok(making)
+    }
+
+    /// Creates a container, lets it run, waits for its end and removes it.
+    ///
+    /// Signals that come meanwhile are sent on to the container. It dies with the calling process.
+    pub fn run(&self, id: &ContainerId, bundle: &Bundle) -> Result<Ending, ContainerError> {
+        let signals = Signals::collect().map_err(ContainerError::system("collect", "signals"))?;
+        let mut container = self.make(id, bundle, When::AtOnce, signals.before())?;
+        container.await_program(&signals, &*self.warn)?;
+        let ending = {
+            let _span = info_span!("container.run", call = "poll(pidfd)",
+                why = "the program runs; the runtime only waits, for its end or for a signal to send on").entered();
+            container.process.await_end(&signals)?
+        };
+        let Making { cgroup, folder, record, .. } = container;
+        self.remove(folder, cgroup, &record)?;
+        Ok(ending)
+    }
+
+    /// Creates a container: everything but its program's first instruction, which waits for [`Runtime::start`]. Returns
+    /// the number of its first process.
+    pub fn create(&self, id: &ContainerId, bundle: &Bundle) -> Result<i32, ContainerError> {
+        let mask = SigSet::thread_get_mask().map_err(ContainerError::system("read", "the signal mask"))?;
+        let mut container = self.make(id, bundle, When::Told, mask)?;
+        if !matches!(container.process.hear(&container.plan)?, Heard::Ready) {
+            return Err(ContainerError::EndedEarly);
+        }
+        // From here on no runtime answers for the container. First it is written so, then the process may outlive us.
+        container.record.owner = None;
+        container.folder.write(&container.record)?;
+        container.process.say(Word::Released)?;
+        container.process.hear(&container.plan)?;
+        let Making { process, cgroup, folder, .. } = container;
+        let pid = process.release();
+        folder.keep();
+        if let Some(cgroup) = cgroup {
+            cgroup.keep();
+        }
+        Ok(pid.as_raw())
+    }
+
+    /// Lets a created container run.
+    pub fn start(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        let (folder, record) = self.find(id)?;
+        match status(&folder, &record) {
+            ContainerState::Created => {}
+            status => return Err(ContainerError::Status { attempt: "start", id: id.clone(), status }),
+        }
+        start::tell(&folder)?;
+        self.run_late_hooks("poststart", &record, ContainerState::Running);
+        Ok(())
+    }
+
+    /// Where a container is in its life, in the form of the specification (runtime.md, "State").
+    pub fn state(&self, id: &ContainerId) -> Result<State, ContainerError> {
+        let (folder, record) = self.find(id)?;
+        Ok(record.state(status(&folder, &record)))
+    }
+
+    /// The states of all containers, by name.
+    pub fn list(&self) -> Result<Vec<State>, ContainerError> {
+        let states = self.states.list()?.into_iter().map(|id| self.state(&id));
+        // One that was deleted since the names were read is no longer one of them.
+        states.filter(|state| !matches!(state, Err(ContainerError::State(StateError::Missing(_))))).collect()
+    }
+
+    /// Sends a signal to the container's first process, or to `all` of its processes.
+    pub fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<(), ContainerError> {
+        let (folder, record) = self.find(id)?;
+        let status = status(&folder, &record);
+        let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
+            return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
+        };
+        let sent = |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
+        if let (true, Some(cgroup)) = (all, open_cgroup(&record)?) {
+            for pid in cgroup.pids()? {
+                match nix::sys::signal::kill(pid, None).and_then(|()| pidfd_open(pid)).and_then(|it| pidfd_signal(&it, signal)) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(source) => return Err(sent(source)),
+                }
+            }
+            return Ok(());
+        }
+        init.signal(signal).map_err(sent)
+    }
+
+    /// Removes a container. One that has not ended is removed only with `force`, which ends it.
+    pub fn delete(&self, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
+        let folder = match self.states.find(id) {
+            Err(StateError::Missing(_)) if force => return Ok(()),
+            other => other?,
+        };
+        let Some(record) = folder.read()? else {
+            // A runtime was killed between its first two calls: there is a folder and nothing else.
+            return Ok(folder.remove()?);
+        };
+        let status = status(&folder, &record);
+        if status != ContainerState::Stopped && !force {
+            return Err(ContainerError::Status { attempt: "delete", id: id.clone(), status });
+        }
+        end(&record)?;
+        let cgroup = open_cgroup(&record)?;
+        self.remove(folder, cgroup, &record)
+    }
+
+    /// Removes what killed runtimes have left behind; returns the names.
+    pub fn prune(&self) -> Result<Vec<ContainerId>, ContainerError> {
+        let mut removed = Vec::new();
+        for id in self.states.list()? {
+            let Ok(folder) = self.states.find(&id) else { continue };
+            let remnant = match folder.read()? {
+                Some(record) => record.is_remnant(),
+                None => folder.is_old(),
+            };
+            if remnant {
+                self.delete(&id, true)?;
+                removed.push(id);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
+        let folder = self.states.find(id)?;
+        let record = folder.read()?.ok_or_else(|| StateError::Missing(id.clone()))?;
+        Ok((folder, record))
+    }
+
+    /// Takes the container out of the world; its first process has ended.
+    fn remove(
+        &self,
+        folder: StateFolder,
+        cgroup: Option<Cgroup>,
+        record: &Record,
+    ) -> Result<(), ContainerError> {
+        if let Some(cgroup) = cgroup {
+            if !record.own_pids {
+                // Without a PID namespace the end of the first process is not the end of the others.
+                cgroup.kill()?;
+            }
+            cgroup.destroy()?;
+        }
+        {
+            let _span = info_span!("container.forget", call = "unlink(2), rmdir(2)",
+                why = "the name is free again, and nothing of the container is left").entered();
+            folder.remove()?;
+        }
+        self.run_late_hooks("poststop", record, ContainerState::Stopped);
+        Ok(())
+    }
+
+    /// Hooks whose failure is told of but changes nothing: what they follow has happened already.
+    fn run_late_hooks(&self, moment: &'static str, record: &Record, status: ContainerState) {
+        late_hooks(moment, record, status, &*self.warn);
+    }
+}
+
+/// When a container's program shall begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    AtOnce,
+    Told,
+}
+
+impl When {
+    fn prepare(self, folder: &StateFolder) -> Result<Start, ContainerError> {
+        match self {
+            Self::AtOnce => Ok(Start::AtOnce),
+            Self::Told => start::listen_in(folder).map(Start::WhenTold),
+        }
+    }
+}
+
+impl Making {
+    /// Writes which process it is: other commands know it by that, and `prune` if this one is killed.
+    fn write_down(&mut self) -> Result<(), ContainerError> {
+        let _span = info_span!("container.record", call = "write(2), rename(2)",
+            why = "a file says which process the container is, so that other commands need no daemon to ask").entered();
+        self.record.init = ProcessId::of(self.process.pid());
+        Ok(self.folder.write(&self.record)?)
+    }
+
+    fn run_create_hooks(&self) -> Result<(), ContainerError> {
+        if !self.plan.waits_for_hooks() {
+            return Ok(());
+        }
+        if !matches!(self.process.hear(&self.plan)?, Heard::AtHooks) {
+            return Err(ContainerError::EndedEarly);
+        }
+        let state = self.record.state_text(ContainerState::Created);
+        for (moment, hooks) in ["prestart", "createRuntime"].into_iter().zip(&self.plan.create_runtime) {
+            hooks::run(moment, hooks, state.as_bytes())?;
+        }
+        self.process.say(Word::HooksDone)
+    }
+
+    fn await_program(&self, signals: &Signals, warn: &dyn Fn(&str)) -> Result<(), ContainerError> {
+        let begun = {
+            let _span = info_span!("container.await_exec", call = "poll(2), recv(2)",
+                why = "the wire to the process closes by itself at its execve: that is how the runtime knows").entered();
+            self.process.await_program(&self.plan, signals)?
+        };
+        crate::spans::executed();
+        if begun {
+            late_hooks("poststart", &self.record, ContainerState::Running, warn);
+        }
+        Ok(())
+    }
+}
+
+fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, warn: &dyn Fn(&str)) {
+    let hooks = record.hooks.as_ref().and_then(|all| match moment {
+        "poststart" => all.poststart().as_ref(),
+        _ => all.poststop().as_ref(),
+    });
+    if hooks.is_none_or(Vec::is_empty) {
+        return;
+    }
+    let outcome = hooks::plan(hooks).map_err(ContainerError::from).and_then(|plans| {
+        Ok(hooks::run(moment, &plans, record.state_text(status).as_bytes())?)
+    });
+    if let Err(error) = outcome {
+        warn(&error.to_string());
+    }
+}
+
+fn status(folder: &StateFolder, record: &Record) -> ContainerState {
+    record.status(|| folder.start_socket().exists())
+}
+
+/// The container's cgroup; nothing where it has none, or none any more.
+fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
+    let Some(path) = &record.cgroup else { return Ok(None) };
+    match Cgroup::open(&Layout::detect()?, path) {
+        Ok(cgroup) => Ok(Some(cgroup)),
+        Err(CgroupError::Open { source: Errno::ENOENT, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends the container's first process, if it runs, and waits for that.
+fn end(record: &Record) -> Result<(), ContainerError> {
+    let Some(init) = record.init else { return Ok(()) };
+    let Some(pidfd) = init.open() else { return Ok(()) };
+    match pidfd_signal(&pidfd, Signal::SIGKILL as i32) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(source) => return Err(ContainerError::System { attempt: "kill", on: format!("process {}", init.pid), source }),
+    }
+    match wait_end(&pidfd, 10_000) {
+        Ok(true) => Ok(()),
+        _ => Err(ContainerError::Unkillable { pid: init.pid }),
+    }
+}

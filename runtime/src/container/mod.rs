@@ -1,0 +1,58 @@
+//! Containers: everything that the Linux kernel does for one, and nothing about images.
+//!
+//! A container is an ordinary process that was made with views of its own of the system (namespaces), limits of its own
+//! (a cgroup), a file system of its own (a root), and fewer rights (capabilities, seccomp). This module takes a bundle, as
+//! the OCI runtime specification describes it, to a running process and back.
+//!
+//! Where to begin: [`Runtime`] is the life of a container in numbered steps. `init` is the same story from the inside:
+//! what the container's first process does with itself. Each other file is one mechanism:
+//!
+//! | file | mechanism | specification |
+//! |---|---|---|
+//! | `bundle`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
+//! | `namespaces` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
+//! | `rootfs`, `overlay`, `mounts`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
+//! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
+//! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
+//! | `process`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
+//! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
+//! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
+
+mod bundle;
+mod capabilities;
+pub mod cgroup;
+mod cgroup_mount;
+mod channel;
+mod devices;
+mod error;
+mod hooks;
+mod id;
+mod init;
+mod inside;
+mod lifecycle;
+mod limits;
+mod mounts;
+mod namespaces;
+mod network;
+mod overlay;
+mod place;
+mod plan;
+mod process;
+mod report;
+mod rootfs;
+pub mod seccomp;
+mod signals;
+mod spawn;
+mod start;
+mod state;
+mod sys;
+
+pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
+pub use error::ContainerError;
+pub use hooks::{HookError, Outcome};
+pub use id::{ContainerId, IdError};
+pub use lifecycle::Runtime;
+pub use namespaces::NamespaceError;
+pub use place::{default_root, parse_signal};
+pub use state::{ProcessId, Record, StateError};
+pub use sys::process::Ending;

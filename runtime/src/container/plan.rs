@@ -1,0 +1,121 @@
+//! The plan: all that the container's first process will do, decided while nothing has been done.
+
+use std::ffi::{CString, NulError};
+use std::os::fd::OwnedFd;
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use oci_spec::runtime::Hooks;
+
+use super::bundle::Bundle;
+use super::capabilities::CapabilityPlan;
+use super::cgroup_mount::CgroupMount;
+use super::error::ContainerError;
+use super::hooks::{self, HookPlan};
+use super::limits::Limits;
+use super::namespaces::Namespaces;
+use super::process::ProcessPlan;
+use super::rootfs::RootfsPlan;
+use super::seccomp::Filter;
+use super::state::Record;
+use super::sys::credentials;
+
+/// What the process reads; made before it, in the form that the kernel takes.
+pub(crate) struct Plan {
+    pub(crate) namespaces: Namespaces,
+    /// Nothing where an existing mount namespace is joined: its tree is taken as it is.
+    pub(crate) rootfs: Option<RootfsPlan>,
+    pub(crate) hostname: Option<CString>,
+    pub(crate) domainname: Option<CString>,
+    pub(crate) loopback: bool,
+    /// Kernel parameters: the path inside a procfs, and the value.
+    pub(crate) sysctl: Vec<(CString, CString)>,
+    pub(crate) process: ProcessPlan,
+    /// What to write to the process's oom_score_adj, from outside.
+    pub(crate) oom_score: Option<i32>,
+    /// Run by the runtime before the root is entered: the deprecated `prestart` ones, then `createRuntime`.
+    pub(crate) create_runtime: [Vec<HookPlan>; 2],
+    pub(crate) create_container: Vec<HookPlan>,
+    pub(crate) start_container: Vec<HookPlan>,
+    /// The container's state for hooks, without its process id: what stands before and after that.
+    pub(crate) state: (String, String),
+    /// How the program is started.
+    pub(crate) start: Start,
+    /// The signal mask that the program shall have.
+    pub(crate) mask: SigSet,
+}
+
+/// When the program's first instruction comes.
+pub(crate) enum Start {
+    /// As soon as all is done; the process dies with the runtime.
+    AtOnce,
+    /// When somebody connects to this socket and says so; the process outlives the runtime.
+    WhenTold(OwnedFd),
+}
+
+impl Plan {
+    /// Decides everything. What the bundle's author should hear of is added to `warnings`.
+    pub(crate) fn new(
+        bundle: &Bundle,
+        limits: &Limits,
+        record: &Record,
+        start: Start,
+        mask: SigSet,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, ContainerError> {
+        let namespaces = Namespaces::plan(bundle)?;
+        let filter = bundle.linux.seccomp().as_ref().map(Filter::compile).transpose()?;
+        let held = match namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
+            true => u64::MAX, // whoever makes a user namespace has every capability in it
+            false => credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?.permitted,
+        };
+        let capabilities = CapabilityPlan::new(bundle.process.capabilities().as_ref(), held, warnings);
+        let groups_allowed = namespaces.ids.as_ref().is_none_or(|ids| !ids.deny_setgroups);
+        if !groups_allowed && bundle.process.user().additional_gids().as_ref().is_some_and(|groups| !groups.is_empty()) {
+            warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
+        }
+        let process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
+        let hooks = bundle.spec.hooks().as_ref();
+        let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
+        Ok(Self {
+            rootfs: match namespaces.has_new(CloneFlags::CLONE_NEWNS) {
+                true => Some(RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?),
+                false => None,
+            },
+            hostname: text(bundle.spec.hostname())?,
+            domainname: text(bundle.spec.domainname())?,
+            loopback: namespaces.has_new(CloneFlags::CLONE_NEWNET),
+            sysctl: sysctl(bundle)?,
+            process,
+            oom_score: bundle.process.oom_score_adj(),
+            create_runtime: [hooks::plan(hooks.and_then(prestart))?, hooks::plan(hooks.and_then(|all| all.create_runtime().as_ref()))?],
+            create_container: hooks::plan(hooks.and_then(|all| all.create_container().as_ref()))?,
+            start_container: hooks::plan(hooks.and_then(|all| all.start_container().as_ref()))?,
+            state: record.state_around_pid(),
+            start,
+            mask,
+            namespaces,
+        })
+    }
+
+    /// Whether the runtime has hooks to run before the root is entered.
+    pub(crate) fn waits_for_hooks(&self) -> bool {
+        self.create_runtime.iter().any(|hooks| !hooks.is_empty())
+    }
+}
+
+/// Deprecated, and still what other programs write.
+fn prestart(hooks: &Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
+    hooks.prestart().as_ref()
+}
+
+/// `net.ipv4.ip_forward` is the file sys/net/ipv4/ip_forward; where a name has slashes already, they part it.
+fn sysctl(bundle: &Bundle) -> Result<Vec<(CString, CString)>, NulError> {
+    let entries = bundle.linux.sysctl().iter().flatten();
+    entries
+        .map(|(name, value)| {
+            let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+            Ok((CString::new(format!("sys/{path}"))?, CString::new(value.as_str())?))
+        })
+        .collect()
+}

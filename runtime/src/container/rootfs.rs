@@ -1,0 +1,281 @@
+//! The container's root: assembled beside the host's tree, then swapped for it.
+//!
+//! Runs in the container's first process, inside its new mount namespace, so nothing of it is ever seen outside. Each
+//! destination is opened by descriptor inside the root ([`super::inside`]) and mounted upon by descriptor.
+
+use std::ffi::{CString, NulError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{chdir, fchdir, pivot_root};
+use tracing::info_span;
+
+use super::bundle::Bundle;
+use super::cgroup_mount::CgroupMount;
+use super::devices::{self, DevicePlan};
+use super::inside::{self, Node};
+use super::mounts::{self, Filesystem, Kind, MountPlan, Propagation};
+use super::namespaces::Namespaces;
+use super::overlay::OverlayPlan;
+use super::report::{At, Failure, Step};
+use super::sys::mount::{Change, Context, attach, attribute, clone_tree, set_attributes};
+
+/// Everything about the root, decided before the process is made.
+#[derive(Debug)]
+pub(crate) struct RootfsPlan {
+    /// The place where the root is assembled.
+    path: CString,
+    readonly: bool,
+    overlay: Option<OverlayPlan>,
+    pub(crate) mounts: Vec<MountPlan>,
+    cgroup: CgroupMount,
+    /// Nothing where the bundle binds a /dev of its own.
+    pub(crate) devices: Option<Vec<DevicePlan>>,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) readonly_paths: Vec<PathBuf>,
+    /// Whether the host's mounts of later days may appear: slave or private.
+    outer: MsFlags,
+    /// The propagation of the finished root, if the bundle asks for one.
+    propagation: Option<Propagation>,
+}
+
+/// What other files may be covered below /proc: those that describe the machine, which a bundle may want to describe
+/// otherwise. Anything else would let an image choose what we and the container believe about processes.
+const PROC_COVERS: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+impl RootfsPlan {
+    /// Reads the wishes of `bundle`.
+    pub(crate) fn new(bundle: &Bundle, namespaces: &Namespaces, cgroup: CgroupMount) -> Result<Self, NulError> {
+        let linux = &bundle.linux;
+        let mounts = mounts::plan(bundle, namespaces)?;
+        let own_dev = mounts.iter().any(|mount| mount.is_at("/dev") && matches!(mount.kind, Kind::Bind { .. }));
+        let in_user_namespace = namespaces.has_new(CloneFlags::CLONE_NEWUSER);
+        let overlay = bundle.root.overlay.as_ref();
+        let propagation = linux.rootfs_propagation().as_deref().and_then(mounts::propagation);
+        Ok(Self {
+            path: CString::new(bundle.root.path.as_os_str().as_bytes())?,
+            readonly: bundle.root.readonly,
+            overlay: overlay.map(|it| OverlayPlan::new(it, &bundle.root.path, in_user_namespace)).transpose()?,
+            mounts,
+            cgroup,
+            devices: if own_dev { None } else { Some(devices::plan(linux.devices().as_ref())?) },
+            masked: inside::paths(linux.masked_paths().as_ref()),
+            readonly_paths: inside::paths(linux.readonly_paths().as_ref()),
+            outer: match propagation {
+                Some(Propagation { kind: MsFlags::MS_PRIVATE, .. }) => MsFlags::MS_PRIVATE,
+                _ => MsFlags::MS_SLAVE,
+            },
+            propagation,
+        })
+    }
+
+    /// Assembles the root and returns its descriptor. `before_cgroup` is called before the first mount that shows cgroups.
+    pub(crate) fn assemble(
+        &self,
+        before_cgroup: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<OwnedFd, Failure> {
+        self.leave_host_alone()?;
+        let root = self.open_root()?;
+        for (index, plan) in self.mounts.iter().enumerate() {
+            if plan.kind == Kind::Cgroup {
+                before_cgroup()?;
+            }
+            self.mount(&root, plan, index)?;
+        }
+        if let Some(devices) = &self.devices {
+            devices::make(&root, devices)?;
+        }
+        self.make_paths_readonly(&root)?;
+        self.mask(&root)?;
+        if self.readonly {
+            let readonly = Change { set: attribute::RDONLY, ..Change::default() };
+            set_attributes(&root, &readonly, false).at(Step::ReadonlyRoot)?;
+        }
+        Ok(root)
+    }
+
+    /// Swaps the host's tree for `root`.
+    pub(crate) fn enter(&self, root: &OwnedFd) -> Result<(), Failure> {
+        let _span = info_span!("rootfs.pivot", call = "pivot_root(2), umount2(2)",
+            why = "the container's root becomes /, and the host's tree is gone from its sight; chroot would leave it there")
+        .entered();
+        fchdir(root).at(Step::Pivot)?;
+        // pivot_root(2), "pivot_root(., .)": the old root ends up mounted upon the new one, so no folder is needed for it.
+        pivot_root(c".", c".").at(Step::Pivot)?;
+        // What is mounted on top at "." now is the old root. MNT_DETACH: it is busy, as half of the host runs from it.
+        umount2(c".", MntFlags::MNT_DETACH).at(Step::Pivot)?;
+        chdir(c"/").at(Step::Pivot)?;
+        if let Some(Propagation { kind, recursive }) = self.propagation {
+            let deep = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+            mount(None::<&str>, c"/", None::<&str>, kind | deep, None::<&str>).at(Step::RootPropagation)?;
+        }
+        Ok(())
+    }
+
+    /// A new mount namespace is a copy that still shares what happens to shared mounts; without this the host would see
+    /// every mount that follows.
+    fn leave_host_alone(&self) -> Result<(), Failure> {
+        let _span = info_span!("rootfs.private", call = "mount(MS_REC|MS_SLAVE)",
+            why = "the new mount namespace is a copy; from here on nothing mounted in it shows up on the host")
+        .entered();
+        mount(None::<&str>, c"/", None::<&str>, self.outer | MsFlags::MS_REC, None::<&str>).at(Step::Propagation)
+    }
+
+    /// The root as a mount of its own (pivot_root(2) wants one), attached at its place.
+    fn open_root(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let place = nix::fcntl::open(self.path.as_c_str(), flags, Mode::empty()).at(Step::RootFolder)?;
+        if let Some(overlay) = &self.overlay {
+            return overlay.mount(place.as_fd(), &self.path);
+        }
+        let _span = info_span!("rootfs.bind", call = "open_tree(2), move_mount(2)",
+            why = "the folder with the image becomes a mount of its own, as only a mount can become a root")
+        .entered();
+        let root = clone_tree(place.as_fd(), c"", true).at(Step::RootFolder)?;
+        attach(&root, place.as_fd()).at(Step::RootFolder)?;
+        Ok(root)
+    }
+
+    fn mount(&self, root: &OwnedFd, plan: &MountPlan, index: usize) -> Result<(), Failure> {
+        let _span = info_span!("rootfs.mount", call = "openat2(2), move_mount(2)", on = inside::shown(&plan.destination),
+            why = "each file system the bundle asks for is made by descriptor, inside the root whatever its links say")
+        .entered();
+        let mounted = match &plan.kind {
+            Kind::New(filesystem) => filesystem.make(plan.change.set, index)?,
+            Kind::Bind { source, recursive } => clone_tree(AT_FDCWD, source, *recursive).at_index(Step::Mount, index)?,
+            Kind::Cgroup => return self.cgroup.mount(root, plan, index),
+        };
+        if matches!(plan.kind, Kind::Bind { .. }) && !plan.change.is_empty() {
+            set_attributes(&mounted, &plan.change, false).at_index(Step::Mount, index)?;
+        }
+        if !plan.deep_change.is_empty() {
+            set_attributes(&mounted, &plan.deep_change, true).at_index(Step::Mount, index)?;
+        }
+        let place = plan.place(root, &mounted, index)?;
+        attach(&mounted, place.as_fd()).at_index(Step::Mount, index)?;
+        for Propagation { kind, recursive } in &plan.propagation {
+            let change = Change { propagation: kind.bits(), ..Change::default() };
+            set_attributes(&mounted, &change, *recursive).at_index(Step::Mount, index)?;
+        }
+        Ok(())
+    }
+
+    /// Covers what must not be read: a file with /dev/null, a folder with an empty tmpfs, one for all of them.
+    fn mask(&self, root: &OwnedFd) -> Result<(), Failure> {
+        if self.masked.is_empty() {
+            return Ok(());
+        }
+        let _span = info_span!("rootfs.mask", call = "open_tree(2), move_mount(2)",
+            why = "some files of /proc and /sys tell of the whole host; they are covered with nothing")
+        .entered();
+        let null = devices::null().at(Step::MaskSource)?;
+        let mut empty: Option<OwnedFd> = None;
+        for (index, path) in self.masked.iter().enumerate() {
+            let Some(place) = find(root, path).at_index(Step::Mask, index)? else { continue };
+            let kind = SFlag::from_bits_truncate(fstat(&place).at_index(Step::Mask, index)?.st_mode) & SFlag::S_IFMT;
+            let cover = match (&empty, kind == SFlag::S_IFDIR) {
+                (_, false) => clone_tree(null.as_fd(), c"", false).at_index(Step::Mask, index)?,
+                (Some(first), true) => clone_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
+                (None, true) => Context::open(c"tmpfs")
+                    .and_then(|tmpfs| tmpfs.mount(attribute::RDONLY | attribute::NODEV | attribute::NOEXEC | attribute::NOSUID))
+                    .at_index(Step::Mask, index)?,
+            };
+            attach(&cover, place.as_fd()).at_index(Step::Mask, index)?;
+            if kind == SFlag::S_IFDIR && empty.is_none() {
+                empty = Some(cover);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_paths_readonly(&self, root: &OwnedFd) -> Result<(), Failure> {
+        if self.readonly_paths.is_empty() {
+            return Ok(());
+        }
+        let _span = info_span!("rootfs.readonly", call = "open_tree(2), mount_setattr(2)",
+            why = "kernel parameters below /proc/sys and the like can be read, but not written")
+        .entered();
+        let readonly = Change { set: attribute::RDONLY, ..Change::default() };
+        for (index, path) in self.readonly_paths.iter().enumerate() {
+            let step = Step::ReadonlyPath;
+            let Some(place) = find(root, path).at_index(step, index)? else { continue };
+            let copy = clone_tree(place.as_fd(), c"", true).at_index(step, index)?;
+            set_attributes(&copy, &readonly, true).at_index(step, index)?;
+            attach(&copy, place.as_fd()).at_index(step, index)?;
+        }
+        Ok(())
+    }
+}
+
+/// A path that not every kernel has: one that is missing needs no cover.
+fn find(root: &OwnedFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
+    match inside::open(root, path, OFlag::empty()) {
+        Ok(place) => Ok(Some(place)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl MountPlan {
+    /// Opens the destination, and checks that nothing false is put below /proc.
+    pub(crate) fn place(&self, root: &OwnedFd, mounted: &OwnedFd, index: usize) -> Result<OwnedFd, Failure> {
+        let found = fstat(mounted).at_index(Step::Mount, index)?;
+        let is_folder = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        let node = if is_folder { Node::Folder } else { Node::File };
+        let place = inside::place(root, &self.destination, node).at_index(Step::MountPoint, index)?;
+        let is_proc = fstatfs(mounted).at_index(Step::Mount, index)?.filesystem_type() == PROC_SUPER_MAGIC;
+        if self.is_at("/proc") {
+            // The real thing in the real place: an image's /proc may be a link to where it keeps forged files.
+            let plain = inside::open_plain(root, &self.destination, OFlag::O_DIRECTORY);
+            let genuine = is_proc && plain.is_ok();
+            return if genuine { Ok(place) } else { Err(Failure::new(Step::MountOverProc, index, Errno::EPERM)) };
+        }
+        let below_proc = fstatfs(&place).at_index(Step::MountPoint, index)?.filesystem_type() == PROC_SUPER_MAGIC;
+        let allowed = PROC_COVERS.iter().any(|path| self.is_at(path));
+        if below_proc && !allowed {
+            return Err(Failure::new(Step::MountOverProc, index, Errno::EPERM));
+        }
+        Ok(place)
+    }
+}
+
+impl Filesystem {
+    /// Makes the file system as a mount that is attached nowhere yet.
+    pub(crate) fn make(&self, attributes: u64, index: usize) -> Result<OwnedFd, Failure> {
+        let context = Context::open(&self.fstype).at_index(Step::Mount, index)?;
+        self.configure(&context).and_then(|()| context.mount(attributes)).map_err(|errno| {
+            let mut words = [0_u8; 112];
+            let length = context.complaint(&mut words);
+            Failure::new(Step::Mount, index, errno).with_detail(words.get(..length).unwrap_or_default())
+        })
+    }
+
+    fn configure(&self, context: &Context) -> nix::Result<()> {
+        context.set(c"source", &self.source)?;
+        for (key, value) in &self.options {
+            match value {
+                Some(value) => context.set(key, value)?,
+                None => context.set_flag(key)?,
+            }
+        }
+        Ok(())
+    }
+}

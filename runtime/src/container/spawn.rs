@@ -1,0 +1,201 @@
+//! The container's first process, as the runtime holds it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Pid, write};
+use tracing::info_span;
+
+use super::channel::{Heard, RuntimeEnd, Word, pair};
+use super::error::ContainerError;
+use super::namespaces::Join;
+use super::plan::Plan;
+use super::signals::Signals;
+use super::sys::clone::{Side, clone3};
+use super::sys::process::{Ending, pidfd_signal, reap, wait_end};
+
+/// A process that is the runtime's to end: dropped, it is killed and reaped.
+#[derive(Debug)]
+pub(crate) struct InitProcess {
+    pid: Pid,
+    pidfd: OwnedFd,
+    wire: RuntimeEnd,
+    ours: bool,
+}
+
+impl InitProcess {
+    /// Makes the process in its new namespaces, on v2 inside `cgroup`. It begins to follow `plan` at once.
+    pub(crate) fn new(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<Self, ContainerError> {
+        let failed = |source| ContainerError::System { attempt: "make a process in", on: "new namespaces".to_owned(), source };
+        let (wire, process_end) = pair().map_err(failed)?;
+        let _elsewhere = plan.namespaces.joined_pid.as_ref().map(PidNamespace::enter).transpose()?;
+        let _span = info_span!("container.clone3", call = "clone3(2)",
+            why = "one call makes the process and its namespaces; it is a copy of the runtime and prepares itself from here on")
+        .entered();
+        // SAFETY: the child runs `init::live`, which neither allocates nor returns.
+        match unsafe { clone3(plan.namespaces.born_into.bits() as u32 as u64, cgroup) }.map_err(failed)? {
+            Side::Child => {
+                drop(wire);
+                super::init::live(plan, process_end)
+            }
+            Side::Parent { child, pidfd } => {
+                crate::spans::container_is(child.as_raw().unsigned_abs());
+                Ok(Self { pid: child, pidfd, wire, ours: true })
+            }
+        }
+    }
+
+    /// Its number on the host.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Writes what only an outsider can: the numbers of the user namespace, and how soon it dies when memory runs out.
+    pub(crate) fn furnish(&self, plan: &Plan) -> Result<(), ContainerError> {
+        if plan.namespaces.ids.is_none() && plan.oom_score.is_none() {
+            return Ok(());
+        }
+        let files = ProcFiles::open(self.pid)?;
+        if let Some(score) = plan.oom_score {
+            files.write("oom_score_adj", &score.to_string())?;
+        }
+        if let Some(ids) = &plan.namespaces.ids {
+            let _span = info_span!("namespace.map", call = "write(uid_map), write(gid_map)",
+                why = "root inside is an ordinary user outside: that is what makes the user namespace worth having")
+            .entered();
+            if ids.deny_setgroups {
+                files.write("setgroups", "deny")?;
+            }
+            files.write("uid_map", &ids.users)?;
+            files.write("gid_map", &ids.groups)?;
+            self.say(Word::Mapped)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the process something.
+    pub(crate) fn say(&self, word: Word) -> Result<(), ContainerError> {
+        self.wire.say(word, self.pid).map_err(ContainerError::system("talk to", "the container's process"))
+    }
+
+    /// Waits until the process tells something; what it tells of a failure becomes an error.
+    pub(crate) fn hear(&self, plan: &Plan) -> Result<Heard, ContainerError> {
+        match self.wire.hear().map_err(ContainerError::system("hear", "the container's process"))? {
+            Heard::Failed(failure) => Err(ContainerError::from_init(&failure, Some(plan))),
+            heard => Ok(heard),
+        }
+    }
+
+    /// Waits until the process has become its program, and sends signals on meanwhile. False: it ended before.
+    pub(crate) fn await_program(&self, plan: &Plan, signals: &Signals) -> Result<bool, ContainerError> {
+        while !self.wait_beside(self.wire.as_fd(), signals)? {}
+        loop {
+            match self.hear(plan)? {
+                Heard::Ended => return Ok(!matches!(wait_end(&self.pidfd, 0), Ok(true))),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the end, sends signals on meanwhile, and reaps.
+    pub(crate) fn await_end(&mut self, signals: &Signals) -> Result<Ending, ContainerError> {
+        while !self.wait_beside(self.pidfd.as_fd(), signals)? {}
+        self.reap()
+    }
+
+    /// Waits for one of two: `what` is readable (true), or a signal came and was sent on (false).
+    fn wait_beside(&self, what: BorrowedFd<'_>, signals: &Signals) -> Result<bool, ContainerError> {
+        let failed = ContainerError::system("wait for", "the container's process");
+        let mut both = [PollFd::new(what, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut both, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok(false),
+            other => other.map_err(failed)?,
+        };
+        let [it, signal] = both;
+        if signal.any() == Some(true) {
+            while let Some(number) = signals.next().map_err(ContainerError::system("read", "signals"))? {
+                match pidfd_signal(&self.pidfd, number) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(source) => {
+                        return Err(ContainerError::System { attempt: "send a signal to", on: "the container".to_owned(), source });
+                    }
+                }
+            }
+        }
+        Ok(it.any() == Some(true))
+    }
+
+    fn reap(&mut self) -> Result<Ending, ContainerError> {
+        self.ours = false;
+        reap(&self.pidfd).map_err(ContainerError::system("reap", "the container's process"))
+    }
+
+    /// Lets it go, and returns its number: a created container belongs to the state folder from here on.
+    pub(crate) fn release(mut self) -> Pid {
+        self.ours = false;
+        self.pid
+    }
+}
+
+impl Drop for InitProcess {
+    fn drop(&mut self) {
+        if self.ours {
+            // On the way out of another error. A process that is gone already needs no killing, only reaping.
+            let _ = pidfd_signal(&self.pidfd, Signal::SIGKILL as i32);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// The runtime's stay in another PID namespace, for its children's sake; over when dropped.
+struct PidNamespace {
+    back: OwnedFd,
+}
+
+impl PidNamespace {
+    fn enter(join: &Join) -> Result<Self, ContainerError> {
+        let path = c"/proc/self/ns/pid_for_children";
+        let back = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(ContainerError::system("open", "/proc/self/ns/pid_for_children"))?;
+        setns(&join.file, CloneFlags::CLONE_NEWPID).map_err(ContainerError::system("join", "the PID namespace"))?;
+        Ok(Self { back })
+    }
+}
+
+impl Drop for PidNamespace {
+    fn drop(&mut self) {
+        // The way back to one's own namespace is always open (setns(2)); and this command has no other child to make.
+        let _ = setns(&self.back, CloneFlags::CLONE_NEWPID);
+    }
+}
+
+/// The folder of a process in /proc, proved to be in a procfs: somebody may have mounted something else there.
+struct ProcFiles {
+    folder: OwnedFd,
+    pid: Pid,
+}
+
+impl ProcFiles {
+    fn open(pid: Pid) -> Result<Self, ContainerError> {
+        let name = format!("/proc/{pid}");
+        let failed = |source| ContainerError::System { attempt: "open", on: name.clone(), source };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = nix::fcntl::open(name.as_str(), flags, Mode::empty()).map_err(failed)?;
+        if fstatfs(&folder).map_err(failed)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(failed(Errno::EXDEV));
+        }
+        Ok(Self { folder, pid })
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
+        let file = nix::fcntl::openat(&self.folder, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let written = file.and_then(|file| write(&file, text.as_bytes()));
+        written.map(drop).map_err(ContainerError::system("write", format!("{:?} to /proc/{}/{name}", text.trim(), self.pid)))
+    }
+}

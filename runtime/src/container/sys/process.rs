@@ -1,0 +1,157 @@
+//! What a process does to itself, and to others by descriptor.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::Pid;
+
+/// prctl(2) with at most two arguments after the option.
+pub(crate) fn prctl(option: i32, first: u64, second: u64) -> nix::Result<()> {
+    // SAFETY: the options used in this crate take numbers only.
+    super::check(unsafe { libc::syscall(libc::SYS_prctl, option, first, second, 0, 0) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on as "closed by execve" (close_range(2)).
+pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
+    // SAFETY: three numbers.
+    super::check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
+/// Whether the working directory lies inside the root directory.
+///
+/// getcwd(2) (not getcwd(3), which hides this) answers a path that begins with `(unreachable)` for a directory that
+/// cannot be reached from the root: the sign of a directory of the host that was smuggled in as a descriptor.
+pub(crate) fn working_directory_is_inside() -> nix::Result<bool> {
+    let mut buffer = [0_u8; 4096];
+    // SAFETY: pointer and length of one array.
+    super::check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(buffer.first() == Some(&b'/'))
+}
+
+/// A descriptor of the process `pid` (pidfd_open(2)).
+pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: two numbers.
+    let opened = super::check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened as RawFd) })
+}
+
+/// Sends a signal to the process that `pidfd` holds, and to no other that has its number (pidfd_send_signal(2)).
+pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> nix::Result<()> {
+    // SAFETY: numbers and a null pointer, which means "as kill(2) would".
+    super::check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its program ended by itself, with this status.
+    Status(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl Ending {
+    /// The status a shell would give: that of the program, or 128 and the signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Waits for a child's end and reaps it (waitid(2)). `nix` has this call too, but knows no real-time signal.
+pub(crate) fn reap(pidfd: &impl AsFd) -> nix::Result<Ending> {
+    loop {
+        // SAFETY: a structure of integers, which the call fills.
+        let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `told` outlives the call.
+        let returned = unsafe {
+            libc::waitid(libc::P_PIDFD, pidfd.as_fd().as_raw_fd() as libc::id_t, &raw mut told, libc::WEXITED)
+        };
+        match Errno::result(returned) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => {
+                // SAFETY: after a successful wait the structure holds what belongs to SIGCHLD.
+                let status = unsafe { told.si_status() };
+                return Ok(if told.si_code == libc::CLD_EXITED { Ending::Status(status) } else { Ending::Signal(status) });
+            }
+        }
+    }
+}
+
+/// Waits until the process has ended, child or not; false where that takes more than so many milliseconds.
+pub(crate) fn wait_end(pidfd: &impl AsFd, milliseconds: u16) -> nix::Result<bool> {
+    let mut it = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut it, milliseconds) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(|count| count > 0),
+        }
+    }
+}
+
+/// Sets the NIS domain name of the calling process's UTS namespace (setdomainname(2)).
+pub(crate) fn set_domainname(name: &CStr) -> nix::Result<()> {
+    // SAFETY: pointer and length of one string.
+    super::check(unsafe { libc::syscall(libc::SYS_setdomainname, name.as_ptr(), name.count_bytes()) }).map(drop)
+}
+
+/// Waits for a connection (accept4(2)).
+pub(crate) fn accept(listener: &impl AsFd) -> nix::Result<OwnedFd> {
+    loop {
+        let listener = listener.as_fd().as_raw_fd();
+        // SAFETY: null pointers mean that the peer's address is not asked for.
+        let returned = unsafe {
+            libc::syscall(libc::SYS_accept4, listener, std::ptr::null::<u8>(), std::ptr::null::<u8>(), libc::SOCK_CLOEXEC)
+        };
+        match super::check(returned) {
+            Err(Errno::EINTR) => {}
+            // SAFETY: a new descriptor that nobody else owns.
+            other => return other.map(|opened| unsafe { OwnedFd::from_raw_fd(opened as RawFd) }),
+        }
+    }
+}
+
+/// NUL-terminated strings and the array of pointers to them that `execve` wants, made before the fork.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Strings {
+    /// Keeps `strings` and points at each; a null pointer ends the array.
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    pub(crate) fn list(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// Replaces the process's program (execve(2)); returns only where that fails.
+pub(crate) fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    Errno::last()
+}

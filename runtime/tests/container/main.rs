@@ -1,0 +1,32 @@
+//! What a container must be, seen from inside and from the host: `isolab-oci` with a real kernel, busybox as its root.
+//!
+//! A trial whose need is missing here is shown as ignored, with the need in its name; where `ISOLAB_REQUIRE` lists the
+//! need, it runs and fails instead.
+
+mod attacks;
+mod failures;
+mod lab;
+mod lifecycle;
+mod namespaces;
+mod needs;
+mod peers;
+mod process;
+mod rootfs;
+mod rootless;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let groups = [
+        namespaces::trials(),
+        rootfs::trials(),
+        process::trials(),
+        lifecycle::trials(),
+        failures::trials(),
+        attacks::trials(),
+        rootless::trials(),
+        peers::trials(),
+    ];
+    libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
+}

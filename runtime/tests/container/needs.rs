@@ -1,0 +1,43 @@
+//! What a trial needs of the host.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+
+/// A trial that is ignored where one of its needs is missing and not required.
+pub fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
+    let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_here(need)).collect();
+    let forgiven = missing.iter().all(|need| !required.split(',').any(|other| other == *need));
+    let ignored = forgiven && !missing.is_empty();
+    let kind = if ignored { format!("needs {}", missing.join(", ")) } else { String::new() };
+    Trial::test(name, test).with_kind(kind).with_ignored_flag(ignored)
+}
+
+fn is_here(need: &str) -> bool {
+    match need {
+        "root" => nix::unistd::geteuid().is_root(),
+        "busybox" => on_path("busybox").is_some(),
+        "runc" => on_path("runc").is_some(),
+        "cgroup" => nix::unistd::geteuid().is_root() && Path::new("/sys/fs/cgroup").is_dir(),
+        "overlay" => fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("overlay")),
+        "userns" => {
+            let mut probe = Command::new("unshare");
+            probe.args(["--user", "true"]).stderr(Stdio::null());
+            if nix::unistd::geteuid().is_root() {
+                probe.uid(65534).gid(65534);
+            }
+            probe.status().is_ok_and(|status| status.success())
+        }
+        _ => false,
+    }
+}
+
+/// The path of a program.
+pub fn on_path(program: &str) -> Option<std::path::PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
