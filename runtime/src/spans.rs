@@ -27,9 +27,10 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 /// 0 in the runtime, 1 in the container's first process; each process has its own copy of this.
 static ROLE: AtomicU32 = AtomicU32::new(0);
 
-/// Now, in nanoseconds of CLOCK_MONOTONIC; 0 if the machine had no such clock.
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`; 0 if the machine had no such clock.
 pub fn now() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
 /// Says that the calling process is, from here on, the container's first one.
@@ -212,7 +213,15 @@ impl Recorder {
                 step.call.text(),
                 indent = step.depth as usize * 2,
             )?;
-            writeln!(out, "{:>10} {:>10} {mark} {:indent$}{}", "", "", "", step.why.text(), indent = step.depth as usize * 2 + 4)?;
+            writeln!(
+                out,
+                "{:>10} {:>10} {mark} {:indent$}{}",
+                "",
+                "",
+                "",
+                step.why.text(),
+                indent = step.depth as usize * 2 + 4
+            )?;
         }
         if steps.iter().any(|step| step.role == 1) {
             writeln!(out, "lines marked | are the container's own process, beside the runtime's")?;
@@ -224,7 +233,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Writes the steps as JSON lines, with absolute CLOCK_MONOTONIC nanoseconds.
+    /// Writes the steps as JSON lines, with absolute `CLOCK_MONOTONIC` nanoseconds.
     pub fn timeline(&self, out: &mut impl Write) -> io::Result<()> {
         let own = std::process::id();
         let container = self.ring().container.load(Ordering::Relaxed);

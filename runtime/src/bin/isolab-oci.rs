@@ -15,7 +15,7 @@ use isolab_runtime::spans::Recorder;
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true)]
 struct Arguments {
-    /// Where the state of containers is kept [default: /run/isolab, or $XDG_RUNTIME_DIR/isolab for an ordinary user]
+    /// Where the state of containers is kept [default: /run/isolab, for an ordinary user `$XDG_RUNTIME_DIR/isolab`]
     #[arg(long, value_name = "DIR", global = true)]
     root: Option<PathBuf>,
     /// Tell each step on standard error: what the kernel is asked for, why, and how long it took
@@ -127,10 +127,10 @@ fn complain(failure: &Failure) -> ExitCode {
         cause = error.source();
     }
     eprintln!("error: {text}");
-    if let Failure::Container(error) = failure {
-        if let Some(hint) = error.hint() {
-            eprintln!("hint: {hint}");
-        }
+    if let Failure::Container(error) = failure
+        && let Some(hint) = error.hint()
+    {
+        eprintln!("hint: {hint}");
     }
     ExitCode::FAILURE
 }
@@ -148,12 +148,12 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Create { bundle, pid_file, id } => {
             let id = name(id)?;
             let pid = runtime.create(&id, &load(bundle)?)?;
-            if let Some(path) = pid_file {
-                if let Err(source) = std::fs::write(path, pid.to_string()) {
-                    // Whoever asked for the file cannot know the process otherwise, so there must not be one.
-                    runtime.delete(&id, true)?;
-                    return Err(Failure::Write { to: path.display().to_string(), source });
-                }
+            if let Some(path) = pid_file
+                && let Err(source) = std::fs::write(path, pid.to_string())
+            {
+                // Whoever asked for the file cannot know the process otherwise, so there must not be one.
+                runtime.delete(&id, true)?;
+                return Err(Failure::Write { to: path.display().to_string(), source });
             }
         }
         Command::Start { id } => runtime.start(&name(id)?)?,

@@ -123,7 +123,7 @@ impl Bundle {
                 return refuse(&field, "must name a folder below the root");
             }
         }
-        Ok(Self { folder, process, linux, root, warnings, spec })
+        Ok(Self { folder, spec, process, linux, root, warnings })
     }
 }
 
@@ -188,14 +188,15 @@ fn check_process(process: &Process) -> Result<(), Refusal> {
         }
     }
     if !process.cwd().is_absolute() || without_nul(process.cwd().as_os_str().as_encoded_bytes()).is_none() {
-        return refuse("process.cwd", format!("{:?}, but it must be an absolute path", process.cwd()));
+        return refuse("process.cwd", format!("{}, but it must be an absolute path", process.cwd().display()));
     }
     Ok(())
 }
 
 /// Namespaces are listed once each, and what is set in a namespace needs that namespace.
 fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
-    let listed: Vec<LinuxNamespaceType> = linux.namespaces().iter().flatten().map(oci_spec::runtime::LinuxNamespace::typ).collect();
+    let listed: Vec<LinuxNamespaceType> =
+        linux.namespaces().iter().flatten().map(oci_spec::runtime::LinuxNamespace::typ).collect();
     let has = |kind| listed.contains(&kind);
     for (index, kind) in listed.iter().enumerate() {
         if listed.iter().take(index).any(|earlier| earlier == kind) {
@@ -224,7 +225,9 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
             Some("kernel") if ["domainname", "hostname"].iter().any(|last| name == format!("kernel.{last}")) => {
                 LinuxNamespaceType::Uts
             }
-            Some("kernel") if name.starts_with("kernel.msg") || name.starts_with("kernel.shm") || name == "kernel.sem" => {
+            Some("kernel")
+                if name.starts_with("kernel.msg") || name.starts_with("kernel.shm") || name == "kernel.sem" =>
+            {
                 LinuxNamespaceType::Ipc
             }
             _ => return refuse(&field, "belongs to the whole host, not to a namespace"),
@@ -289,7 +292,7 @@ fn check_overlay(annotations: Option<&HashMap<String, String>>) -> Result<Option
 
 fn check_folder(field: &str, path: &Path) -> Result<(), Refusal> {
     if !path.is_absolute() {
-        return refuse(field, format!("{path:?}, but it must be an absolute path"));
+        return refuse(field, format!("{}, but it must be an absolute path", path.display()));
     }
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
@@ -350,7 +353,11 @@ mod tests {
             (r#""path":"rootfs""#, r#""path":"nowhere""#, "root.path"),
             (r#"[{"type":"mount"}]"#, "[]", "linux.namespaces"),
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"},{"type":"mount"}]"#, "linux.namespaces"),
-            (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"}],"sysctl":{"vm.swappiness":"1"}"#, "linux.sysctl.vm.swappiness"),
+            (
+                r#"[{"type":"mount"}]"#,
+                r#"[{"type":"mount"}],"sysctl":{"vm.swappiness":"1"}"#,
+                "linux.sysctl.vm.swappiness",
+            ),
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"}],"sysctl":{"net.x":"1"}"#, "linux.sysctl.net.x"),
             (r#""root""#, r#""hostname":"x","root""#, "hostname"),
             (r#""root""#, r#""annotations":{"org.isolab.overlay.lower":"a"},"root""#, "org.isolab.overlay.lower"),

@@ -46,7 +46,7 @@ impl CapabilityPlan {
         plan
     }
 
-    /// Gives up for ever what is not in the bounding set. Needs CAP_SETPCAP, so it comes before the others.
+    /// Gives up for ever what is not in the bounding set. Needs `CAP_SETPCAP`, so it comes before the others.
     pub(crate) fn limit(&self) -> Result<(), Failure> {
         for capability in (0..64).filter(|number| self.bounding >> number & 1 == 0) {
             match credentials::drop_bounding(capability) {
@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn what_cannot_be_granted_is_named_and_left_out() {
         let asked: LinuxCapabilities =
-            serde_json::from_str(r#"{"bounding":["CAP_KILL","CAP_SYS_RESOURCE"],"permitted":["CAP_KILL"]}"#).expect("json");
+            serde_json::from_str(r#"{"bounding":["CAP_KILL","CAP_SYS_RESOURCE"],"permitted":["CAP_KILL"]}"#)
+                .expect("json");
         let mut warnings = Vec::new();
         let plan = CapabilityPlan::new(Some(&asked), bit("KILL"), &mut warnings);
         assert_eq!((plan.bounding, plan.sets.permitted, plan.ambient), (bit("KILL"), bit("KILL"), 0));

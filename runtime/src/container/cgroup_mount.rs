@@ -54,12 +54,15 @@ impl CgroupMount {
         let mut plan = Self { unified: layout.flavour() == Flavour::V2, ..Self::default() };
         for hierarchy in layout.hierarchies() {
             let name = PathBuf::from(hierarchy.mount_point().file_name().unwrap_or(OsStr::new("cgroup")));
-            for controller in hierarchy.controllers().iter().filter(|one| hierarchy.controllers().len() > 1 && !one.contains('=')) {
+            for controller in
+                hierarchy.controllers().iter().filter(|one| hierarchy.controllers().len() > 1 && !one.contains('='))
+            {
                 plan.aliases.push((CString::new(controller.as_str())?, CString::new(name.as_os_str().as_bytes())?));
             }
-            let view = match own_root {
-                true => View::Mounted(filesystem(hierarchy)?),
-                false => View::Bound(CString::new(hierarchy.directory(path)?.as_os_str().as_bytes())?),
+            let view = if own_root {
+                View::Mounted(filesystem(hierarchy)?)
+            } else {
+                View::Bound(CString::new(hierarchy.directory(path)?.as_os_str().as_bytes())?)
             };
             plan.hierarchies.push(Hierarchy { name, view });
         }

@@ -84,23 +84,27 @@ pub(crate) fn plan(asked: Option<&Vec<LinuxDevice>>) -> Result<Vec<DevicePlan>, 
 
 /// Makes the devices and the links inside `root`.
 pub(crate) fn make(root: &OwnedFd, devices: &[DevicePlan]) -> Result<(), Failure> {
-    let _span = info_span!("rootfs.devices", call = "mknodat(2), symlinkat(2)",
-        why = "programs expect null, zero, random and a few more; the disks and all else stay out of sight")
+    let _span = info_span!(
+        "rootfs.devices",
+        call = "mknodat(2), symlinkat(2)",
+        why = "programs expect null, zero, random and a few more; the disks and all else stay out of sight"
+    )
     .entered();
     let dev = inside::folder(root, Path::new("/dev")).at(Step::Device)?;
     for (index, device) in devices.iter().enumerate() {
         match device.path.strip_prefix("/dev").ok().filter(|name| name.components().count() == 1) {
             Some(name) => device.make(root, &dev, name),
-            None => inside::split(&device.path).ok_or(Errno::EINVAL).and_then(|(folder, name)| {
-                device.make(root, &inside::folder(root, folder)?, name)
-            }),
+            None => inside::split(&device.path)
+                .ok_or(Errno::EINVAL)
+                .and_then(|(folder, name)| device.make(root, &inside::folder(root, folder)?, name)),
         }
         .at_index(Step::Device, index)?;
     }
     for (index, (name, target)) in LINKS.into_iter().enumerate() {
         match symlinkat(target, &dev, name) {
-            Err(Errno::EEXIST) if name == c"ptmx" => unlinkat(&dev, name, UnlinkatFlags::NoRemoveDir)
-                .and_then(|()| symlinkat(target, &dev, name)),
+            Err(Errno::EEXIST) if name == c"ptmx" => {
+                unlinkat(&dev, name, UnlinkatFlags::NoRemoveDir).and_then(|()| symlinkat(target, &dev, name))
+            }
             Err(Errno::EEXIST) => Ok(()),
             other => other,
         }
@@ -127,7 +131,8 @@ impl DevicePlan {
     /// An image may bring its own; it must be the same device then.
     fn is_there(&self, folder: &OwnedFd, name: &Path) -> nix::Result<()> {
         let found = fstatat(folder.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let same = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == self.kind && found.st_rdev == self.number;
+        let same =
+            SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == self.kind && found.st_rdev == self.number;
         if same { Ok(()) } else { Err(Errno::EEXIST) }
     }
 
@@ -142,7 +147,8 @@ impl DevicePlan {
 pub(crate) fn null() -> nix::Result<OwnedFd> {
     let null = nix::fcntl::open(c"/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
     let found = nix::sys::stat::fstat(&null)?;
-    let is_null = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && found.st_rdev == makedev(1, 3);
+    let is_null =
+        SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && found.st_rdev == makedev(1, 3);
     if is_null { Ok(null) } else { Err(Errno::ENODEV) }
 }
 

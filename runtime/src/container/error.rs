@@ -118,7 +118,8 @@ impl ContainerError {
             Step::ProgramMissing => Self::ProgramMissing { program: program() },
             Step::ProgramDenied => Self::ProgramDenied { program: program() },
             _ => Self::Init {
-                attempt: attempt(failure, plan).unwrap_or_else(|| format!("do step {:?} of the container", failure.step)),
+                attempt: attempt(failure, plan)
+                    .unwrap_or_else(|| format!("do step {:?} of the container", failure.step)),
                 detail: Some(failure.detail()).filter(|words| !words.is_empty()),
                 source: failure.errno,
             },
@@ -128,12 +129,16 @@ impl ContainerError {
     /// What to try next, where that is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Bundle(BundleError::Read { .. }) => "a bundle is a folder with config.json and a root file system in it",
+            Self::Bundle(BundleError::Read { .. }) => {
+                "a bundle is a folder with config.json and a root file system in it"
+            }
             Self::Bundle(BundleError::Refused { field, .. }) if field == "root.path" => {
                 "root.path is the folder with the container's files, seen from the bundle"
             }
             Self::Cgroup(error) => return error.hint(),
-            Self::State(StateError::Exists(id)) => return Some(format!("remove it with: isolab-oci delete --force {id}")),
+            Self::State(StateError::Exists(id)) => {
+                return Some(format!("remove it with: isolab-oci delete --force {id}"));
+            }
             Self::State(StateError::Io { .. }) => "choose another state folder with --root",
             Self::Namespace(NamespaceError::NoIds) => "map at least container id 0",
             Self::System { attempt: "make a process in", source: Errno::EPERM, .. } => {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{dup2_stdin, pipe2, write};
-use nix::fcntl::OFlag;
 use oci_spec::runtime::Hook;
 
 use super::sys::clone::{Side, clone3, exit_now};
@@ -74,7 +74,8 @@ impl std::fmt::Display for Outcome {
 
 /// Plans the hooks of one moment.
 pub(crate) fn plan(hooks: Option<&Vec<Hook>>) -> Result<Vec<HookPlan>, NulError> {
-    let texts = |list: &Option<Vec<String>>| list.iter().flatten().cloned().map(CString::new).collect::<Result<Vec<_>, _>>();
+    let texts =
+        |list: &Option<Vec<String>>| list.iter().flatten().cloned().map(CString::new).collect::<Result<Vec<_>, _>>();
     hooks
         .into_iter()
         .flatten()
@@ -85,7 +86,12 @@ pub(crate) fn plan(hooks: Option<&Vec<Hook>>) -> Result<Vec<HookPlan>, NulError>
                 arguments.push(path.clone());
             }
             let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-            Ok(HookPlan { path, arguments: Strings::new(arguments), environment: Strings::new(texts(hook.env())?), timeout })
+            Ok(HookPlan {
+                path,
+                arguments: Strings::new(arguments),
+                environment: Strings::new(texts(hook.env())?),
+                timeout,
+            })
         })
         .collect()
 }

@@ -69,7 +69,7 @@ impl Init<'_> {
             rootfs.enter(root)?; //                                7. the host's tree is gone
         }
         drop(root);
-        self.close_descriptors()?; //                              8. nothing of the host stays open past execve
+        close_descriptors()?; //                                   8. nothing of the host stays open past execve
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
         let program = plan.process.find_program()?;
@@ -119,16 +119,24 @@ impl Init<'_> {
     fn settle(&self) -> Result<(), Failure> {
         let plan = self.plan;
         if let Some(name) = &plan.hostname {
-            let _span = info_span!("uts.hostname", call = "sethostname(2)",
-                why = "the UTS namespace holds a host name of the container's own").entered();
+            let _span = info_span!(
+                "uts.hostname",
+                call = "sethostname(2)",
+                why = "the UTS namespace holds a host name of the container's own"
+            )
+            .entered();
             sethostname(OsStr::from_bytes(name.to_bytes())).at(Step::Hostname)?;
         }
         if let Some(name) = &plan.domainname {
             set_domainname(name).at(Step::Domainname)?;
         }
         if plan.loopback {
-            let _span = info_span!("network.loopback", call = "ioctl(SIOCSIFFLAGS)",
-                why = "a new network namespace has one interface, lo, and it is down").entered();
+            let _span = info_span!(
+                "network.loopback",
+                call = "ioctl(SIOCSIFFLAGS)",
+                why = "a new network namespace has one interface, lo, and it is down"
+            )
+            .entered();
             network::loopback_up().at(Step::Loopback)?;
         }
         if plan.sysctl.is_empty() {
@@ -149,14 +157,20 @@ impl Init<'_> {
             return Ok(());
         }
         {
-            let _span = info_span!("cgroup.wait", call = "recv(2)",
-                why = "the limits must hold before the program runs; the runtime writes them while this process mounts")
+            let _span = info_span!(
+                "cgroup.wait",
+                call = "recv(2)",
+                why = "the limits must hold before the program runs; the runtime writes them while this process mounts"
+            )
             .entered();
             self.host_pid = Some(self.wire()?.await_word(Word::Attached)?);
         }
         if self.plan.namespaces.unshared_later.contains(CloneFlags::CLONE_NEWCGROUP) {
-            let _span = info_span!("cgroup.namespace", call = "unshare(CLONE_NEWCGROUP)",
-                why = "the cgroup this process is in now becomes the root of what it can see of the tree")
+            let _span = info_span!(
+                "cgroup.namespace",
+                call = "unshare(CLONE_NEWCGROUP)",
+                why = "the cgroup this process is in now becomes the root of what it can see of the tree"
+            )
             .entered();
             unshare(CloneFlags::CLONE_NEWCGROUP).at(Step::CgroupNamespace)?;
         }
@@ -183,12 +197,6 @@ impl Init<'_> {
             }
         }
         Ok(())
-    }
-
-    fn close_descriptors(&self) -> Result<(), Failure> {
-        let _span = info_span!("process.close", call = "close_range(CLOEXEC)",
-            why = "a descriptor left open would be a door into the host, whatever the namespaces say").entered();
-        close_on_exec_from(3).at(Step::CloseDescriptors)
     }
 
     /// For `create`: lets go of the runtime once that has written the container down, and waits to be told to go on.
@@ -229,6 +237,16 @@ impl Init<'_> {
             let _ = send(starter.as_raw_fd(), &failure.to_bytes(), MsgFlags::MSG_NOSIGNAL);
         }
     }
+}
+
+fn close_descriptors() -> Result<(), Failure> {
+    let _span = info_span!(
+        "process.close",
+        call = "close_range(CLOEXEC)",
+        why = "a descriptor left open would be a door into the host, whatever the namespaces say"
+    )
+    .entered();
+    close_on_exec_from(3).at(Step::CloseDescriptors)
 }
 
 fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {

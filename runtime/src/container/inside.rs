@@ -1,7 +1,7 @@
 //! Paths inside the container's root, resolved by the kernel as if that root were `/` already.
 //!
 //! An image can hold any symbolic link, and another container may change one while we look. openat2(2) with
-//! RESOLVE_IN_ROOT never leaves the root, whatever the links say, and gives a descriptor to work on instead of a path to
+//! `RESOLVE_IN_ROOT` never leaves the root, whatever the links say, and gives a descriptor to work on instead of a path to
 //! be resolved a second time.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ pub(crate) enum Node {
     File,
 }
 
-/// Opens what is at `path`, as a place only (O_PATH): nothing is read, no device is woken.
+/// Opens what is at `path`, as a place only (`O_PATH`): nothing is read, no device is woken.
 pub(crate) fn open(root: &impl AsFd, path: &Path, more: OFlag) -> nix::Result<OwnedFd> {
     resolve(root, path, OFlag::O_PATH | more, ResolveFlag::empty())
 }

@@ -55,7 +55,7 @@ impl Runtime {
         let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
-        warnings.iter().for_each(|warning| (self.warn)(warning));
+        self.warn_of(&warnings);
         let cgroup = limits.make_before_birth()?; //                     4. v2: the limits, before anything can exceed them
         let inside = cgroup.as_ref().and_then(Cgroup::clone_into);
         let process = InitProcess::new(&plan, inside)?; //               5. the process, in namespaces of its own
@@ -78,8 +78,12 @@ impl Runtime {
         let mut container = self.make(id, bundle, When::AtOnce, signals.before())?;
         container.await_program(&signals, &*self.warn)?;
         let ending = {
-            let _span = info_span!("container.run", call = "poll(pidfd)",
-                why = "the program runs; the runtime only waits, for its end or for a signal to send on").entered();
+            let _span = info_span!(
+                "container.run",
+                call = "poll(pidfd)",
+                why = "the program runs; the runtime only waits, for its end or for a signal to send on"
+            )
+            .entered();
             container.process.await_end(&signals)?
         };
         let Making { cgroup, folder, record, .. } = container;
@@ -141,10 +145,14 @@ impl Runtime {
         let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
             return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
         };
-        let sent = |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
+        let sent =
+            |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
         if let (true, Some(cgroup)) = (all, open_cgroup(&record)?) {
             for pid in cgroup.pids()? {
-                match nix::sys::signal::kill(pid, None).and_then(|()| pidfd_open(pid)).and_then(|it| pidfd_signal(&it, signal)) {
+                match nix::sys::signal::kill(pid, None)
+                    .and_then(|()| pidfd_open(pid))
+                    .and_then(|it| pidfd_signal(&it, signal))
+                {
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(source) => return Err(sent(source)),
                 }
@@ -190,6 +198,12 @@ impl Runtime {
         Ok(removed)
     }
 
+    fn warn_of(&self, warnings: &[String]) {
+        for warning in warnings {
+            (self.warn)(warning);
+        }
+    }
+
     fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
         let folder = self.states.find(id)?;
         let record = folder.read()?.ok_or_else(|| StateError::Missing(id.clone()))?;
@@ -197,12 +211,7 @@ impl Runtime {
     }
 
     /// Takes the container out of the world; its first process has ended.
-    fn remove(
-        &self,
-        folder: StateFolder,
-        cgroup: Option<Cgroup>,
-        record: &Record,
-    ) -> Result<(), ContainerError> {
+    fn remove(&self, folder: StateFolder, cgroup: Option<Cgroup>, record: &Record) -> Result<(), ContainerError> {
         if let Some(cgroup) = cgroup {
             if !record.own_pids {
                 // Without a PID namespace the end of the first process is not the end of the others.
@@ -211,8 +220,12 @@ impl Runtime {
             cgroup.destroy()?;
         }
         {
-            let _span = info_span!("container.forget", call = "unlink(2), rmdir(2)",
-                why = "the name is free again, and nothing of the container is left").entered();
+            let _span = info_span!(
+                "container.forget",
+                call = "unlink(2), rmdir(2)",
+                why = "the name is free again, and nothing of the container is left"
+            )
+            .entered();
             folder.remove()?;
         }
         self.run_late_hooks("poststop", record, ContainerState::Stopped);
@@ -244,8 +257,12 @@ impl When {
 impl Making {
     /// Writes which process it is: other commands know it by that, and `prune` if this one is killed.
     fn write_down(&mut self) -> Result<(), ContainerError> {
-        let _span = info_span!("container.record", call = "write(2), rename(2)",
-            why = "a file says which process the container is, so that other commands need no daemon to ask").entered();
+        let _span = info_span!(
+            "container.record",
+            call = "write(2), rename(2)",
+            why = "a file says which process the container is, so that other commands need no daemon to ask"
+        )
+        .entered();
         self.record.init = ProcessId::of(self.process.pid());
         Ok(self.folder.write(&self.record)?)
     }
@@ -266,8 +283,12 @@ impl Making {
 
     fn await_program(&self, signals: &Signals, warn: &dyn Fn(&str)) -> Result<(), ContainerError> {
         let begun = {
-            let _span = info_span!("container.await_exec", call = "poll(2), recv(2)",
-                why = "the wire to the process closes by itself at its execve: that is how the runtime knows").entered();
+            let _span = info_span!(
+                "container.await_exec",
+                call = "poll(2), recv(2)",
+                why = "the wire to the process closes by itself at its execve: that is how the runtime knows"
+            )
+            .entered();
             self.process.await_program(&self.plan, signals)?
         };
         crate::spans::executed();
@@ -286,9 +307,9 @@ fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, war
     if hooks.is_none_or(Vec::is_empty) {
         return;
     }
-    let outcome = hooks::plan(hooks).map_err(ContainerError::from).and_then(|plans| {
-        Ok(hooks::run(moment, &plans, record.state_text(status).as_bytes())?)
-    });
+    let outcome = hooks::plan(hooks)
+        .map_err(ContainerError::from)
+        .and_then(|plans| Ok(hooks::run(moment, &plans, record.state_text(status).as_bytes())?));
     if let Err(error) = outcome {
         warn(&error.to_string());
     }
@@ -314,7 +335,9 @@ fn end(record: &Record) -> Result<(), ContainerError> {
     let Some(pidfd) = init.open() else { return Ok(()) };
     match pidfd_signal(&pidfd, Signal::SIGKILL as i32) {
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(source) => return Err(ContainerError::System { attempt: "kill", on: format!("process {}", init.pid), source }),
+        Err(source) => {
+            return Err(ContainerError::System { attempt: "kill", on: format!("process {}", init.pid), source });
+        }
     }
     match wait_end(&pidfd, 10_000) {
         Ok(true) => Ok(()),

@@ -24,8 +24,12 @@ impl Limits {
     ///
     /// An ordinary user who was given no part of the cgroup tree gets a container without limits and hears of it.
     pub(crate) fn plan(id: &ContainerId, bundle: &Bundle, warnings: &mut Vec<String>) -> Result<Self, ContainerError> {
-        let _span = info_span!("cgroup.detect", call = "read(/proc/self/mountinfo)",
-            why = "cgroups are a file system; a host has one tree of them (v2), several (v1), or both").entered();
+        let _span = info_span!(
+            "cgroup.detect",
+            call = "read(/proc/self/mountinfo)",
+            why = "cgroups are a file system; a host has one tree of them (v2), several (v1), or both"
+        )
+        .entered();
         let resources = bundle.linux.resources().clone();
         let layout = match Layout::detect() {
             Ok(layout) => layout,
@@ -54,7 +58,7 @@ impl Limits {
         self.place.as_ref().map(|(layout, path)| (layout, path.as_path()))
     }
 
-    /// On a pure v2 host: makes the cgroup, so that the process can be born inside (CLONE_INTO_CGROUP), which needs no move
+    /// On a pure v2 host: makes the cgroup, so that the process can be born inside (`CLONE_INTO_CGROUP`), which needs no move
     /// and so no waiting for the kernel's other processors.
     pub(crate) fn make_before_birth(&self) -> Result<Option<Cgroup>, ContainerError> {
         match &self.place {

@@ -54,7 +54,7 @@ pub(crate) struct Filesystem {
     pub(crate) options: Vec<(CString, Option<CString>)>,
 }
 
-/// mount_setattr(2): one propagation type, on this mount or on all below it as well.
+/// `mount_setattr(2)`: one propagation type, on this mount or on all below it as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Propagation {
     pub(crate) kind: MsFlags,

@@ -26,7 +26,7 @@ pub(crate) struct Namespaces {
     pub(crate) joined_pid: Option<Join>,
     /// The numbers of a new user namespace.
     pub(crate) ids: Option<IdMaps>,
-    /// What to write to /proc/self/timens_offsets.
+    /// What to write to `/proc/self/timens_offsets`.
     pub(crate) time_offsets: Option<CString>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Join {
     pub(crate) file: OwnedFd,
 }
 
-/// What to write to a new user namespace's uid_map and gid_map (user_namespaces(7)).
+/// What to write to a new user namespace's `uid_map` and `gid_map` (`user_namespaces(7)`).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct IdMaps {
     pub(crate) users: String,
@@ -166,7 +166,7 @@ impl IdMaps {
     }
 }
 
-/// A line a clock, in the form of time_namespaces(7).
+/// A line a clock, in the form of `time_namespaces(7)`.
 fn time_offsets(bundle: &Bundle) -> Option<CString> {
     let offsets = bundle.linux.time_offsets().as_ref()?;
     let line = |(clock, offset): (&String, &oci_spec::runtime::LinuxTimeOffset)| {

@@ -58,8 +58,11 @@ impl OverlayPlan {
         if self.private_upper {
             self.make_private_upper(place)?;
         }
-        let _span = info_span!("rootfs.overlay", call = "fsopen+fsconfig+fsmount",
-            why = "the image's layers and the container's own changes become one tree, and no layer is ever written")
+        let _span = info_span!(
+            "rootfs.overlay",
+            call = "fsopen+fsconfig+fsmount",
+            why = "the image's layers and the container's own changes become one tree, and no layer is ever written"
+        )
         .entered();
         match self.configure()? {
             Some(context) => {
@@ -98,15 +101,19 @@ impl OverlayPlan {
 
     /// The one call of older kernels; all options together must fit in a page there.
     fn mount_by_line(&self, path: &CStr) -> Result<OwnedFd, Failure> {
-        mount(Some(c"overlay"), path, Some(c"overlay"), MsFlags::empty(), Some(self.line.as_c_str())).at(Step::Overlay)?;
+        mount(Some(c"overlay"), path, Some(c"overlay"), MsFlags::empty(), Some(self.line.as_c_str()))
+            .at(Step::Overlay)?;
         nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).at(Step::Overlay)
     }
 
     /// A tmpfs at the root's own place, which the overlay is then mounted upon: nobody can see it, and it is gone with the
     /// last process of the container.
     fn make_private_upper(&self, place: BorrowedFd<'_>) -> Result<(), Failure> {
-        let _span = info_span!("rootfs.upper", call = "fsopen(tmpfs)+mkdirat",
-            why = "what the container writes goes to memory of its own and vanishes with it")
+        let _span = info_span!(
+            "rootfs.upper",
+            call = "fsopen(tmpfs)+mkdirat",
+            why = "what the container writes goes to memory of its own and vanishes with it"
+        )
         .entered();
         let context = Context::open(c"tmpfs").at(Step::OverlayUpper)?;
         context.set(c"mode", c"0700").at(Step::OverlayUpper)?;

@@ -44,7 +44,8 @@ pub fn parse_signal(text: &str) -> Result<i32, ContainerError> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     if let Some(rest) = name.strip_prefix("RTMIN") {
-        let above = if rest.is_empty() { Some(0) } else { rest.strip_prefix('+').and_then(|digits| digits.parse().ok()) };
+        let above =
+            if rest.is_empty() { Some(0) } else { rest.strip_prefix('+').and_then(|digits| digits.parse().ok()) };
         // The kernel's first one is 32, but libraries keep two for themselves; what programs call SIGRTMIN is 34.
         return above.filter(|above| (0..=30).contains(above)).map(|above: i32| 34 + above).ok_or_else(unknown);
     }

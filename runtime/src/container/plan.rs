@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     /// Kernel parameters: the path inside a procfs, and the value.
     pub(crate) sysctl: Vec<(CString, CString)>,
     pub(crate) process: ProcessPlan,
-    /// What to write to the process's oom_score_adj, from outside.
+    /// What to write to the process's `oom_score_adj`, from outside.
     pub(crate) oom_score: Option<i32>,
     /// Run by the runtime before the root is entered: the deprecated `prestart` ones, then `createRuntime`.
     pub(crate) create_runtime: [Vec<HookPlan>; 2],
@@ -65,22 +65,25 @@ impl Plan {
     ) -> Result<Self, ContainerError> {
         let namespaces = Namespaces::plan(bundle)?;
         let filter = bundle.linux.seccomp().as_ref().map(Filter::compile).transpose()?;
-        let held = match namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
-            true => u64::MAX, // whoever makes a user namespace has every capability in it
-            false => credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?.permitted,
+        let held = if namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
+            u64::MAX // whoever makes a user namespace has every capability in it
+        } else {
+            credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?.permitted
         };
         let capabilities = CapabilityPlan::new(bundle.process.capabilities().as_ref(), held, warnings);
         let groups_allowed = namespaces.ids.as_ref().is_none_or(|ids| !ids.deny_setgroups);
-        if !groups_allowed && bundle.process.user().additional_gids().as_ref().is_some_and(|groups| !groups.is_empty()) {
+        if !groups_allowed && bundle.process.user().additional_gids().as_ref().is_some_and(|groups| !groups.is_empty())
+        {
             warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
         }
         let process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
-            rootfs: match namespaces.has_new(CloneFlags::CLONE_NEWNS) {
-                true => Some(RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?),
-                false => None,
+            rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) {
+                Some(RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?)
+            } else {
+                None
             },
             hostname: text(bundle.spec.hostname())?,
             domainname: text(bundle.spec.domainname())?,
@@ -88,7 +91,10 @@ impl Plan {
             sysctl: sysctl(bundle)?,
             process,
             oom_score: bundle.process.oom_score_adj(),
-            create_runtime: [hooks::plan(hooks.and_then(prestart))?, hooks::plan(hooks.and_then(|all| all.create_runtime().as_ref()))?],
+            create_runtime: [
+                hooks::plan(hooks.and_then(prestart))?,
+                hooks::plan(hooks.and_then(|all| all.create_runtime().as_ref()))?,
+            ],
             create_container: hooks::plan(hooks.and_then(|all| all.create_container().as_ref()))?,
             start_container: hooks::plan(hooks.and_then(|all| all.start_container().as_ref()))?,
             state: record.state_around_pid(),
@@ -109,7 +115,7 @@ fn prestart(hooks: &Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
     hooks.prestart().as_ref()
 }
 
-/// `net.ipv4.ip_forward` is the file sys/net/ipv4/ip_forward; where a name has slashes already, they part it.
+/// `net.ipv4.ip_forward` is the file `sys/net/ipv4/ip_forward`; where a name has slashes already, they part it.
 fn sysctl(bundle: &Bundle) -> Result<Vec<(CString, CString)>, NulError> {
     let entries = bundle.linux.sysctl().iter().flatten();
     entries

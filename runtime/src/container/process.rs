@@ -45,7 +45,9 @@ impl ProcessPlan {
         seccomp: Option<Filter>,
         groups_allowed: bool,
     ) -> Result<Self, NulError> {
-        let texts = |list: &Option<Vec<String>>| list.iter().flatten().cloned().map(CString::new).collect::<Result<Vec<_>, _>>();
+        let texts = |list: &Option<Vec<String>>| {
+            list.iter().flatten().cloned().map(CString::new).collect::<Result<Vec<_>, _>>()
+        };
         let user = process.user();
         let groups = user.additional_gids().iter().flatten().map(|id| Gid::from_raw(*id)).collect();
         Ok(Self {
@@ -88,8 +90,11 @@ impl ProcessPlan {
     }
 
     fn drop_privileges(&self) -> Result<(), Failure> {
-        let _span = info_span!("process.privileges", call = "prctl(2), setresuid(2), capset(2)",
-            why = "root's power comes in pieces; the process keeps only those it was given, as the user it was given")
+        let _span = info_span!(
+            "process.privileges",
+            call = "prctl(2), setresuid(2), capset(2)",
+            why = "root's power comes in pieces; the process keeps only those it was given, as the user it was given"
+        )
         .entered();
         self.capabilities.limit()?;
         // A change of user from 0 to another would empty the permitted set before it can be set.
@@ -122,13 +127,16 @@ impl ProcessPlan {
 
     /// Installs the filter last where it can be, and becomes the program. Returns only what went wrong.
     pub(crate) fn execute(&self, program: &CString) -> Failure {
-        if self.no_new_privileges {
-            if let Err(failure) = self.install_filter() {
-                return failure;
-            }
+        if self.no_new_privileges
+            && let Err(failure) = self.install_filter()
+        {
+            return failure;
         }
-        let _span = info_span!("process.exec", call = "execve(2)",
-            why = "the process becomes the program; every descriptor of the runtime closes at that moment")
+        let _span = info_span!(
+            "process.exec",
+            call = "execve(2)",
+            why = "the process becomes the program; every descriptor of the runtime closes at that moment"
+        )
         .entered();
         match execute(program, &self.arguments, &self.environment) {
             Errno::ENOENT => Failure::new(Step::ProgramMissing, 0, Errno::ENOENT),
@@ -138,8 +146,11 @@ impl ProcessPlan {
 
     fn install_filter(&self) -> Result<(), Failure> {
         let Some(filter) = &self.seccomp else { return Ok(()) };
-        let _span = info_span!("process.seccomp", call = "seccomp(SET_MODE_FILTER)",
-            why = "the kernel asks this filter before each system call of the program; what it needn't do, it can't")
+        let _span = info_span!(
+            "process.seccomp",
+            call = "seccomp(SET_MODE_FILTER)",
+            why = "the kernel asks this filter before each system call of the program; what it needn't do, it can't"
+        )
         .entered();
         filter.install().at(Step::Seccomp)
     }
@@ -161,7 +172,11 @@ fn candidates(process: &Process) -> Result<Vec<CString>, NulError> {
     }
     let path = process.env().iter().flatten().find_map(|variable| variable.strip_prefix("PATH="));
     let folders = path.unwrap_or(DEFAULT_PATH).split(':');
-    folders.map(|folder| CString::new(if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") })).collect()
+    folders
+        .map(|folder| {
+            CString::new(if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") })
+        })
+        .collect()
 }
 
 fn resource(kind: PosixRlimitType) -> Resource {
@@ -192,7 +207,8 @@ mod tests {
 
     fn tried(program: &str, environment: &[&str]) -> Vec<String> {
         let environment: Vec<String> = environment.iter().map(|text| (*text).to_owned()).collect();
-        let process = ProcessBuilder::default().args(vec![program.to_owned()]).env(environment).build().expect("a process");
+        let process =
+            ProcessBuilder::default().args(vec![program.to_owned()]).env(environment).build().expect("a process");
         candidates(&process).expect("no NUL in it").iter().map(|path| path.to_string_lossy().into_owned()).collect()
     }
 

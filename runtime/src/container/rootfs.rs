@@ -88,10 +88,7 @@ impl RootfsPlan {
     }
 
     /// Assembles the root and returns its descriptor. `before_cgroup` is called before the first mount that shows cgroups.
-    pub(crate) fn assemble(
-        &self,
-        before_cgroup: &mut dyn FnMut() -> Result<(), Failure>,
-    ) -> Result<OwnedFd, Failure> {
+    pub(crate) fn assemble(&self, before_cgroup: &mut dyn FnMut() -> Result<(), Failure>) -> Result<OwnedFd, Failure> {
         self.leave_host_alone()?;
         let root = self.open_root()?;
         for (index, plan) in self.mounts.iter().enumerate() {
@@ -133,21 +130,27 @@ impl RootfsPlan {
     /// A new mount namespace is a copy that still shares what happens to shared mounts; without this the host would see
     /// every mount that follows.
     fn leave_host_alone(&self) -> Result<(), Failure> {
-        let _span = info_span!("rootfs.private", call = "mount(MS_REC|MS_SLAVE)",
-            why = "the new mount namespace is a copy; from here on nothing mounted in it shows up on the host")
+        let _span = info_span!(
+            "rootfs.private",
+            call = "mount(MS_REC|MS_SLAVE)",
+            why = "the new mount namespace is a copy; from here on nothing mounted in it shows up on the host"
+        )
         .entered();
         mount(None::<&str>, c"/", None::<&str>, self.outer | MsFlags::MS_REC, None::<&str>).at(Step::Propagation)
     }
 
-    /// The root as a mount of its own (pivot_root(2) wants one), attached at its place.
+    /// The root as a mount of its own (`pivot_root(2)` wants one), attached at its place.
     fn open_root(&self) -> Result<OwnedFd, Failure> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let place = nix::fcntl::open(self.path.as_c_str(), flags, Mode::empty()).at(Step::RootFolder)?;
         if let Some(overlay) = &self.overlay {
             return overlay.mount(place.as_fd(), &self.path);
         }
-        let _span = info_span!("rootfs.bind", call = "open_tree(2), move_mount(2)",
-            why = "the folder with the image becomes a mount of its own, as only a mount can become a root")
+        let _span = info_span!(
+            "rootfs.bind",
+            call = "open_tree(2), move_mount(2)",
+            why = "the folder with the image becomes a mount of its own, as only a mount can become a root"
+        )
         .entered();
         let root = clone_tree(place.as_fd(), c"", true).at(Step::RootFolder)?;
         attach(&root, place.as_fd()).at(Step::RootFolder)?;
@@ -155,12 +158,18 @@ impl RootfsPlan {
     }
 
     fn mount(&self, root: &OwnedFd, plan: &MountPlan, index: usize) -> Result<(), Failure> {
-        let _span = info_span!("rootfs.mount", call = "openat2(2), move_mount(2)", on = inside::shown(&plan.destination),
-            why = "each file system the bundle asks for is made by descriptor, inside the root whatever its links say")
+        let _span = info_span!(
+            "rootfs.mount",
+            call = "openat2(2), move_mount(2)",
+            on = inside::shown(&plan.destination),
+            why = "each file system the bundle asks for is made by descriptor, inside the root whatever its links say"
+        )
         .entered();
         let mounted = match &plan.kind {
             Kind::New(filesystem) => filesystem.make(plan.change.set, index)?,
-            Kind::Bind { source, recursive } => clone_tree(AT_FDCWD, source, *recursive).at_index(Step::Mount, index)?,
+            Kind::Bind { source, recursive } => {
+                clone_tree(AT_FDCWD, source, *recursive).at_index(Step::Mount, index)?
+            }
             Kind::Cgroup => return self.cgroup.mount(root, plan, index),
         };
         if matches!(plan.kind, Kind::Bind { .. }) && !plan.change.is_empty() {
@@ -183,8 +192,11 @@ impl RootfsPlan {
         if self.masked.is_empty() {
             return Ok(());
         }
-        let _span = info_span!("rootfs.mask", call = "open_tree(2), move_mount(2)",
-            why = "some files of /proc and /sys tell of the whole host; they are covered with nothing")
+        let _span = info_span!(
+            "rootfs.mask",
+            call = "open_tree(2), move_mount(2)",
+            why = "some files of /proc and /sys tell of the whole host; they are covered with nothing"
+        )
         .entered();
         let null = devices::null().at(Step::MaskSource)?;
         let mut empty: Option<OwnedFd> = None;
@@ -195,7 +207,9 @@ impl RootfsPlan {
                 (_, false) => clone_tree(null.as_fd(), c"", false).at_index(Step::Mask, index)?,
                 (Some(first), true) => clone_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
                 (None, true) => Context::open(c"tmpfs")
-                    .and_then(|tmpfs| tmpfs.mount(attribute::RDONLY | attribute::NODEV | attribute::NOEXEC | attribute::NOSUID))
+                    .and_then(|tmpfs| {
+                        tmpfs.mount(attribute::RDONLY | attribute::NODEV | attribute::NOEXEC | attribute::NOSUID)
+                    })
                     .at_index(Step::Mask, index)?,
             };
             attach(&cover, place.as_fd()).at_index(Step::Mask, index)?;
@@ -210,8 +224,11 @@ impl RootfsPlan {
         if self.readonly_paths.is_empty() {
             return Ok(());
         }
-        let _span = info_span!("rootfs.readonly", call = "open_tree(2), mount_setattr(2)",
-            why = "kernel parameters below /proc/sys and the like can be read, but not written")
+        let _span = info_span!(
+            "rootfs.readonly",
+            call = "open_tree(2), mount_setattr(2)",
+            why = "kernel parameters below /proc/sys and the like can be read, but not written"
+        )
         .entered();
         let readonly = Change { set: attribute::RDONLY, ..Change::default() };
         for (index, path) in self.readonly_paths.iter().enumerate() {

@@ -32,14 +32,15 @@ pub(crate) struct InitProcess {
 impl InitProcess {
     /// Makes the process in its new namespaces, on v2 inside `cgroup`. It begins to follow `plan` at once.
     pub(crate) fn new(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<Self, ContainerError> {
-        let failed = |source| ContainerError::System { attempt: "make a process in", on: "new namespaces".to_owned(), source };
+        let failed =
+            |source| ContainerError::System { attempt: "make a process in", on: "new namespaces".to_owned(), source };
         let (wire, process_end) = pair().map_err(failed)?;
         let _elsewhere = plan.namespaces.joined_pid.as_ref().map(PidNamespace::enter).transpose()?;
         let _span = info_span!("container.clone3", call = "clone3(2)",
             why = "one call makes the process and its namespaces; it is a copy of the runtime and prepares itself from here on")
         .entered();
         // SAFETY: the child runs `init::live`, which neither allocates nor returns.
-        match unsafe { clone3(plan.namespaces.born_into.bits() as u32 as u64, cgroup) }.map_err(failed)? {
+        match unsafe { clone3(u64::from(plan.namespaces.born_into.bits() as u32), cgroup) }.map_err(failed)? {
             Side::Child => {
                 drop(wire);
                 super::init::live(plan, process_end)
@@ -66,8 +67,11 @@ impl InitProcess {
             files.write("oom_score_adj", &score.to_string())?;
         }
         if let Some(ids) = &plan.namespaces.ids {
-            let _span = info_span!("namespace.map", call = "write(uid_map), write(gid_map)",
-                why = "root inside is an ordinary user outside: that is what makes the user namespace worth having")
+            let _span = info_span!(
+                "namespace.map",
+                call = "write(uid_map), write(gid_map)",
+                why = "root inside is an ordinary user outside: that is what makes the user namespace worth having"
+            )
             .entered();
             if ids.deny_setgroups {
                 files.write("setgroups", "deny")?;
@@ -96,9 +100,8 @@ impl InitProcess {
     pub(crate) fn await_program(&self, plan: &Plan, signals: &Signals) -> Result<bool, ContainerError> {
         while !self.wait_beside(self.wire.as_fd(), signals)? {}
         loop {
-            match self.hear(plan)? {
-                Heard::Ended => return Ok(!matches!(wait_end(&self.pidfd, 0), Ok(true))),
-                _ => {}
+            if matches!(self.hear(plan)?, Heard::Ended) {
+                return Ok(!matches!(wait_end(&self.pidfd, 0), Ok(true)));
             }
         }
     }
@@ -123,7 +126,11 @@ impl InitProcess {
                 match pidfd_signal(&self.pidfd, number) {
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(source) => {
-                        return Err(ContainerError::System { attempt: "send a signal to", on: "the container".to_owned(), source });
+                        return Err(ContainerError::System {
+                            attempt: "send a signal to",
+                            on: "the container".to_owned(),
+                            source,
+                        });
                     }
                 }
             }
@@ -196,6 +203,8 @@ impl ProcFiles {
     fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
         let file = nix::fcntl::openat(&self.folder, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
         let written = file.and_then(|file| write(&file, text.as_bytes()));
-        written.map(drop).map_err(ContainerError::system("write", format!("{:?} to /proc/{}/{name}", text.trim(), self.pid)))
+        written
+            .map(drop)
+            .map_err(ContainerError::system("write", format!("{:?} to /proc/{}/{name}", text.trim(), self.pid)))
     }
 }

@@ -115,9 +115,11 @@ impl States {
         let mut private = fs::DirBuilder::new();
         private.mode(0o700);
         let made = match private.create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).and_then(|()| private.create(&path))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.folder)
+                .and_then(|()| private.create(&path)),
             other => other,
         };
         match made {

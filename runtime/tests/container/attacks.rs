@@ -11,7 +11,7 @@ use super::needs::trial;
 
 const NEEDS: [&str; 2] = ["root", "busybox"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_mount_point_behind_a_link_is_made_inside_the_root", &NEEDS, linked_mount_point),
         trial("a_dev_that_is_a_link_to_the_host_reaches_nothing_there", &NEEDS, linked_dev),
@@ -33,10 +33,11 @@ fn linked_mount_point() -> Result<(), Failed> {
     lab.set("/mounts/-", json!({ "destination": "/away/made", "type": "tmpfs", "source": "t" }));
     same(lab.output()?.as_str(), "/away/made\n/etc/made\n1\n")?;
     for name in ["absolute", "relative"] {
-        lab.set("/mounts/-", json!({ "destination": format!("/{name}/caught"), "type": "tmpfs", "source": "t" }));
+        let place = format!("/{name}/caught");
+        lab.set("/mounts/-", json!({ "destination": place, "type": "tmpfs", "source": "t" }));
         lab.run();
         same(fs::read_dir(&outside)?.count(), 0)?;
-        lab.config["mounts"].as_array_mut().map(Vec::pop);
+        lab.unmount(&place);
     }
     same(fs::metadata("/etc/made").is_err(), true)?;
     lab.is_clean()
@@ -51,7 +52,7 @@ fn linked_dev() -> Result<(), Failed> {
         fs::remove_dir(lab.root().join("dev"))?;
         let link = if target == "absolute" { outside.clone() } else { target.into() };
         symlink(link, lab.root().join("dev"))?;
-        lab.config["mounts"].as_array_mut().map(|mounts| mounts.retain(|mount| mount["destination"] != "/dev"));
+        lab.unmount("/dev");
         lab.run();
         same(fs::read_dir(&outside)?.count(), 1)?;
         same(fs::read_to_string(outside.join("ptmx"))?.as_str(), "the host's")?;
@@ -86,13 +87,16 @@ fn covered_process() -> Result<(), Failed> {
         let output = lab.run();
         same((destination, output.status.code()), (destination, Some(1)))?;
         has(&text(&output.stderr), "error: cannot m")?;
-        lab.config["mounts"].as_array_mut().map(Vec::pop);
+        lab.unmount(destination);
         lab.is_clean()?;
     }
     // What describes the machine may be described otherwise.
     fs::write(lab.path("cpuinfo"), "abacus\n")?;
     let source = lab.path("cpuinfo");
-    lab.set("/mounts/-", json!({ "destination": "/proc/cpuinfo", "type": "bind", "source": source, "options": ["bind", "ro"] }));
+    lab.set(
+        "/mounts/-",
+        json!({ "destination": "/proc/cpuinfo", "type": "bind", "source": source, "options": ["bind", "ro"] }),
+    );
     lab.set("/process/args", json!(["cat", "/proc/cpuinfo"]));
     same(lab.output()?.as_str(), "abacus\n")
 }
@@ -114,7 +118,7 @@ fn forged_null() -> Result<(), Failed> {
     fs::write(lab.root().join("hidden"), "secret\n")?;
     fs::write(lab.root().join("dev/null"), "forged\n")?;
     lab.set("/linux/maskedPaths", json!(["/hidden"]));
-    lab.config["mounts"].as_array_mut().map(|mounts| mounts.retain(|mount| mount["destination"] != "/dev"));
+    lab.unmount("/dev");
     let output = lab.run();
     same(text(&output.stdout).contains("secret"), false)?;
     lab.is_clean()

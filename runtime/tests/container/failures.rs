@@ -12,7 +12,7 @@ use super::needs::trial;
 
 const NEEDS: [&str; 2] = ["root", "busybox"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_step_that_fails_leaves_nothing", &NEEDS, failing_steps),
         trial("a_bad_bundle_is_refused_with_its_reason", &NEEDS, bad_bundles),
@@ -27,16 +27,28 @@ fn failing_steps() -> Result<(), Failed> {
         ("/mounts/-", json!({ "destination": "/x", "type": "tmpfs", "options": ["none-such=1"] }), "cannot mount /x"),
         ("/mounts/-", json!({ "destination": "/x", "type": "none-such-fs" }), "cannot mount /x"),
         ("/mounts/-", json!({ "destination": "/x", "source": "/none/such", "options": ["bind"] }), "cannot mount /x"),
-        ("/mounts/-", json!({ "destination": "/bin/busybox/x", "type": "tmpfs" }), "cannot make the mount point /bin/busybox/x"),
+        (
+            "/mounts/-",
+            json!({ "destination": "/bin/busybox/x", "type": "tmpfs" }),
+            "cannot make the mount point /bin/busybox/x",
+        ),
         ("/process/args", json!(["none-such"]), "exec: \"none-such\": executable file not found in $PATH"),
         ("/process/args", json!(["/bin/none-such"]), "exec: \"/bin/none-such\": no such file or directory"),
         ("/process/args", json!(["/etc"]), "exec: \"/etc\": permission denied"),
         ("/process/cwd", json!("/bin/busybox"), "cannot enter process.cwd /bin/busybox"),
-        ("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 5 }]), "cannot set the limit RLIMIT_NOFILE"),
+        (
+            "/process/rlimits",
+            json!([{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 5 }]),
+            "cannot set the limit RLIMIT_NOFILE",
+        ),
         ("/linux/sysctl", json!({ "net.none.such": "1" }), "cannot set the kernel parameter sys/net/none/such"),
         ("/linux/resources", json!({ "cpu": { "cpus": "9999" } }), "cpuset.cpus"),
         ("/linux/cgroupsPath", json!("../../escape"), "cgroup"),
-        ("/linux/devices", json!([{ "path": "/bin/busybox", "type": "c", "major": 1, "minor": 3 }]), "cannot make the device /bin/busybox"),
+        (
+            "/linux/devices",
+            json!([{ "path": "/bin/busybox", "type": "c", "major": 1, "minor": 3 }]),
+            "cannot make the device /bin/busybox",
+        ),
         ("/linux/namespaces/-", json!({ "type": "user" }), "needs linux.uidMappings"),
         ("/process/user", json!({ "uid": 5_000_000_000_u64, "gid": 0 }), "is no container configuration"),
     ];

@@ -15,27 +15,27 @@ use tempfile::TempDir;
 use super::needs::on_path;
 
 /// The command under test.
-pub const OCI: &str = env!("CARGO_BIN_EXE_isolab-oci");
+pub(crate) const OCI: &str = env!("CARGO_BIN_EXE_isolab-oci");
 
 const APPLETS: [&str; 20] = [
-    "sh", "cat", "echo", "ls", "id", "ps", "mount", "hostname", "sleep", "true", "touch", "readlink", "stat", "grep", "head",
-    "yes", "mkdir", "ip", "env", "kill",
+    "sh", "cat", "echo", "ls", "id", "ps", "mount", "hostname", "sleep", "true", "touch", "readlink", "stat", "grep",
+    "head", "yes", "mkdir", "ip", "env", "kill",
 ];
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A bundle of one trial's own. Dropped, its containers are deleted, whatever has become of them.
-pub struct Lab {
+pub(crate) struct Lab {
     folder: TempDir,
     /// A container id that no other trial has; it is also in the environment of each process.
-    pub id: String,
+    pub(crate) id: String,
     /// The configuration; written at each command.
-    pub config: Value,
+    pub(crate) config: Value,
 }
 
 impl Lab {
     /// A bundle whose program is `sh -c script`, in the namespaces a container usually has.
-    pub fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("isolab-oci-").tempdir().expect("a scratch folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("open to other users");
         let id = format!("trial-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -52,27 +52,27 @@ impl Lab {
     }
 
     /// The bundle's folder.
-    pub fn bundle(&self) -> &Path {
+    pub(crate) fn bundle(&self) -> &Path {
         self.folder.path()
     }
 
     /// A path in the bundle.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// The root file system's folder.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.path("rootfs")
     }
 
     /// The state root's folder.
-    pub fn states(&self) -> PathBuf {
+    pub(crate) fn states(&self) -> PathBuf {
         self.path("state")
     }
 
     /// Sets a value of the configuration by its JSON pointer.
-    pub fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
+    pub(crate) fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer has a slash");
         match self.config.pointer_mut(parent).expect("the parent is there") {
             Value::Object(object) => drop(object.insert(name.to_owned(), value)),
@@ -82,8 +82,15 @@ impl Lab {
         self
     }
 
+    /// Takes the mount at `destination` out of the configuration.
+    pub(crate) fn unmount(&mut self, destination: &str) {
+        if let Some(mounts) = self.config["mounts"].as_array_mut() {
+            mounts.retain(|mount| mount["destination"] != destination);
+        }
+    }
+
     /// The command with these arguments, its state below this lab.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         fs::write(self.path("config.json"), self.config.to_string()).expect("the configuration");
         let mut command = Command::new(OCI);
         command.arg("--root").arg(self.states()).args(arguments).current_dir(self.bundle()).stdin(Stdio::null());
@@ -91,17 +98,17 @@ impl Lab {
     }
 
     /// Runs the command to its end.
-    pub fn oci(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn oci(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("isolab-oci starts")
     }
 
     /// Runs the container to its end.
-    pub fn run(&self) -> Output {
+    pub(crate) fn run(&self) -> Output {
         self.oci(&["run", &self.id])
     }
 
     /// Runs the container; its end must be status 0. Returns what it printed.
-    pub fn output(&self) -> Result<String, Failed> {
+    pub(crate) fn output(&self) -> Result<String, Failed> {
         let output = self.run();
         if !output.status.success() || !output.stderr.is_empty() {
             return Err(format!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr)).into());
@@ -110,14 +117,14 @@ impl Lab {
     }
 
     /// Begins to run the container and waits until it has made the file `/tmp/up`.
-    pub fn spawn(&self) -> Result<Child, Failed> {
+    pub(crate) fn spawn(&self) -> Result<Child, Failed> {
         let child = self.command(&["run", &self.id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         wait_for("the container to come up", || self.root().join("tmp/up").exists())?;
         Ok(child)
     }
 
     /// Everything on the host that belongs to this lab: mounts, cgroups, processes, states.
-    pub fn traces(&self) -> BTreeSet<String> {
+    pub(crate) fn traces(&self) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
         let place = self.bundle().display().to_string();
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -128,7 +135,9 @@ impl Lab {
                 traces.insert(format!("cgroup {}", folder.display()));
             }
             let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-            folders.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+            folders.extend(
+                entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+            );
         }
         let marker = format!("LAB={}", self.id);
         for process in fs::read_dir("/proc").expect("processes").flatten() {
@@ -143,7 +152,7 @@ impl Lab {
     }
 
     /// Nothing of the container may be left on the host. A process that was killed is given the moment it takes to go.
-    pub fn is_clean(&self) -> Result<(), Failed> {
+    pub(crate) fn is_clean(&self) -> Result<(), Failed> {
         let clean = wait_for("the last trace to go", || self.traces().is_empty());
         clean.map_err(|_| format!("left behind: {:#?}", self.traces()).into())
     }
@@ -194,12 +203,12 @@ fn config(id: &str, script: &str) -> Value {
 }
 
 /// Bytes that are text.
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Asks until it is so, for ten seconds at most.
-pub fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
+pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
     let begin = Instant::now();
     while !so() {
         if begin.elapsed() > Duration::from_secs(10) {
@@ -211,11 +220,14 @@ pub fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
 }
 
 /// Fails with both where they differ.
-pub fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), Failed> {
-    if got == expected { Ok(()) } else { Err(format!("got {got:?}, expected {expected:?}").into()) }
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), Failed> {
+    match [got, expected] {
+        [got, expected] if got != expected => Err(format!("got {got:?}, expected {expected:?}").into()),
+        _ => Ok(()),
+    }
 }
 
 /// Fails with the text where it lacks a part.
-pub fn has(text: &str, part: &str) -> Result<(), Failed> {
+pub(crate) fn has(text: &str, part: &str) -> Result<(), Failed> {
     if text.contains(part) { Ok(()) } else { Err(format!("{part:?} is not in {text:?}").into()) }
 }

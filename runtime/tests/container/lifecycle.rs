@@ -11,7 +11,7 @@ use super::needs::trial;
 
 const NEEDS: [&str; 2] = ["root", "busybox"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_created_container_waits_for_start", &NEEDS, created),
         trial("an_id_is_given_once", &NEEDS, twice),
@@ -191,7 +191,9 @@ fn explained() -> Result<(), Failed> {
     let output = lab.oci(&["--explain", "run", &lab.id]);
     same(text(&output.stdout).as_str(), "said\n")?;
     let lesson = text(&output.stderr);
-    for step in ["container.clone3", "cgroup.attach", "rootfs.mount /proc", "rootfs.pivot", "process.exec", "[execve(2)]"] {
+    for step in
+        ["container.clone3", "cgroup.attach", "rootfs.mount /proc", "rootfs.pivot", "process.exec", "[execve(2)]"]
+    {
         has(&lesson, step)?;
     }
     same(text(&lab.run().stderr).as_str(), "")

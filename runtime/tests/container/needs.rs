@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use libtest_mimic::{Failed, Trial};
 
 /// A trial that is ignored where one of its needs is missing and not required.
-pub fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+pub(crate) fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
     let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
     let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_here(need)).collect();
     let forgiven = missing.iter().all(|need| !required.split(',').any(|other| other == *need));
@@ -37,7 +37,7 @@ fn is_here(need: &str) -> bool {
 }
 
 /// The path of a program.
-pub fn on_path(program: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<std::path::PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::lab::{Lab, same, text};
 use super::needs::trial;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("a_program_sees_the_same_under_runc", &["root", "busybox", "cgroup", "runc"], same_as_runc)]
 }
 
@@ -37,7 +37,8 @@ fn same_as_runc() -> Result<(), Failed> {
     lab.set("/linux/resources", json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 64 } }));
     let ours = lab.run();
     let root = lab.path("runc");
-    let theirs = Command::new("runc").arg("--root").arg(root).args(["run", &lab.id]).current_dir(lab.bundle()).output()?;
+    let theirs =
+        Command::new("runc").arg("--root").arg(root).args(["run", &lab.id]).current_dir(lab.bundle()).output()?;
     same(text(&ours.stdout), text(&theirs.stdout))?;
     same(text(&ours.stderr), text(&theirs.stderr))?;
     same((ours.status.code(), theirs.status.code()), (Some(9), Some(9)))?;

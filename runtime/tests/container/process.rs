@@ -14,7 +14,7 @@ use super::needs::trial;
 
 const NEEDS: [&str; 2] = ["root", "busybox"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_five_capability_sets_are_as_asked", &NEEDS, capabilities),
         trial("without_capabilities_in_the_bundle_there_are_none", &NEEDS, no_capabilities),
@@ -48,7 +48,12 @@ fn capabilities() -> Result<(), Failed> {
     );
     // The shell is root and execs grep: permitted and effective are then the bounding set's, as for any root.
     let output = lab.output()?;
-    for line in ["CapInh:\t0000000000000020", "CapPrm:\t0000000000000021", "CapBnd:\t0000000000000021", "CapAmb:\t0000000000000020"] {
+    for line in [
+        "CapInh:\t0000000000000020",
+        "CapPrm:\t0000000000000021",
+        "CapBnd:\t0000000000000021",
+        "CapAmb:\t0000000000000020",
+    ] {
         has(&output, line)?;
     }
     Ok(())

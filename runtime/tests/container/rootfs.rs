@@ -12,7 +12,7 @@ use super::needs::trial;
 const NEEDS: [&str; 2] = ["root", "busybox"];
 const OVERLAY: [&str; 3] = ["root", "busybox", "overlay"];
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("mounts_appear_in_order_with_their_options", &NEEDS, mounts),
         trial("a_bind_shows_the_hosts_files_and_keeps_them_if_read_only", &NEEDS, binds),
@@ -37,8 +37,11 @@ fn line<'a>(mounts: &'a str, point: &str) -> Result<&'a str, Failed> {
 
 fn mounts() -> Result<(), Failed> {
     let mut lab = Lab::new("cat /proc/self/mountinfo; ls -d /made/deep/down");
-    lab.set("/mounts/-", json!({ "destination": "/made/deep/down", "type": "tmpfs", "source": "mine",
-        "options": ["nosuid", "nodev", "noexec", "ro", "size=64k", "noatime"] }));
+    lab.set(
+        "/mounts/-",
+        json!({ "destination": "/made/deep/down", "type": "tmpfs", "source": "mine",
+        "options": ["nosuid", "nodev", "noexec", "ro", "size=64k", "noatime"] }),
+    );
     let output = lab.output()?;
     for part in ["ro,nosuid,nodev,noexec,noatime", "- tmpfs mine", "size=64k"] {
         has(line(&output, "/made/deep/down")?, part)?;
@@ -53,7 +56,10 @@ fn binds() -> Result<(), Failed> {
     fs::create_dir_all(lab.path("given/sub/x"))?;
     fs::write(lab.path("given/a"), "hello\n")?;
     let source = lab.path("given");
-    lab.set("/mounts/-", json!({ "destination": "/host", "type": "bind", "source": source, "options": ["rbind", "ro"] }));
+    lab.set(
+        "/mounts/-",
+        json!({ "destination": "/host", "type": "bind", "source": source, "options": ["rbind", "ro"] }),
+    );
     lab.set("/mounts/-", json!({ "destination": "/file", "source": source.join("a"), "options": ["bind"] }));
     // A relative source is seen from the bundle.
     lab.set("/mounts/-", json!({ "destination": "/open", "source": "given", "options": ["bind", "rw"] }));
@@ -94,10 +100,18 @@ fn devices() -> Result<(), Failed> {
          for l in fd stdin stdout stderr ptmx; do echo $l $(readlink $l); done; echo gone > null; head -c 2 zero | grep -c .",
     );
     let output = text(&lab.run().stdout);
-    for (name, number) in [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")] {
+    for (name, number) in
+        [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")]
+    {
         has(&output, &format!("{name} {number} 666 character special file\n"))?;
     }
-    for link in ["fd /proc/self/fd\n", "stdin /proc/self/fd/0\n", "stdout /proc/self/fd/1\n", "stderr /proc/self/fd/2\n", "ptmx pts/ptmx\n"] {
+    for link in [
+        "fd /proc/self/fd\n",
+        "stdin /proc/self/fd/0\n",
+        "stdout /proc/self/fd/1\n",
+        "stderr /proc/self/fd/2\n",
+        "ptmx pts/ptmx\n",
+    ] {
         has(&output, link)?;
     }
     Ok(())
@@ -116,10 +130,15 @@ fn asked_device() -> Result<(), Failed> {
 fn host_is_gone() -> Result<(), Failed> {
     let lab = Lab::new("cat /proc/self/mountinfo; ls /..");
     let output = lab.output()?;
-    let points: Vec<&str> = output.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with('/')).collect();
+    let points: Vec<&str> =
+        output.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with('/')).collect();
     let known = ["/", "/proc", "/sys", "/dev"];
-    let strange: Vec<&&str> =
-        points.iter().filter(|point| !known.iter().any(|top| **point == *top || (*top != "/" && point.starts_with(&format!("{top}/"))))).collect();
+    let strange: Vec<&&str> = points
+        .iter()
+        .filter(|point| {
+            !known.iter().any(|top| **point == *top || (*top != "/" && point.starts_with(&format!("{top}/"))))
+        })
+        .collect();
     same(strange, Vec::new())?;
     has(&output, "bin\n")?;
     lab.is_clean()
@@ -172,7 +191,8 @@ fn overlay_colon() -> Result<(), Failed> {
 }
 
 fn cgroup_mount() -> Result<(), Failed> {
-    let mut lab = Lab::new("cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max; echo 1 > /sys/fs/cgroup/pids/pids.max");
+    let mut lab =
+        Lab::new("cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max; echo 1 > /sys/fs/cgroup/pids/pids.max");
     lab.set("/linux/resources", json!({ "pids": { "limit": 77 } }));
     let cgroup = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"] });
     lab.set("/mounts/-", cgroup);

@@ -14,7 +14,7 @@ const NEEDS: [&str; 3] = ["root", "busybox", "userns"];
 /// Nobody in particular.
 const USER: u32 = 54_321;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_ordinary_user_runs_a_container_and_is_warned_of_missing_limits", &NEEDS, runs),
         trial("an_ordinary_user_gets_an_overlay_too", &["root", "busybox", "userns", "overlay"], overlay),
@@ -41,11 +41,19 @@ fn run(lab: &Lab) -> Result<Output, Failed> {
 }
 
 fn runs() -> Result<(), Failed> {
-    let lab = Lab::new("id -u; id -g; cat /proc/self/uid_map /proc/self/setgroups; echo $$; touch /tmp/mine; echo x > /dev/null");
+    let lab = Lab::new(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/setgroups; echo $$; touch /tmp/mine; echo x > /dev/null",
+    );
     let output = run(&lab)?;
     let said = text(&output.stdout);
     let words: Vec<&str> = said.split_whitespace().collect();
-    same((words, text(&output.stderr)), (vec!["0", "0", "0", "54321", "1", "deny", "1"], "warning: cgroups are not delegated to this user: the container runs without limits\n".to_owned()))?;
+    same(
+        (words, text(&output.stderr)),
+        (
+            vec!["0", "0", "0", "54321", "1", "deny", "1"],
+            "warning: cgroups are not delegated to this user: the container runs without limits\n".to_owned(),
+        ),
+    )?;
     same(output.status.code(), Some(0))?;
     same(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(lab.root().join("tmp/mine"))?), USER)?;
     lab.is_clean()

@@ -13,7 +13,7 @@ pub(crate) enum Side {
     Parent {
         /// The child's process id, as the caller's PID namespace numbers it.
         child: Pid,
-        /// Readable when the child has ended (pidfd_open(2)).
+        /// Readable when the child has ended (`pidfd_open(2)`).
         pidfd: OwnedFd,
     },
     /// The new process, a copy of the caller.

@@ -77,12 +77,12 @@ pub(crate) fn hold(sets: Sets) -> nix::Result<()> {
     super::check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) }).map(drop)
 }
 
-/// Gives up one capability for ever, also for what is executed later (PR_CAPBSET_DROP).
+/// Gives up one capability for ever, also for what is executed later (`PR_CAPBSET_DROP`).
 pub(crate) fn drop_bounding(capability: u8) -> nix::Result<()> {
     super::process::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0)
 }
 
-/// Empties the ambient set (PR_CAP_AMBIENT).
+/// Empties the ambient set (`PR_CAP_AMBIENT`).
 pub(crate) fn clear_ambient() -> nix::Result<()> {
     super::process::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)
 }

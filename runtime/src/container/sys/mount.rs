@@ -53,9 +53,8 @@ impl Context {
     fn configure(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> nix::Result<()> {
         let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
         // SAFETY: both are NUL-terminated or null, as the command wants them.
-        let returned = unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, pointer(key), pointer(value), 0)
-        };
+        let returned =
+            unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, pointer(key), pointer(value), 0) };
         super::check(returned).map(drop)
     }
 
@@ -112,7 +111,7 @@ pub(crate) fn attach(mount: &impl AsFd, target: BorrowedFd<'_>) -> nix::Result<(
     .map(drop)
 }
 
-/// A change of a mount's attributes (mount_setattr(2)).
+/// A change of a mount's attributes (`mount_setattr(2)`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Change {

@@ -13,13 +13,10 @@ pub(crate) fn prctl(option: i32, first: u64, second: u64) -> nix::Result<()> {
     super::check(unsafe { libc::syscall(libc::SYS_prctl, option, first, second, 0, 0) }).map(drop)
 }
 
-/// Marks every descriptor from `first` on as "closed by execve" (close_range(2)).
+/// Marks every descriptor from `first` on as "closed by execve" (`close_range(2)`).
 pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
     // SAFETY: three numbers.
-    super::check(unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })
-    .map(drop)
+    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
 /// Whether the working directory lies inside the root directory.
@@ -33,7 +30,7 @@ pub(crate) fn working_directory_is_inside() -> nix::Result<bool> {
     Ok(buffer.first() == Some(&b'/'))
 }
 
-/// A descriptor of the process `pid` (pidfd_open(2)).
+/// A descriptor of the process `pid` (`pidfd_open(2)`).
 pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: two numbers.
     let opened = super::check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
@@ -41,7 +38,7 @@ pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(opened as RawFd) })
 }
 
-/// Sends a signal to the process that `pidfd` holds, and to no other that has its number (pidfd_send_signal(2)).
+/// Sends a signal to the process that `pidfd` holds, and to no other that has its number (`pidfd_send_signal(2)`).
 pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> nix::Result<()> {
     // SAFETY: numbers and a null pointer, which means "as kill(2) would".
     super::check(unsafe {
@@ -90,7 +87,11 @@ pub(crate) fn reap(pidfd: &impl AsFd) -> nix::Result<Ending> {
             Ok(_) => {
                 // SAFETY: after a successful wait the structure holds what belongs to SIGCHLD.
                 let status = unsafe { told.si_status() };
-                return Ok(if told.si_code == libc::CLD_EXITED { Ending::Status(status) } else { Ending::Signal(status) });
+                return Ok(if told.si_code == libc::CLD_EXITED {
+                    Ending::Status(status)
+                } else {
+                    Ending::Signal(status)
+                });
             }
         }
     }
@@ -119,7 +120,13 @@ pub(crate) fn accept(listener: &impl AsFd) -> nix::Result<OwnedFd> {
         let listener = listener.as_fd().as_raw_fd();
         // SAFETY: null pointers mean that the peer's address is not asked for.
         let returned = unsafe {
-            libc::syscall(libc::SYS_accept4, listener, std::ptr::null::<u8>(), std::ptr::null::<u8>(), libc::SOCK_CLOEXEC)
+            libc::syscall(
+                libc::SYS_accept4,
+                listener,
+                std::ptr::null::<u8>(),
+                std::ptr::null::<u8>(),
+                libc::SOCK_CLOEXEC,
+            )
         };
         match super::check(returned) {
             Err(Errno::EINTR) => {}
