@@ -136,6 +136,13 @@ impl Layout {
         &self.hierarchies
     }
 
+    /// The hierarchies of one version alone: a hybrid host looked at as if it had no other.
+    #[must_use]
+    pub fn only(mut self, version: Version) -> Self {
+        self.hierarchies.retain(|hierarchy| hierarchy.version == version);
+        self
+    }
+
     /// v1, v2 or both.
     pub fn flavour(&self) -> Flavour {
         let has = |version| self.hierarchies.iter().any(|hierarchy| hierarchy.version == version);
