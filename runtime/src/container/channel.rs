@@ -69,8 +69,9 @@ impl RuntimeEnd {
         let mut bytes = [0; SIZE];
         loop {
             return match recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Err(Errno::EINTR) => continue,
-                Ok(0) | Err(Errno::ECONNRESET) => Ok(Heard::Ended),
+                // ECONNRESET, told once: the process has ended without having heard all we said. What it said is still there.
+                Err(Errno::EINTR | Errno::ECONNRESET) => continue,
+                Ok(0) => Ok(Heard::Ended),
                 Ok(_) => Ok(match (bytes[0], Failure::from_bytes(&bytes)) {
                     (_, Some(failure)) => Heard::Failed(failure),
                     (b'H', None) => Heard::AtHooks,
@@ -132,6 +133,17 @@ mod tests {
     use crate::container::report::{Failure, Step};
     use nix::errno::Errno;
     use nix::unistd::Pid;
+
+    #[test]
+    fn a_failure_is_heard_though_our_words_were_not() {
+        let (runtime, process) = pair().expect("a socket pair");
+        runtime.say(Word::Attached, Pid::from_raw(42)).expect("said");
+        process.failed(Failure::new(Step::Mount, 3, Errno::EPERM));
+        drop(process);
+        let Ok(Heard::Failed(failure)) = runtime.hear() else { panic!("no failure heard") };
+        assert_eq!((failure.step, failure.index), (Step::Mount, 3));
+        assert!(matches!(runtime.hear(), Ok(Heard::Ended)));
+    }
 
     #[test]
     fn each_end_hears_the_other() {

@@ -34,6 +34,8 @@ pub(crate) struct RootfsPlan {
     path: CString,
     readonly: bool,
     overlay: Option<OverlayPlan>,
+    /// The folder that the program begins in.
+    working_directory: PathBuf,
     pub(crate) mounts: Vec<MountPlan>,
     cgroup: CgroupMount,
     /// Nothing where the bundle binds a /dev of its own.
@@ -74,6 +76,7 @@ impl RootfsPlan {
             path: CString::new(bundle.root.path.as_os_str().as_bytes())?,
             readonly: bundle.root.readonly,
             overlay: overlay.map(|it| OverlayPlan::new(it, &bundle.root.path, in_user_namespace)).transpose()?,
+            working_directory: bundle.process.cwd().clone(),
             mounts,
             cgroup,
             devices: if own_dev { None } else { Some(devices::plan(linux.devices().as_ref())?) },
@@ -100,6 +103,8 @@ impl RootfsPlan {
         if let Some(devices) = &self.devices {
             devices::make(&root, devices)?;
         }
+        // Images often lack it. Where it cannot be made, entering it fails later, and tells better what is wrong.
+        let _ = inside::folder(&root, &self.working_directory);
         self.make_paths_readonly(&root)?;
         self.mask(&root)?;
         if self.readonly {

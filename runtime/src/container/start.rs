@@ -43,8 +43,7 @@ pub(crate) fn tell(folder: &StateFolder) -> Result<(), ContainerError> {
     let mut bytes = [0; SIZE];
     let heard = loop {
         match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => break 0,
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             other => break other.map_err(failed)?,
         }
     };

@@ -97,9 +97,17 @@ impl Lab {
         command
     }
 
-    /// Runs the command to its end.
+    /// Runs the command to its end, not that of a container which outlives it: what both say goes to files, since a pipe
+    /// would be open for as long as the container.
     pub(crate) fn oci(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("isolab-oci starts")
+        let (out, err) = (self.path("out"), self.path("err"));
+        let create = |path: &Path| fs::File::create(path).expect("a file for what is said");
+        let status = self.command(arguments).stdout(create(&out)).stderr(create(&err)).status();
+        Output {
+            status: status.expect("isolab-oci starts"),
+            stdout: fs::read(out).expect("what was said"),
+            stderr: fs::read(err).expect("what was said"),
+        }
     }
 
     /// Runs the container to its end.

@@ -1,7 +1,6 @@
 //! create, start, state, kill, delete: each at its time, and a clear answer at any other.
 
 use std::fs;
-use std::process::Stdio;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
@@ -34,7 +33,7 @@ fn state(lab: &Lab) -> Result<Value, Failed> {
 }
 
 fn ok(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
-    let output = lab.command(arguments).stdout(Stdio::null()).output()?;
+    let output = lab.oci(arguments);
     if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {}", text(&output.stderr)).into()) }
 }
 
@@ -119,7 +118,7 @@ fn create_missing_program() -> Result<(), Failed> {
 fn orphans() -> Result<(), Failed> {
     let mut lab = Lab::new("sleep 60 & exit 3");
     lab.set("/linux/namespaces", json!([{ "type": "mount" }]));
-    same(lab.command(&["run", &lab.id]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.code(), Some(3))?;
+    same(lab.run().status.code(), Some(3))?;
     lab.is_clean()
 }
 

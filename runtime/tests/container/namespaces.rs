@@ -116,11 +116,11 @@ fn user_namespace() -> Result<(), Failed> {
 }
 
 fn time_namespace() -> Result<(), Failed> {
-    let mut lab = Lab::new("head -c 8 /proc/uptime");
+    let mut lab = Lab::new("cat /proc/uptime");
     lab.set("/linux/timeOffsets", json!({ "boottime": { "secs": 1_000_000_000, "nanosecs": 0 } }));
     lab.set("/linux/namespaces/-", json!({ "type": "time" }));
-    let uptime: f64 = lab.output()?.trim().parse()?;
-    if uptime < 100_000_000.0 { Err(format!("up for {uptime} s only").into()) } else { Ok(()) }
+    let uptime: f64 = lab.output()?.split(' ').next().unwrap_or_default().parse()?;
+    if uptime < 1_000_000_000.0 { Err(format!("up for {uptime} s only").into()) } else { Ok(()) }
 }
 
 fn sysctl() -> Result<(), Failed> {

@@ -18,7 +18,7 @@ const LOOK: &str = "
     cd /dev; for f in *; do test $f = core || test $f = console || stat -c '%n %F %a %t:%T %u:%g' $f; done; cd /;
     grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Sig(Ign|Blk))' /proc/self/status;
     grep -E 'open files|core' /proc/self/limits;
-    cat /proc/self/mounts | grep -vE '^(devtmpfs|udev) |^[^ ]+ / ' | cut -d' ' -f2-4 | sed 's/,inode64//; s/,size=[0-9]*k,nr_inodes=[0-9]*//' | sort;
+    cat /proc/self/mounts | grep -vE ' (/|/proc/keys|/proc/kcore|/proc/scsi|/sys/firmware) ' | cut -d' ' -f2-4 | sed 's/,inode64//; s/,size=[0-9]*k,nr_inodes=[0-9]*//' | sort;
     cat /proc/self/cgroup; ls -A /sys/firmware /proc/scsi; cat /proc/keys; ls /proc/self/fd; ip addr;
     echo x > /proc/sys/kernel/shmmax; touch /tmp/x && rm /tmp/x; mkdir /tmp/denied; exit 9";
 
