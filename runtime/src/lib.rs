@@ -4,4 +4,5 @@
 //! each step, so that a start can be read as a lesson and measured as a benchmark.
 
 pub mod container;
+pub mod image;
 pub mod spans;

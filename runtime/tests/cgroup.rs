@@ -35,9 +35,9 @@ fn main() {
         trial("a_cpuset_below_a_stranger_is_filled_when_needed", a_cpuset_below_a_stranger_is_filled),
         trial("a_refused_limit_leaves_nothing_and_names_its_file", a_refused_limit_leaves_nothing),
         trial("many_at_once_share_and_remove_their_parent", many_at_once_share_and_remove_their_parent),
-        trial("a_denied_device_cannot_be_opened", || a_denied_device_cannot_be_opened(detect()?)),
+        trial("a_denied_device_cannot_be_opened", || a_denied_device_cannot_be_opened(&detect()?)),
         trial("a_denied_device_cannot_be_opened_in_v2", || {
-            a_denied_device_cannot_be_opened(detect()?.only(Version::V2))
+            a_denied_device_cannot_be_opened(&detect()?.only(Version::V2))
         }),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -308,10 +308,10 @@ fn many_at_once_share_and_remove_their_parent() -> Done {
 }
 
 /// /dev/kmsg (1:11) is on no container's list; /dev/null is on all.
-fn a_denied_device_cannot_be_opened(layout: Layout) -> Done {
+fn a_denied_device_cannot_be_opened(layout: &Layout) -> Done {
     let what = format!("devices-{:?}", layout.flavour());
     let deny = json!([{ "allow": false, "access": "rwm" }]);
-    let cgroup = create(&layout, &what, json!({ "devices": deny }))?;
+    let cgroup = create(layout, &what, json!({ "devices": deny }))?;
     let opens = |device: &str| -> Result<bool, Failed> {
         let mut shell = Shell::waiting(&format!("exec 3<{device}"))?;
         cgroup.adopt(shell.pid())?;
@@ -324,5 +324,5 @@ fn a_denied_device_cannot_be_opened(layout: Layout) -> Done {
     cgroup.apply(&resources(json!({ "devices": allow }))?)?;
     assert!(opens("/dev/kmsg")?, "allowed later");
     cgroup.destroy()?;
-    nothing_left(&layout, &what)
+    nothing_left(layout, &what)
 }
