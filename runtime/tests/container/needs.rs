@@ -20,8 +20,6 @@ pub(crate) fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Result<()
 fn is_here(need: &str) -> bool {
     match need {
         "root" => nix::unistd::geteuid().is_root(),
-        "busybox" => on_path("busybox").is_some(),
-        "runc" => on_path("runc").is_some(),
         "cgroup" => nix::unistd::geteuid().is_root() && Path::new("/sys/fs/cgroup").is_dir(),
         "overlay" => fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("overlay")),
         "userns" => {
@@ -32,7 +30,7 @@ fn is_here(need: &str) -> bool {
             }
             probe.status().is_ok_and(|status| status.success())
         }
-        _ => false,
+        program => on_path(program).is_some(),
     }
 }
 
