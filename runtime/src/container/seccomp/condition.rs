@@ -7,7 +7,7 @@
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator};
 
-use super::tree::{AND, EQUAL, GREATER, GREATER_OR_EQUAL, JUMP, LOAD, RETURN, jump, statement};
+use super::tree::{AND, Decision, EQUAL, GREATER, GREATER_OR_EQUAL, JUMP, LOAD, RETURN, jump, statement};
 
 /// How many arguments a system call has.
 pub(super) const ARGUMENTS: usize = 6;
@@ -17,21 +17,25 @@ const ARGUMENTS_AT: u32 = 16;
 /// What becomes of a call if all of these conditions hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule<'a> {
+    pub(super) name: &'a str,
     pub(super) conditions: &'a [LinuxSeccompArg],
     pub(super) action: u32,
 }
 
-/// The code that tries rules in their order; it ends in a return whatever the arguments.
-pub(super) fn decide(rules: &[Rule<'_>], default: u32) -> Vec<sock_filter> {
+/// What the rules of one call, tried in their order, come to.
+pub(super) fn decide(rules: &[Rule<'_>], default: u32) -> Decision {
+    if let Some(first) = rules.first().filter(|rule| rule.conditions.is_empty()) {
+        return Decision::Always(first.action);
+    }
     let mut code = Vec::new();
     for rule in rules {
         code.extend(tried(rule));
         if rule.conditions.is_empty() {
-            return code;
+            return Decision::Asking(code);
         }
     }
     code.push(statement(RETURN, default));
-    code
+    Decision::Asking(code)
 }
 
 /// A rule: its conditions, each leading past the end if it does not hold, and its action.

@@ -9,7 +9,7 @@
 //! How a profile is read, where the specification leaves it open:
 //! - The rules that name a call are tried in their order and the first that fits decides; the conditions of one rule
 //!   must all hold. If none fits, the default action does.
-//! - A name that this machine's architectures don't have is passed over ([`Filter::unknown`] tells which): profiles are
+//! - A name that this machine's architectures don't have is passed over ([`unknown`] tells which): profiles are
 //!   written for many kernels and architectures.
 //! - The native architecture always belongs to a profile; what comes from one that doesn't is killed, since its call
 //!   numbers mean something else.
@@ -20,7 +20,6 @@ mod default;
 mod table;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use nix::errno::Errno;
@@ -31,7 +30,7 @@ pub use default::default_profile;
 use action::action;
 use condition::Rule;
 use table::Architecture;
-use tree::{Range, statement};
+use tree::{Decision, Range, statement};
 
 /// The longest program that the kernel takes (`BPF_MAXINSNS`).
 const LENGTH_MAX: usize = 4096;
@@ -96,7 +95,6 @@ impl SeccompError {
 pub struct Filter {
     program: Vec<libc::sock_filter>,
     flags: libc::c_ulong,
-    unknown: Vec<String>,
 }
 
 impl Filter {
@@ -115,7 +113,7 @@ impl Filter {
         if program.len() > LENGTH_MAX {
             return Err(SeccompError::TooLong(program.len()));
         }
-        Ok(Self { program, flags: flags(profile)?, unknown: unknown(profile) })
+        Ok(Self { program, flags: flags(profile)? })
     }
 
     /// Puts the calling thread, and all that it will start, under the filter: one seccomp(2) call, no allocation.
@@ -127,11 +125,6 @@ impl Filter {
     pub fn instructions(&self) -> &[libc::sock_filter] {
         &self.program
     }
-
-    /// Names in the profile that none of its architectures has on this machine; they were passed over.
-    pub fn unknown(&self) -> &[String] {
-        &self.unknown
-    }
 }
 
 impl fmt::Debug for Filter {
@@ -140,9 +133,9 @@ impl fmt::Debug for Filter {
     }
 }
 
-/// The rules, each call's in the order in which the profile has them.
-fn rules(profile: &LinuxSeccomp) -> Result<BTreeMap<&str, Vec<Rule<'_>>>, SeccompError> {
-    let mut rules: BTreeMap<&str, Vec<Rule<'_>>> = BTreeMap::new();
+/// The rules, sorted by the name of their call; those of one call in the order in which the profile has them.
+fn rules(profile: &LinuxSeccomp) -> Result<Vec<Rule<'_>>, SeccompError> {
+    let mut rules = Vec::new();
     for entry in profile.syscalls().iter().flatten() {
         let action = action(entry.action(), entry.errno_ret())?;
         let conditions = entry.args().as_deref().unwrap_or_default();
@@ -150,9 +143,11 @@ fn rules(profile: &LinuxSeccomp) -> Result<BTreeMap<&str, Vec<Rule<'_>>>, Seccom
             if let Some(condition) = conditions.iter().find(|condition| condition.index() >= condition::ARGUMENTS) {
                 return Err(SeccompError::Argument { name: name.clone(), index: condition.index() });
             }
-            rules.entry(name).or_default().push(Rule { conditions, action });
+            rules.push(Rule { name, conditions, action });
         }
     }
+    // A stable sort: it keeps the order among equals.
+    rules.sort_by_key(|rule| rule.name);
     Ok(rules)
 }
 
@@ -171,25 +166,22 @@ fn architectures(profile: &LinuxSeccomp) -> Vec<(u32, Vec<Architecture>)> {
     architectures
 }
 
-/// All call numbers of an architecture, as ranges in which the same code decides.
-fn ranges(tables: &[Architecture], rules: &BTreeMap<&str, Vec<Rule<'_>>>, default: u32) -> Vec<Range> {
-    let mut numbered: Vec<(u32, &[Rule<'_>])> = Vec::new();
-    for table in tables {
-        numbered.extend(rules.iter().filter_map(|(name, rules)| Some((table.number(name)?, rules.as_slice()))));
-    }
+/// All call numbers of an architecture, as ranges about which the same decides.
+fn ranges(tables: &[Architecture], rules: &[Rule<'_>], default: u32) -> Vec<Range> {
+    let mut numbered: Vec<_> = tables.iter().flat_map(|table| table.numbered(rules)).collect();
     numbered.sort_unstable_by_key(|(number, _)| *number);
 
-    let otherwise = |number: u32| {
-        let foreign = number >= table::X32_BIT && number != NO_CALL && tables == [Architecture::X86_64];
-        vec![statement(tree::RETURN, if foreign { action::FOREIGN } else { default })]
+    let otherwise = |first: u32| {
+        let foreign = first >= table::X32_BIT && first != NO_CALL && tables == [Architecture::X86_64];
+        Range { first, decision: Decision::Always(if foreign { action::FOREIGN } else { default }) }
     };
-    let mut ranges = vec![Range { first: 0, code: otherwise(0) }];
+    let mut ranges = vec![otherwise(0)];
     for (number, rules) in numbered {
-        ranges.push(Range { first: number, code: condition::decide(rules, default) });
-        ranges.push(Range { first: number + 1, code: otherwise(number + 1) });
+        ranges.push(Range { first: number, decision: condition::decide(rules, default) });
+        ranges.push(otherwise(number + 1));
     }
     if tables == [Architecture::X86_64] {
-        ranges.extend([table::X32_BIT, NO_CALL].map(|first| Range { first, code: otherwise(first) }));
+        ranges.extend([table::X32_BIT, NO_CALL].map(otherwise));
     }
     tree::joined(ranges)
 }
@@ -211,10 +203,11 @@ fn flags(profile: &LinuxSeccomp) -> Result<libc::c_ulong, SeccompError> {
     Ok(flags)
 }
 
-fn unknown(profile: &LinuxSeccomp) -> Vec<String> {
+/// Names in a profile that none of its architectures has on this machine; a filter passes them over.
+pub fn unknown(profile: &LinuxSeccomp) -> Vec<&str> {
     let tables: Vec<Architecture> = architectures(profile).into_iter().flat_map(|(_, tables)| tables).collect();
-    let names = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
-    names.filter(|name| tables.iter().all(|table| table.number(name).is_none())).cloned().collect()
+    let names = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names).map(String::as_str);
+    names.filter(|name| tables.iter().all(|table| table.number(name).is_none())).collect()
 }
 
 #[cfg(test)]

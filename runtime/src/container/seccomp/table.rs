@@ -34,30 +34,47 @@ macro_rules! table {
         sorted(table)
     }};
 }
+use super::condition::Rule;
+
 type Entry = (&'static str, u32);
 
 impl Architecture {
+    /// Its calls, sorted by name.
+    fn calls(self) -> &'static [Entry] {
+        match self {
+            Self::X86_64 => &X86_64,
+            Self::X32 => &X32,
+            Self::I386 => &I386,
+        }
+    }
+
     /// The number of a call; `None` where this architecture has no such call.
     pub(super) fn number(self, name: &str) -> Option<u32> {
-        match self {
-            Self::X86_64 => find(&X86_64, name),
-            Self::I386 => find(&I386, name),
-            Self::X32 => find(&X32, name).or_else(|| find(&X86_64, name)).map(|number| number | X32_BIT),
-        }
+        let index = self.calls().binary_search_by_key(&name, |(name, _)| name).ok()?;
+        self.calls().get(index).map(|(_, number)| *number)
+    }
+
+    /// The rules of each call that this architecture has, with its number. The rules are sorted by name, as the table is:
+    /// one walk along both finds what belongs together.
+    pub(super) fn numbered<'a>(self, rules: &'a [Rule<'a>]) -> Vec<(u32, &'a [Rule<'a>])> {
+        let mut calls = self.calls().iter().peekable();
+        let number = |rules: &'a [Rule<'a>]| {
+            let name = rules.first()?.name;
+            while calls.next_if(|(call, _)| *call < name).is_some() {}
+            calls.next_if(|(call, _)| *call == name).map(|(_, number)| (*number, rules))
+        };
+        rules.chunk_by(|one, next| one.name == next.name).filter_map(number).collect()
     }
 }
 
-fn find(table: &[Entry], name: &str) -> Option<u32> {
-    let index = table.binary_search_by_key(&name, |(name, _)| name).ok()?;
-    table.get(index).map(|(_, number)| *number)
-}
-
-static X86_64: [Entry; syscalls::x86_64::Sysno::count()] = table!(syscalls::x86_64::Sysno);
+const X86_64: [Entry; syscalls::x86_64::Sysno::count()] = table!(syscalls::x86_64::Sysno);
 static I386: [Entry; syscalls::x86::Sysno::count()] = table!(syscalls::x86::Sysno);
+
+static X32: [Entry; X86_64.len()] = x32(X86_64);
 
 /// The calls whose x32 number is not x86-64's: those with pointers inside of what their arguments point to
 /// (`arch/x86/entry/syscalls/syscall_64.tbl`, from 512 on).
-static X32: [Entry; 36] = sorted([
+const X32_OWN: [Entry; 36] = [
     ("rt_sigaction", 512),
     ("rt_sigreturn", 513),
     ("ioctl", 514),
@@ -94,7 +111,24 @@ static X32: [Entry; 36] = sorted([
     ("execveat", 545),
     ("preadv2", 546),
     ("pwritev2", 547),
-]);
+];
+
+/// x86-64's table as x32 sees it.
+const fn x32<const N: usize>(mut table: [Entry; N]) -> [Entry; N] {
+    let mut index = 0;
+    while index < N {
+        let mut own = 0;
+        while own < X32_OWN.len() {
+            if same(table[index].0.as_bytes(), X32_OWN[own].0.as_bytes()) {
+                table[index].1 = X32_OWN[own].1;
+            }
+            own += 1;
+        }
+        table[index].1 |= X32_BIT;
+        index += 1;
+    }
+    table
+}
 
 /// Sorts by name, while compiling (Shell's method: short, and quick enough for the compiler's patience).
 const fn sorted<const N: usize>(mut table: [Entry; N]) -> [Entry; N] {
@@ -126,6 +160,10 @@ const fn before(a: &[u8], b: &[u8]) -> bool {
         at += 1;
     }
     a.len() < b.len()
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    !before(a, b) && !before(b, a)
 }
 
 #[cfg(test)]

@@ -38,14 +38,23 @@ pub(super) fn unless_equal(constant: u32, length: usize) -> [sock_filter; 2] {
     [jump(EQUAL, constant, 1, 0), statement(JUMP, length as u32)]
 }
 
-/// Call numbers from `first` to the next range's, which the same code decides. The code ends in returns.
+/// What decides about a call.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Decision {
+    /// Nothing but its number: always the same answer.
+    Always(u32),
+    /// Its arguments: code that ends in returns.
+    Asking(Vec<sock_filter>),
+}
+
+/// Call numbers from `first` to the next range's, about which the same decides.
 #[derive(Debug, Clone)]
 pub(super) struct Range {
     pub(super) first: u32,
-    pub(super) code: Vec<sock_filter>,
+    pub(super) decision: Decision,
 }
 
-/// Puts ranges in one: of those that begin at the same number the last counts, and neighbours with the same code join.
+/// Puts ranges in one: of those that begin at the same number the last counts, and neighbours with the same decision join.
 /// An ordinary profile of 350 names becomes some 80 ranges this way.
 pub(super) fn joined(ranges: Vec<Range>) -> Vec<Range> {
     let mut joined: Vec<Range> = Vec::new();
@@ -53,7 +62,7 @@ pub(super) fn joined(ranges: Vec<Range>) -> Vec<Range> {
         if joined.last().is_some_and(|last| last.first == range.first) {
             joined.pop();
         }
-        if joined.last().is_none_or(|last| last.code != range.code) {
+        if joined.last().is_none_or(|last| last.decision != range.decision) {
             joined.push(range);
         }
     }
@@ -67,7 +76,11 @@ pub(super) fn joined(ranges: Vec<Range>) -> Vec<Range> {
 pub(super) fn balanced(ranges: &[Range]) -> Vec<sock_filter> {
     let (left, right) = ranges.split_at(middle(ranges));
     let (Some(first), false) = (right.first(), left.is_empty()) else {
-        return ranges.first().map(|range| range.code.clone()).unwrap_or_default();
+        return match ranges.first().map(|range| &range.decision) {
+            None => Vec::new(),
+            Some(Decision::Always(answer)) => vec![statement(RETURN, *answer)],
+            Some(Decision::Asking(code)) => code.clone(),
+        };
     };
     let left = balanced(left);
     let mut code = match u8::try_from(left.len()) {
