@@ -79,24 +79,41 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the directory, and those above it that are missing.
     ///
-    /// One of that name which is there already is a leftover if it is empty: it is removed, since its old limits must
+    /// One of that name which is there already is a leftover if nobody is in it: it is removed, since its old limits must
     /// not hold for its new owner.
     pub(super) fn create(hierarchy: &Hierarchy, path: &Path, posing: bool) -> Result<Self, CgroupError> {
         for _ in 0..ATTEMPTS {
             let Some(folder) = Self::below(hierarchy, path, posing, true)? else { continue };
             match mkdirat(&folder.parent, folder.name.as_str(), Mode::from_bits_truncate(0o755)) {
                 Ok(()) => return folder.opened(),
-                Err(Errno::EEXIST) => match folder.remove_tree(&folder.path) {
-                    Ok(()) | Err(Errno::ENOENT) => {}
-                    Err(Errno::EBUSY) => return Err(CgroupError::InUse { path: folder.path }),
-                    Err(source) => return Err(CgroupError::Remove { path: folder.path, source }),
-                },
+                Err(Errno::EEXIST) => folder.remove_leftover()?,
                 // Somebody removed the parent, empty as it was, after we had opened it.
                 Err(Errno::ENOENT) => {}
                 Err(source) => return Err(CgroupError::Make { path: folder.path, source }),
             }
         }
         Err(CgroupError::Make { path: hierarchy.base(path).join(path), source: Errno::EAGAIN })
+    }
+
+    /// Removes what somebody left under this name. Groups inside it go too if it is one of the lab's own; others might
+    /// still count on theirs.
+    fn remove_leftover(&self) -> Result<(), CgroupError> {
+        let populated = self.ours() && self.all_pids().is_ok_and(|pids| !pids.is_empty());
+        let removed = match populated {
+            true => Err(Errno::EBUSY),
+            false if self.ours() => self.remove_tree(&self.path),
+            false => self.remove_one(&self.path),
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => Err(CgroupError::InUse { path: self.path.clone() }),
+            Err(source) => Err(CgroupError::Remove { path: self.path.clone(), source }),
+        }
+    }
+
+    /// Whether it stands below the parent that is the lab's own.
+    fn ours(&self) -> bool {
+        self.levels.get(1).is_some_and(|first| first.ends_with(OURS))
     }
 
     /// Finds a directory that is there.
@@ -311,11 +328,9 @@ impl Folder {
 
     /// Removes the lab's own parent directory if nobody is left in it; that somebody is, is no error.
     fn remove_parent(&self) {
-        let ours = self.levels.get(1).is_some_and(|first| first.ends_with(OURS));
-        for level in self.levels.iter().skip(1).rev().filter(|_| ours) {
-            if self.remove_one(level).is_err() {
-                return;
-            }
+        if self.ours() {
+            let mut parents = self.levels.iter().skip(1).rev();
+            parents.all(|parent| self.remove_one(parent).is_ok());
         }
     }
 
@@ -360,7 +375,9 @@ fn numbers(text: &str) -> Result<Vec<Pid>, CgroupError> {
         text: line.to_owned(),
         expected: "a process id",
     };
-    text.lines().map(|line| line.parse().map(Pid::from_raw).map_err(|_| understand(line))).collect()
+    // A process that this one cannot see, in a PID namespace elsewhere, is listed as 0. To kill(2) that means "my group".
+    let visible = text.lines().filter(|line| *line != "0");
+    visible.map(|line| line.parse().map(Pid::from_raw).map_err(|_| understand(line))).collect()
 }
 
 pub(super) fn errno(error: &std::io::Error) -> Errno {

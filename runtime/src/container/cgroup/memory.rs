@@ -135,26 +135,26 @@ fn v2(memory: &LinuxMemory, standing: Option<&Folder>) -> Result<Vec<Setting>, C
     if memory.kernel_tcp().is_some_and(|limit| limit > 0) {
         return unsupported("kernelTCP");
     }
-    let mut settings = Vec::new();
+    let mut settings: Vec<Setting> = swap(memory, standing)?.into_iter().collect();
     let mut set = |file, value: Option<String>| settings.extend(value.map(|value| Setting::new(file, &value)));
     let limit = memory.limit().filter(|limit| *limit != 0);
-    set("memory.swap.max", swap(memory, standing)?);
     set("memory.max", limit.map(maximum));
     set("memory.low", memory.reservation().filter(|reservation| *reservation != 0).map(maximum));
     Ok(settings)
 }
 
 /// What v2 calls `memory.swap.max`: the configuration's "memory and swap" without the memory.
-fn swap(memory: &LinuxMemory, standing: Option<&Folder>) -> Result<Option<String>, CgroupError> {
+fn swap(memory: &LinuxMemory, standing: Option<&Folder>) -> Result<Option<Setting>, CgroupError> {
     let limit = match (memory.limit().filter(|limit| *limit != 0), standing) {
         (None, Some(folder)) => folder.number("memory.max")?.map(|limit| limit as i64),
         (limit, _) => limit,
     };
+    let file = |value: &str| Setting::new("memory.swap.max", value);
     match (limit, memory.swap().filter(|swap| *swap != 0)) {
-        (Some(limit), None) if limit < 0 => Ok(Some("max".to_owned())),
+        // Kernels without swap accounting have no such file, and nothing to lift there.
+        (Some(..0), None) | (_, Some(..0)) => Ok(Some(file("max").optional())),
         (_, None) => Ok(None),
-        (_, Some(both)) if both < 0 => Ok(Some("max".to_owned())),
-        (Some(limit), Some(both)) if limit >= 0 && both >= limit => Ok(Some((both - limit).to_string())),
+        (Some(limit), Some(both)) if limit >= 0 && both >= limit => Ok(Some(file(&(both - limit).to_string()))),
         (_, Some(both)) => Err(swap_below_limit(both)),
     }
 }

@@ -9,6 +9,7 @@
 //! ```text
 //! layout      where the hierarchies are, and which of them this process may use
 //! folder      one directory: open, write, read, remove
+//! limits      from linux.resources to files, and what v2 wants before
 //! controller  what all controllers have in common; then a file for each of them
 //! program     the eBPF program that stands for v2's missing device list
 //! freezer     stop, continue, kill
@@ -25,6 +26,7 @@ mod freezer;
 mod hugetlb;
 mod io;
 mod layout;
+mod limits;
 mod memory;
 mod network;
 mod pids;
@@ -33,7 +35,6 @@ mod rdma;
 mod stats;
 mod unified;
 
-use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -47,10 +48,7 @@ pub use layout::{Flavour, Hierarchy, Layout, Version};
 pub use stats::{CpuStats, DeviceIo, MemoryStats, PidsStats, Stats};
 
 use controller::{CONTROLLERS, Controller};
-use folder::{Folder, Setting, errno};
-
-/// v2 controllers that every cgroup gets where they are to be had, so that its use can be told even without a limit.
-const COUNTED: [&str; 4] = ["cpu", "io", "memory", "pids"];
+use folder::Folder;
 
 /// The cgroup of one container: a directory in each hierarchy of the host.
 ///
@@ -82,7 +80,9 @@ impl Cgroup {
             }
         }
         let nothing = LinuxResources::default();
-        cgroup.limit(resources.unwrap_or(&nothing), false)?;
+        let asked = resources.unwrap_or(&nothing);
+        cgroup.delegate(asked)?;
+        cgroup.limit(asked, false)?;
         Ok(cgroup)
     }
 
@@ -207,83 +207,6 @@ impl Cgroup {
         self.owned = false;
     }
 
-    fn limit(&self, asked: &LinuxResources, standing: bool) -> Result<(), CgroupError> {
-        let _span = info_span!(
-            "cgroup.limit",
-            call = "write(2)",
-            why = "every limit is one file; written before anyone enters, nothing can exceed it"
-        )
-        .entered();
-        let extra = unified::settings(asked)?;
-        let delegated = self.delegated(asked, &extra, standing)?;
-        for controller in CONTROLLERS {
-            let home = self.home_with(controller, &delegated);
-            let version = home.map_or(self.usual_version(), |folder| folder.version);
-            let settings = controller.settings(version, asked, home.filter(|_| standing))?;
-            let Some(first) = settings.first() else { continue };
-            let folder = home.ok_or_else(|| CgroupError::NoController {
-                controller: controller.names().of(version).unwrap_or_default().to_owned(),
-                asked: first.file.to_string(),
-            })?;
-            write_limits(folder, &settings)?;
-        }
-        self.limit_unified(asked, &extra, &delegated, standing)
-    }
-
-    /// What only v2 has: any file by its name, and the program for devices.
-    fn limit_unified(
-        &self,
-        asked: &LinuxResources,
-        extra: &[Setting],
-        delegated: &[String],
-        standing: bool,
-    ) -> Result<(), CgroupError> {
-        let Some(folder) = self.unified() else {
-            return match extra.first() {
-                None => Ok(()),
-                Some(setting) => Err(CgroupError::Unsupported {
-                    field: format!("linux.resources.unified ({})", setting.file),
-                    version: "v1",
-                }),
-            };
-        };
-        for (controller, setting) in unified::controllers(extra).zip(extra) {
-            if !delegated.iter().any(|name| name == controller) {
-                let (controller, asked) = (format!("{controller} (in v2)"), setting.file.to_string());
-                return Err(CgroupError::NoController { controller, asked });
-            }
-        }
-        folder.write_all(extra)?;
-        if self.folders.iter().any(|folder| folder.has("devices")) {
-            return Ok(());
-        }
-        devices::restrict(folder, asked, standing)
-    }
-
-    /// The v2 controllers at work in this cgroup, after asking the directories above to hand down what is needed.
-    ///
-    /// A hybrid host has to be asked only for what no v1 hierarchy has.
-    fn delegated(&self, asked: &LinuxResources, extra: &[Setting], standing: bool) -> Result<Vec<String>, CgroupError> {
-        let Some(folder) = self.unified() else { return Ok(Vec::new()) };
-        if standing {
-            return Ok(words(&folder.read_optional("cgroup.controllers")?.unwrap_or_default()));
-        }
-        let mut wanted: Vec<&str> = unified::controllers(extra).collect();
-        for controller in CONTROLLERS {
-            let Some(name) = controller.names().v2 else { continue };
-            let elsewhere = self.home(controller).is_some();
-            if !elsewhere && !controller.settings(Version::V2, asked, None).unwrap_or_default().is_empty() {
-                wanted.push(name);
-            }
-        }
-        if wanted.is_empty() && self.flavour == Flavour::Hybrid {
-            return Ok(Vec::new());
-        }
-        let counted = COUNTED.iter().filter(|_| self.flavour == Flavour::V2);
-        let welcome: Vec<&str> = counted.copied().filter(|name| !wanted.contains(name)).collect();
-        hand_down(folder.levels(), &wanted, &welcome)
-    }
-
     /// The v2 directory.
     fn unified(&self) -> Option<&Folder> {
         self.folders.iter().find(|folder| folder.version == Version::V2)
@@ -296,24 +219,8 @@ impl Cgroup {
 
     /// Where a controller is at work.
     fn home(&self, controller: &dyn Controller) -> Option<&Folder> {
-        self.home_with(controller, &[])
-    }
-
-    /// The same, knowing which controllers v2 has handed down.
-    fn home_with(&self, controller: &dyn Controller, delegated: &[String]) -> Option<&Folder> {
-        self.folders.iter().find(|folder| {
-            let name = controller.names().of(folder.version);
-            let here = |name: &str| match folder.version {
-                Version::V1 => folder.has(name),
-                Version::V2 => folder.has(name) || delegated.iter().any(|other| other == name),
-            };
-            name.is_some_and(here)
-        })
-    }
-
-    /// The version to speak of where a controller is nowhere.
-    fn usual_version(&self) -> Version {
-        if self.flavour == Flavour::V2 { Version::V2 } else { Version::V1 }
+        let here = |folder: &&Folder| controller.names().of(folder.version).is_some_and(|name| folder.has(name));
+        self.folders.iter().find(here)
     }
 }
 
@@ -331,47 +238,6 @@ impl Drop for Cgroup {
             drop(folder.remove());
         }
     }
-}
-
-/// Writes a controller's limits, and fills a v1 cpuset first where the kernel refuses for want of values above.
-fn write_limits(folder: &Folder, settings: &[Setting]) -> Result<(), CgroupError> {
-    match folder.write_all(settings) {
-        Err(CgroupError::Write { source: Errno::EACCES | Errno::EINVAL, .. })
-            if folder.version == Version::V1 && folder.has(cpuset::NAME) =>
-        {
-            cpuset::fill(folder)?;
-            folder.write_all(settings)
-        }
-        other => other,
-    }
-}
-
-/// Has each directory hand controllers down to the next (`cgroup.subtree_control`). Answers which reach the last one's
-/// children. That one of `wanted` is refused is an error; one of `welcome` may be.
-fn hand_down(levels: &[std::path::PathBuf], wanted: &[&str], welcome: &[&str]) -> Result<Vec<String>, CgroupError> {
-    let mut handed = Vec::new();
-    for level in levels {
-        let list = |file: &str| match fs::read_to_string(level.join(file)) {
-            Ok(text) => Ok(words(&text)),
-            Err(error) => Err(CgroupError::Read { file: level.join(file), source: errno(&error) }),
-        };
-        let (here, mut down) = (list("cgroup.controllers")?, list("cgroup.subtree_control")?);
-        for name in wanted.iter().chain(welcome) {
-            if down.iter().any(|other| other == name) || !here.iter().any(|other| other == name) {
-                continue;
-            }
-            let (file, value) = (level.join("cgroup.subtree_control"), format!("+{name}"));
-            match fs::write(&file, &value) {
-                Ok(()) => down.push((*name).to_owned()),
-                Err(error) if wanted.contains(name) => {
-                    return Err(CgroupError::Write { file, value, source: errno(&error) });
-                }
-                Err(_) => {}
-            }
-        }
-        handed = down;
-    }
-    Ok(handed)
 }
 
 fn words(text: &str) -> Vec<String> {

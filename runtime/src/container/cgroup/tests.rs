@@ -459,6 +459,37 @@ fn an_empty_leftover_gives_way_with_its_old_limits() {
 }
 
 #[test]
+fn a_stranger_s_cgroup_with_others_inside_is_left_alone() {
+    let host = Host::v1();
+    for hierarchy in V1 {
+        fs::create_dir_all(host.at(hierarchy).join("box/child")).unwrap();
+    }
+    let error = host.create(json!({})).unwrap_err();
+    assert!(matches!(error, CgroupError::InUse { .. }), "{error}");
+    assert!(host.at("memory/box/child").exists());
+    // Below the lab's own parent, what has no process in it is nobody's.
+    fs::create_dir_all(host.at("memory/isolab/box/child")).unwrap();
+    Cgroup::create(&host.layout, Path::new("isolab/box"), None).unwrap().destroy().unwrap();
+    assert!(!host.at("memory/isolab").exists());
+}
+
+#[test]
+fn processes_are_found_at_every_depth_and_invisible_ones_left_out() {
+    let host = Host::v1();
+    let cgroup = host.create(json!({})).unwrap();
+    let below = host.at("cpu/box/a/b");
+    fs::create_dir_all(&below).unwrap();
+    fs::write(host.at("cpu/box/cgroup.procs"), "7\n0\n").unwrap();
+    fs::write(host.at("cpu/box/a/cgroup.procs"), "").unwrap();
+    fs::write(below.join("cgroup.procs"), "8\n").unwrap();
+    let pids: Vec<i32> = cgroup.pids().unwrap().into_iter().map(nix::unistd::Pid::as_raw).collect();
+    assert_eq!(pids, [7, 8], "0 would mean our own process group to kill(2)");
+    fs::write(host.at("cpu/box/cgroup.procs"), "x\n").unwrap();
+    assert!(matches!(cgroup.pids(), Err(CgroupError::Understand { .. })));
+    cgroup.destroy().unwrap();
+}
+
+#[test]
 fn a_path_that_leads_elsewhere_makes_nothing() {
     let host = Host::v1();
     for path in ["../box", "/../box", "a/../../box", "", "/"] {
@@ -521,6 +552,7 @@ fn both_versions_count_in_the_same_words() {
     let new_again = Cgroup::open(&new.layout, Path::new("box")).unwrap();
     let stats = old_cgroup.stats().unwrap();
     assert_eq!(stats, new_again.stats().unwrap());
+    assert_eq!(stats.memory, new_cgroup.stats().unwrap().memory, "its maker knows as much as who finds it later");
     assert_eq!((stats.cpu.usage_ns, stats.memory.limit, stats.memory.oom_kills), (Some(9000), None, Some(1)));
     drop((old_cgroup, new_cgroup));
 }
