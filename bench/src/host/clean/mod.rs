@@ -4,6 +4,7 @@
 //! [`Owner`] in their name. What a living owner has is never touched; what a dead one left goes, in the order in which
 //! one thing holds the next: processes, containers, groups, mounts, folders.
 
+mod containers;
 mod folders;
 mod groups;
 mod processes;
@@ -37,6 +38,8 @@ pub struct Item {
 pub enum Kind {
     /// A subject that still ran.
     Process,
+    /// A container whose runtime was killed.
+    Container,
     /// A control group.
     Group,
     /// A mount.
@@ -49,11 +52,12 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which they are removed and told.
-    const ALL: [Self; 5] = [Self::Process, Self::Group, Self::Mount, Self::Scratch, Self::Temporary];
+    const ALL: [Self; 6] = [Self::Process, Self::Container, Self::Group, Self::Mount, Self::Scratch, Self::Temporary];
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Process => ("process", "processes"),
+            Self::Container => ("container", "containers"),
             Self::Group => ("control group", "control groups"),
             Self::Mount => ("mount", "mounts"),
             Self::Scratch => ("scratch folder", "scratch folders"),
@@ -106,6 +110,7 @@ pub fn clean(roots: &Roots) -> Cleaned {
     let mut cleaned = Cleaned::default();
     let dead = folders::dead_scratches(roots);
     processes::end_inside(&dead, &mut cleaned);
+    containers::prune(roots, &dead, &mut cleaned);
     groups::remove(roots, &mounts::table(), &mut cleaned);
     folders::unmount_below(&dead, &mut cleaned);
     folders::remove_scratches(&dead, &mut cleaned);
