@@ -2,5 +2,11 @@
 //!
 //! Everything here is pure: values in, values or text out. Files are read and written by the commands.
 
+pub mod analysis;
 pub mod model;
+pub mod phases;
+pub mod read;
+pub mod series;
 pub mod stats;
+pub mod units;
+pub mod verdict;

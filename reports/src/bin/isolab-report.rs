@@ -1,1 +1,3 @@
+//! Makes a report from a `run.json`.
+
 fn main() {}

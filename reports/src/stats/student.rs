@@ -44,21 +44,22 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     front / beta_fraction(a, b, x)
 }
 
-/// 1 + d1/(1 + d2/(1 + ...)), evaluated from the front (Lentz 1976).
+/// 1 + d1/(1 + d2/(1 + ...)), evaluated from the front: the value is the product of the ratios of successive numerators
+/// and of successive denominators (Lentz 1976).
 fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
-    let (mut value, mut c, mut d) = (1.0, 1.0, 0.0);
+    let (mut value, mut numerators, mut denominators) = (1.0, 1.0, 0.0);
     for step in 1..500_u32 {
-        let m = f64::from(step / 2);
+        let half = f64::from(step / 2);
         let coefficient = if step % 2 == 0 {
-            m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m))
+            half * (b - half) * x / ((a + 2.0 * half - 1.0) * (a + 2.0 * half))
         } else {
-            -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0))
+            -(a + half) * (a + b + half) * x / ((a + 2.0 * half) * (a + 2.0 * half + 1.0))
         };
-        d = 1.0 / nonzero(1.0 + coefficient * d, TINY);
-        c = nonzero(1.0 + coefficient / c, TINY);
-        value *= c * d;
-        if (c * d - 1.0).abs() < 1e-15 {
+        denominators = 1.0 / nonzero(1.0 + coefficient * denominators, TINY);
+        numerators = nonzero(1.0 + coefficient / numerators, TINY);
+        value *= numerators * denominators;
+        if (numerators * denominators - 1.0).abs() < 1e-15 {
             break;
         }
     }

@@ -1,0 +1,207 @@
+//! Everything that a report says, computed once from the run: charts, page and tables only lay it out.
+
+use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
+use crate::phases::{Step, all_steps, steps};
+use crate::series::Series;
+use crate::stats::{Interval, Outlier, Sorted};
+use crate::verdict::{NoiseFloor, noise_floor_of, over_measured_rounds, verdicts_of};
+
+/// How many samples a 99th percentile needs before it is printed: with fewer, it is the maximum under another name.
+pub const SAMPLES_FOR_P99: usize = 100;
+
+/// A run with all that follows from it.
+#[derive(Clone, Debug)]
+pub struct Analysis<'a> {
+    /// The run itself.
+    pub run: &'a Run,
+    /// A summary of each cell, in the order of [`Run::cells`].
+    pub cells: Vec<Summary<'a>>,
+    /// How far the A/A twin differs from the cell it repeats.
+    pub noise: Option<NoiseFloor>,
+}
+
+/// What a cell came to.
+#[derive(Clone, Debug)]
+pub struct Summary<'a> {
+    /// Its samples.
+    pub series: Series<'a>,
+    /// Its figures; none without a proved start.
+    pub figures: Option<Figures>,
+    /// Against the baseline; none for the baseline itself.
+    pub verdict: Option<Verdict>,
+    /// Its typical start, step by step, depth 0.
+    pub steps: Vec<Step>,
+    /// The same with the steps within steps.
+    pub all_steps: Vec<Step>,
+}
+
+/// The figures of the proved starts after the warm-up. Times are nanoseconds, sizes bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// Start-up times, ascending.
+    pub ready: Sorted,
+    /// Median start-up time with its 95 % interval.
+    pub median: Interval,
+    /// 90th percentile.
+    pub p90: f64,
+    /// The far end of the tail.
+    pub tail: Tail,
+    /// Starts past Tukey's inner, but not past his outer fences.
+    pub mild: usize,
+    /// Starts past the outer fences.
+    pub severe: usize,
+    /// Median tear-down time.
+    pub teardown: f64,
+    /// Median of the peak resident set.
+    pub peak_rss: f64,
+    /// Median CPU time in user mode.
+    pub user: f64,
+    /// Median CPU time in the kernel.
+    pub system: f64,
+}
+
+/// What the samples can say of the tail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tail {
+    /// The 99th percentile, of at least [`SAMPLES_FOR_P99`] samples.
+    P99(f64),
+    /// The maximum, of fewer.
+    Max(f64),
+}
+
+impl Tail {
+    /// Its value.
+    pub fn value(self) -> f64 {
+        match self {
+            Self::P99(value) | Self::Max(value) => value,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P99(_) => "p99",
+            Self::Max(_) => "max",
+        }
+    }
+}
+
+impl<'a> Analysis<'a> {
+    /// Computes everything.
+    pub fn of(run: &'a Run) -> Self {
+        let series = Series::of(run);
+        let noise = noise_floor_of(run, &series);
+        let verdicts = verdicts_of(run, &series, noise.as_ref().map_or(0.0, NoiseFloor::floor));
+        let cells = series.into_iter().map(|series| Summary::of(run, series, &verdicts)).collect();
+        Self { run, cells, noise }
+    }
+
+    /// The cells that start one at a time, the A/A twin among them.
+    pub fn single(&self) -> impl Iterator<Item = &Summary<'a>> {
+        self.cells.iter().filter(|summary| summary.cell().parallel == 1)
+    }
+
+    /// The cells to compare, one at a time, without the A/A twin.
+    pub fn compared(&self) -> impl Iterator<Item = &Summary<'a>> {
+        self.single().filter(|summary| summary.cell().role != Role::Control)
+    }
+
+    /// The cell that the others are held against.
+    pub fn baseline(&self) -> Option<&Summary<'a>> {
+        self.compared().find(|summary| summary.cell().role == Role::Baseline)
+    }
+
+    /// The noise floor as a share of 1; 0 where none was measured.
+    pub fn floor(&self) -> f64 {
+        self.noise.as_ref().map_or(0.0, NoiseFloor::floor)
+    }
+
+    /// Measured rounds in which the host was busy with something else.
+    pub fn noisy(&self) -> impl Iterator<Item = &'a Round> {
+        self.run.rounds.iter().filter(|round| !round.warmup && !round.noisy.is_empty())
+    }
+
+    /// How many rounds were measured.
+    pub fn measured_rounds(&self) -> usize {
+        self.run.rounds.iter().filter(|round| !round.warmup).count()
+    }
+
+    /// Subjects in the order of their first cell, with their place in it: what gives each its colour.
+    pub fn subjects(&self) -> Vec<&'a str> {
+        let mut subjects = Vec::new();
+        for cell in &self.run.cells {
+            if !subjects.contains(&cell.subject.as_str()) {
+                subjects.push(cell.subject.as_str());
+            }
+        }
+        subjects
+    }
+
+    /// The place of a cell's subject in [`Analysis::subjects`].
+    pub fn place(&self, cell: &Cell) -> usize {
+        self.subjects().iter().position(|subject| *subject == cell.subject).unwrap_or(0)
+    }
+
+    /// Cells whose stored verdict is not what their samples give: the file was edited, or another version wrote it.
+    pub fn disagreements(&self) -> Vec<&'a str> {
+        let differs = |stored: &&Verdict| {
+            let computed = self.cells.iter().find_map(|cell| cell.verdict.as_ref().filter(|v| v.cell == stored.cell));
+            computed.is_none_or(|computed| !alike(stored, computed))
+        };
+        self.run.verdicts.iter().filter(differs).map(|stored| stored.cell.as_str()).collect()
+    }
+}
+
+/// Equal up to the rounding of a number that went through text.
+fn alike(a: &Verdict, b: &Verdict) -> bool {
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs();
+    a.against == b.against
+        && a.word == b.word
+        && close(a.ratio, b.ratio)
+        && close(a.low, b.low)
+        && close(a.high, b.high)
+}
+
+impl<'a> Summary<'a> {
+    fn of(run: &Run, series: Series<'a>, verdicts: &[Verdict]) -> Self {
+        Self {
+            figures: Figures::of(run, &series),
+            verdict: verdicts.iter().find(|verdict| verdict.cell == series.cell.name).cloned(),
+            steps: steps(&series),
+            all_steps: all_steps(&series),
+            series,
+        }
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> &'a Cell {
+        self.series.cell
+    }
+
+    /// Starts after the warm-up, failed ones included.
+    pub fn attempts(&self) -> usize {
+        self.series.ready.len() + self.series.failed.len()
+    }
+}
+
+impl Figures {
+    fn of(run: &Run, series: &Series<'_>) -> Option<Self> {
+        let ready = series.sorted(|timing| timing.ready_ns as f64)?;
+        let rounds = series.rounds();
+        let fences = ready.fences();
+        let outliers = |kind| ready.as_slice().iter().filter(|time| fences.label(**time) == Some(kind)).count();
+        let median_of = |figure: fn(&Timing) -> f64| series.sorted(figure).map(|numbers| numbers.median());
+        Some(Self {
+            median: over_measured_rounds(run, |weights| rounds.median(weights))?,
+            p90: ready.quantile(0.9),
+            tail: if ready.len() >= SAMPLES_FOR_P99 { Tail::P99(ready.quantile(0.99)) } else { Tail::Max(ready.max()) },
+            mild: outliers(Outlier::Mild),
+            severe: outliers(Outlier::Severe),
+            teardown: median_of(|timing| timing.teardown_ns as f64)?,
+            peak_rss: median_of(|timing| timing.peak_rss_bytes as f64)?,
+            user: median_of(|timing| timing.user_ns as f64)?,
+            system: median_of(|timing| timing.system_ns as f64)?,
+            ready,
+        })
+    }
+}

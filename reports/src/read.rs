@@ -1,0 +1,198 @@
+//! A run, read from the text of `run.json`, or a plain word on why it is none.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::model::{Outcome, Run, SCHEMA_VERSION};
+
+/// Why a text is no run that a report could be made from.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The text ends before the run does.
+    #[error("the file ends in the middle, at line {line}: it was cut short")]
+    CutShort {
+        /// The last line there is.
+        line: usize,
+    },
+    /// The text is not JSON, or not a run.
+    #[error("this is no run of the lab")]
+    Malformed(#[source] serde_json::Error),
+    /// Another version of the lab wrote it.
+    #[error("the run has schema version {found}; this report reads version {SCHEMA_VERSION}")]
+    OtherVersion {
+        /// The version that the file names.
+        found: u64,
+    },
+    /// It parses, but contradicts itself.
+    #[error("the run contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+impl ReadError {
+    /// What to try next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::CutShort { .. } => {
+                "copy the file again, or make the run again: a run writes its file whole or not at all"
+            }
+            Self::Malformed(_) => "give the run.json that `isolab-bench run` wrote",
+            Self::OtherVersion { found } if *found > u64::from(SCHEMA_VERSION) => {
+                "use the isolab-report of the version that wrote it (\"tool\" in the file names it)"
+            }
+            Self::OtherVersion { .. } => "make the run again with this version of the lab",
+            Self::Inconsistent(_) => "the file was edited or damaged; go back to the one that the run wrote",
+        }
+    }
+}
+
+/// Parses and validates a `run.json`.
+pub fn read(text: &str) -> Result<Run, ReadError> {
+    // The version comes first and alone: a newer schema should be called newer, not malformed.
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema_version: u64,
+    }
+    let versioned: Versioned = serde_json::from_str(text).map_err(parse_error)?;
+    if versioned.schema_version != u64::from(SCHEMA_VERSION) {
+        return Err(ReadError::OtherVersion { found: versioned.schema_version });
+    }
+    let run = serde_json::from_str(text).map_err(parse_error)?;
+    validate(&run)?;
+    Ok(run)
+}
+
+fn parse_error(error: serde_json::Error) -> ReadError {
+    // JSON has no NaN: serde_json writes null for it and refuses null for a number, so it ends here too, with its line.
+    if error.is_eof() { ReadError::CutShort { line: error.line() } } else { ReadError::Malformed(error) }
+}
+
+/// Checks what the types cannot: that places, rounds and names refer to what is there, once, and that numbers are ones.
+pub fn validate(run: &Run) -> Result<(), ReadError> {
+    let check = |holds: bool, message: String| if holds { Ok(()) } else { Err(ReadError::Inconsistent(message)) };
+    if run.schema_version != SCHEMA_VERSION {
+        return Err(ReadError::OtherVersion { found: u64::from(run.schema_version) });
+    }
+    let mut names = BTreeSet::new();
+    for cell in &run.cells {
+        check(names.insert(&cell.name), format!("two cells are called {:?}", cell.name))?;
+        check(cell.parallel > 0, format!("cell {:?} starts 0 at once", cell.name))?;
+    }
+    let mut rounds = BTreeSet::new();
+    // Weights are kept by round number, so a number must not be far above the count of rounds.
+    let most = u64::from(run.plan.warmup_rounds) + u64::from(run.plan.rounds);
+    for round in &run.rounds {
+        let index = round.index;
+        check(rounds.insert(index), format!("round {index} is there twice"))?;
+        check(u64::from(index) < most, format!("round {index} lies past the {most} rounds of the plan"))?;
+        let shares = [Some(round.load1), Some(round.steal), round.cpu_pressure];
+        let finite = shares.iter().flatten().all(|share| share.is_finite() && *share >= 0.0);
+        check(finite, format!("round {index} has a load, steal or pressure that is no number"))?;
+    }
+    let count = run.cells.len();
+    for (place, cell) in run.plan.order.iter().flatten().enumerate() {
+        check(*cell < count, format!("the plan's start {place} names cell {cell} of {count}"))?;
+    }
+    validate_samples(run, &rounds)?;
+    for verdict in &run.verdicts {
+        let finite = [verdict.ratio, verdict.low, verdict.high].iter().all(|ratio| ratio.is_finite());
+        check(finite, format!("the verdict on {:?} has a ratio that is no number", verdict.cell))?;
+    }
+    Ok(())
+}
+
+fn validate_samples(run: &Run, rounds: &BTreeSet<u32>) -> Result<(), ReadError> {
+    let mut starts = BTreeSet::new();
+    for (place, sample) in run.samples.iter().enumerate() {
+        let wrong = |what: String| Err(ReadError::Inconsistent(format!("sample {place} {what}")));
+        let Some(cell) = run.cells.get(sample.cell) else {
+            return wrong(format!("names cell {} of {}", sample.cell, run.cells.len()));
+        };
+        if !rounds.contains(&sample.round) {
+            return wrong(format!("names round {}, which is not there", sample.round));
+        }
+        if sample.instance >= cell.parallel {
+            return wrong(format!(
+                "is instance {} of {:?}, which starts {}",
+                sample.instance, cell.name, cell.parallel
+            ));
+        }
+        if !starts.insert((sample.round, sample.cell, sample.instance)) {
+            return wrong(format!("repeats a start of {:?} in round {}", cell.name, sample.round));
+        }
+        if let Outcome::Ready(timing) = &sample.outcome
+            && timing.ready_ns == 0
+        {
+            return wrong("was ready in no time at all".to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(edit: impl Fn(&mut serde_json::Value)) -> Result<Run, ReadError> {
+        let mut json = serde_json::from_str(include_str!("../tests/fixtures/run.json")).expect("the fixture is JSON");
+        edit(&mut json);
+        read(&json.to_string())
+    }
+
+    fn contradiction(edit: impl Fn(&mut serde_json::Value)) -> String {
+        match edited(edit) {
+            Err(ReadError::Inconsistent(what)) => what,
+            other => panic!("expected a contradiction, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_fixture_is_a_run() {
+        assert_eq!(edited(|_| ()).expect("a run").schema_version, SCHEMA_VERSION);
+    }
+
+    #[test]
+    fn a_newer_schema_is_called_newer_even_where_it_looks_different() {
+        let error = read(r#"{"schema_version": 7, "everything": "else"}"#).expect_err("newer");
+        assert!(matches!(error, ReadError::OtherVersion { found: 7 }));
+        assert!(error.hint().contains("version that wrote it"), "{}", error.hint());
+    }
+
+    #[test]
+    fn a_file_cut_short_is_called_that_with_its_last_line() {
+        let error = read("{\n\"schema_version\": 1,\n\"started\": \"20").expect_err("cut");
+        assert_eq!(error.to_string(), "the file ends in the middle, at line 3: it was cut short");
+    }
+
+    #[test]
+    fn what_is_no_run_is_refused() {
+        for text in ["[]", "{}", "null", "{\"schema_version\": \"1\"}", "{\"schema_version\": 1}", "<html>"] {
+            assert!(matches!(read(text), Err(ReadError::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_or_a_round_that_is_not_there_is_a_contradiction() {
+        assert!(contradiction(|run| run["samples"][0]["cell"] = 99.into()).contains("names cell 99"));
+        assert!(contradiction(|run| run["samples"][0]["round"] = 99_999.into()).contains("names round 99999"));
+        assert!(contradiction(|run| run["samples"][0]["instance"] = 64.into()).contains("is instance 64"));
+        assert!(contradiction(|run| run["plan"]["order"][0][0] = 99.into()).contains("names cell 99"));
+        assert!(contradiction(|run| run["rounds"][0]["index"] = 4_000_000_000_u32.into()).contains("past the"));
+    }
+
+    #[test]
+    fn what_must_be_unique_is() {
+        assert!(contradiction(|run| run["cells"][1]["name"] = run["cells"][0]["name"].clone()).contains("two cells"));
+        assert!(contradiction(|run| run["rounds"][1] = run["rounds"][0].clone()).contains("is there twice"));
+        assert!(contradiction(|run| run["samples"][1] = run["samples"][0].clone()).contains("repeats a start"));
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_is_refused() {
+        assert!(contradiction(|run| run["rounds"][0]["steal"] = (-0.5).into()).contains("no number"));
+        assert!(contradiction(|run| run["cells"][0]["parallel"] = 0.into()).contains("starts 0 at once"));
+        let nan = edited(|run| run["rounds"][0]["load1"] = serde_json::Value::Null);
+        assert!(matches!(nan, Err(ReadError::Malformed(_))), "{nan:?}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Each cell against the baseline, in words that its interval bears out.
+//!
+//! The effect is the ratio of median start-up times; its interval comes from resampling whole rounds, so that what
+//! disturbed both cells in a round cancels. Warm-up rounds and failed starts take no part. What counts as a difference
+//! at all is measured in the same run: the A/A twin shows how far a cell differs from itself.
+
+use crate::model::{Cell, Role, Run, Verdict, Word};
+use crate::series::Series;
+use crate::stats::{Interval, percentile_interval};
+
+/// Within this of 1, a ratio is no difference worth a word, however sure it is.
+pub const EQUIVALENCE: f64 = 0.05;
+
+/// How far a cell differs from itself: the smallest difference that this run could tell from nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoiseFloor {
+    /// Name of the A/A twin.
+    pub cell: String,
+    /// Name of the cell it repeats.
+    pub against: String,
+    /// Ratio of the medians of the two, with its 95 % interval.
+    pub interval: Interval,
+}
+
+impl NoiseFloor {
+    /// The floor itself, as a share of 1: how far from 1 the farther end of the interval lies.
+    pub fn floor(&self) -> f64 {
+        (self.interval.low - 1.0).abs().max((self.interval.high - 1.0).abs())
+    }
+
+    /// Whether the interval holds 1, as it must where order and clock are fair.
+    pub fn holds_one(&self) -> bool {
+        self.interval.low <= 1.0 && 1.0 <= self.interval.high
+    }
+}
+
+/// Every cell that has something to be held against, in the order of [`Run::cells`].
+///
+/// A cell is held against the baseline's cell with as many starts at once; the A/A twin against the cell it repeats. A cell without a
+/// single proved start after the warm-up has no verdict.
+pub fn verdicts(run: &Run) -> Vec<Verdict> {
+    let series = Series::of(run);
+    let floor = noise_floor_of(run, &series).map_or(0.0, |noise| noise.floor());
+    verdicts_of(run, &series, floor)
+}
+
+/// The noise floor; none where no A/A twin and its original were both started.
+///
+/// Of several twins, the one with the widest floor speaks.
+pub fn noise_floor(run: &Run) -> Option<NoiseFloor> {
+    noise_floor_of(run, &Series::of(run))
+}
+
+pub(crate) fn noise_floor_of(run: &Run, series: &[Series<'_>]) -> Option<NoiseFloor> {
+    let twins = series.iter().filter(|series| series.cell.role == Role::Control);
+    let floors = twins.filter_map(|twin| {
+        let original = original_of(series, twin.cell)?;
+        let interval = ratio(run, twin, original)?;
+        Some(NoiseFloor { cell: twin.cell.name.clone(), against: original.cell.name.clone(), interval })
+    });
+    floors.max_by(|a, b| a.floor().total_cmp(&b.floor()))
+}
+
+pub(crate) fn verdicts_of(run: &Run, series: &[Series<'_>], floor: f64) -> Vec<Verdict> {
+    let verdict = |one: &Series<'_>| {
+        let (against, floor) = match one.cell.role {
+            Role::Baseline => return None,
+            // The twin makes the floor; it can't also be judged by it.
+            Role::Control => (original_of(series, one.cell)?, 0.0),
+            Role::Subject | Role::Peer => (baseline_of(series, one.cell)?, floor),
+        };
+        let interval = ratio(run, one, against)?;
+        Some(Verdict {
+            cell: one.cell.name.clone(),
+            against: against.cell.name.clone(),
+            ratio: interval.estimate,
+            low: interval.low,
+            high: interval.high,
+            word: word(&interval, floor),
+        })
+    };
+    series.iter().filter_map(verdict).collect()
+}
+
+/// What an interval of a ratio means.
+pub fn word(interval: &Interval, floor: f64) -> Word {
+    let tolerance = EQUIVALENCE.max(floor);
+    if 1.0 - tolerance <= interval.low && interval.high <= 1.0 + tolerance {
+        Word::NoDifference
+    } else if interval.low > 1.0 + floor {
+        Word::Slower
+    } else if interval.high < 1.0 - floor {
+        Word::Faster
+    } else {
+        Word::Inconclusive
+    }
+}
+
+/// The ratio of the medians of two cells, over the run's rounds.
+fn ratio(run: &Run, one: &Series<'_>, against: &Series<'_>) -> Option<Interval> {
+    let (above, below) = (one.rounds(), against.rounds());
+    over_measured_rounds(run, |weights| {
+        let below = below.median(weights)?;
+        (below > 0.0).then_some(above.median(weights)? / below)
+    })
+}
+
+/// The interval of a statistic over the rounds after the warm-up. Weights are by round number, warm-up included, so
+/// that a sample finds its weight by the round it names.
+pub(crate) fn over_measured_rounds(run: &Run, statistic: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
+    let measured: Vec<usize> =
+        run.rounds.iter().filter(|round| !round.warmup).map(|round| round.index as usize).collect();
+    let mut by_number = vec![0; measured.iter().max()? + 1];
+    let by_number = std::cell::RefCell::new(&mut by_number);
+    percentile_interval(measured.len(), run.plan.seed, |weights| {
+        let mut by_number = by_number.borrow_mut();
+        for (number, weight) in measured.iter().zip(weights) {
+            if let Some(slot) = by_number.get_mut(*number) {
+                *slot = *weight;
+            }
+        }
+        statistic(&by_number)
+    })
+}
+
+/// The cell that an A/A twin repeats: same subject, as many at once.
+fn original_of<'s, 'r>(series: &'s [Series<'r>], twin: &Cell) -> Option<&'s Series<'r>> {
+    let alike = |cell: &Cell| cell.subject == twin.subject && cell.parallel == twin.parallel;
+    series.iter().find(|series| series.cell.role != Role::Control && alike(series.cell))
+}
+
+/// The baseline's cell with as many starts at once.
+fn baseline_of<'s, 'r>(series: &'s [Series<'r>], cell: &Cell) -> Option<&'s Series<'r>> {
+    series.iter().find(|series| series.cell.role == Role::Baseline && series.cell.parallel == cell.parallel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(low: f64, high: f64) -> Interval {
+        Interval { estimate: f64::midpoint(low, high), low, high }
+    }
+
+    #[test]
+    fn a_word_is_said_only_where_the_whole_interval_bears_it_out() {
+        let words =
+            [(1.2, 1.4), (0.6, 0.8), (0.97, 1.04), (0.9, 1.3), (1.001, 1.2)].map(|(l, h)| word(&interval(l, h), 0.0));
+        let expected = [Word::Slower, Word::Faster, Word::NoDifference, Word::Inconclusive, Word::Slower];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn no_difference_below_the_noise_floor_is_called_one() {
+        assert_eq!(word(&interval(1.06, 1.09), 0.0), Word::Slower);
+        assert_eq!(word(&interval(1.06, 1.09), 0.1), Word::NoDifference);
+        assert_eq!(word(&interval(1.06, 1.20), 0.1), Word::Inconclusive);
+        assert_eq!(word(&interval(1.11, 1.20), 0.1), Word::Slower);
+    }
+
+    #[test]
+    fn the_floor_is_the_farther_end_of_the_twins_interval() {
+        let noise =
+            |low, high| NoiseFloor { cell: "a.again".into(), against: "a".into(), interval: interval(low, high) };
+        assert!((noise(0.96, 1.02).floor() - 0.04).abs() < 1e-12);
+        assert!(noise(0.96, 1.02).holds_one());
+        assert!(!noise(1.01, 1.05).holds_one());
+    }
+}
