@@ -2,6 +2,8 @@
 //!
 //! Everything here is pure: values in, values or text out. Files are read and written by the commands.
 
+#![cfg_attr(test, expect(clippy::float_cmp, reason = "known answers are exact"))]
+
 pub mod analysis;
 pub mod model;
 pub mod phases;
