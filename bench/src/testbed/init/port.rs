@@ -1,0 +1,47 @@
+//! The port to the host, shared by all that have something to say.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::wire::{Frame, PORT};
+use super::InitError;
+
+/// How long the driver may take to find the port after it was loaded.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Port(Mutex<File>);
+
+impl Port {
+    /// Opens it, once the driver has found it.
+    pub(super) fn open() -> Result<Self, InitError> {
+        let deadline = Instant::now() + PATIENCE;
+        let path = loop {
+            match find() {
+                Some(path) => break path,
+                None if Instant::now() > deadline => return Err(InitError::NoPort("the driver found none")),
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let name = path.display().to_string();
+        let file = OpenOptions::new().write(true).open(path).map_err(InitError::step("open", name))?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    /// Sends a frame whole: no other gets in between.
+    pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
+        frame.write(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The device of the port with our name. Without udev there are no links in `/dev/virtio-ports`, but `/sys` tells.
+fn find() -> Option<PathBuf> {
+    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?.flatten();
+    let ours = |port: &fs::DirEntry| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == PORT);
+    let port = ports.into_iter().find(ours)?;
+    let device = PathBuf::from("/dev").join(port.file_name());
+    device.exists().then_some(device)
+}

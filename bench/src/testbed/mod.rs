@@ -1,0 +1,169 @@
+//! The testbed: a Linux machine with a stock KVM, made of software alone.
+//!
+//! Many machines have no `/dev/kvm`, or one that cannot run an operating system; many have control groups of version 1.
+//! QEMU can emulate a whole x86 computer, with AMD's virtualization in it, so that the Linux it boots has a KVM like any
+//! other, and control groups of version 2. It is slow, and its clock tells how long the emulator took: only ratios between
+//! things measured in one run mean anything. What works there works on real hardware.
+//!
+//! [`run`] reads top to bottom as what happens: find a kernel, pack a file system, start the machine, pass on what it says.
+
+mod cpio;
+mod error;
+mod forward;
+mod image;
+mod init;
+mod kernel;
+mod libraries;
+mod machine;
+mod modules;
+mod wire;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::host::roots::Roots;
+
+pub use error::TestbedError;
+pub use forward::{FOLDER, Forward};
+pub use image::ImageError;
+pub use init::init;
+pub use kernel::KernelError;
+pub use modules::ModuleError;
+
+use kernel::Kernel;
+use machine::{Machine, Parts};
+use wire::Frame;
+
+/// How long a machine may take until it starts the command. It takes 4 to 15 s; a loaded host may be much slower.
+const BOOT: Duration = Duration::from_mins(3);
+
+/// What to run, and in what machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its CPUs, at least one.
+    pub cpus: u32,
+    /// Its memory, MiB. The file system is in it too.
+    pub memory: u32,
+    /// What it is to have besides the lab's own commands.
+    pub forward: Vec<Forward>,
+    /// The kernel to boot; none for Debian's, which is then fetched once and kept.
+    pub kernel: Option<PathBuf>,
+    /// How long the machine may run, boot included; none for as long as the command takes.
+    pub timeout: Option<Duration>,
+    /// Where the files go that the command leaves in `$OUT`. Made only where there are any.
+    pub out: PathBuf,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+}
+
+impl Config {
+    /// A machine with two CPUs and 3 GiB for this command, whose files go to `testbed-out`.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            cpus: 2,
+            memory: 3072,
+            forward: Vec::new(),
+            kernel: None,
+            timeout: None,
+            out: PathBuf::from("testbed-out"),
+            command,
+        }
+    }
+}
+
+/// Runs a command in a testbed, passes its output on to this process' own, and returns its exit status (128 and the
+/// signal's number where a signal ended it).
+///
+/// When this returns, and also when this process is killed meanwhile, the machine is gone; no file of it remains but the
+/// kernel in the state folder and what the command left in `$OUT`. To be called on a thread that does not end earlier.
+pub fn run(config: &Config) -> Result<i32, TestbedError> {
+    let started = Instant::now();
+    let kernel = match &config.kernel {
+        Some(image) => Kernel::named(image)?,
+        None => Kernel::kept(&Roots::of_user().data.join("testbed"))?,
+    };
+    let image = file_system(config, &kernel)?;
+    let machine = Machine::start(&Parts { cpus: config.cpus, memory: config.memory, kernel: &kernel, image: &image })?;
+    // The emulator has its own descriptor, and the archive's pages go once it has closed that.
+    drop(image);
+    follow(machine, config, started)
+}
+
+/// The machine's file system, in a file without a name: the kernel frees it with its last user.
+fn file_system(config: &Config, kernel: &Kernel) -> Result<File, TestbedError> {
+    let file = anonymous_file()?;
+    let copy = file.try_clone().map_err(TestbedError::host("make a file in memory"))?;
+    let own = std::env::current_exe().map_err(TestbedError::host("find the lab's own commands"))?;
+    let commands = own.parent().unwrap_or(Path::new("/"));
+    image::write(copy, commands, kernel.modules.as_deref(), &config.forward, &config.command)?;
+    Ok(file)
+}
+
+fn anonymous_file() -> Result<File, TestbedError> {
+    let file = memfd_create(c"isolab-testbed", MFdFlags::MFD_CLOEXEC);
+    file.map(File::from).map_err(io::Error::from).map_err(TestbedError::host("make a file in memory"))
+}
+
+/// Passes on what the machine says until it says how the command ended.
+fn follow(mut machine: Machine, config: &Config, started: Instant) -> Result<i32, TestbedError> {
+    let mut files: Option<File> = None;
+    let mut booted = false;
+    let limit = config.timeout.map(|timeout| started + timeout);
+    loop {
+        let boot = (!booted).then_some(started + BOOT);
+        let frame = match machine.next([limit, boot].into_iter().flatten().min()) {
+            Ok(frame) => frame,
+            Err(error) => return Err(failure(machine, error, booted, config.timeout)),
+        };
+        match frame {
+            Frame::Started => booted = true,
+            Frame::Stdout(bytes) => pass_on(&mut io::stdout(), &bytes)?,
+            Frame::Stderr(bytes) => pass_on(&mut io::stderr(), &bytes)?,
+            Frame::Files(bytes) => {
+                let archive = match &mut files {
+                    Some(archive) => archive,
+                    none => none.insert(anonymous_file()?),
+                };
+                archive.write_all(&bytes).map_err(TestbedError::files(&config.out))?;
+            }
+            Frame::Ended(status) => {
+                files
+                    .map_or(Ok(()), |archive| unpack(archive, &config.out))
+                    .map_err(TestbedError::files(&config.out))?;
+                return Ok(i32::from(status));
+            }
+            Frame::Failed(said) => return Err(TestbedError::Inside(said)),
+        }
+    }
+}
+
+fn pass_on(to: &mut impl Write, bytes: &[u8]) -> Result<(), TestbedError> {
+    to.write_all(bytes).and_then(|()| to.flush()).map_err(TestbedError::host("pass the command's output on"))
+}
+
+/// What it means that no further frame came.
+fn failure(machine: Machine, error: io::Error, booted: bool, timeout: Option<Duration>) -> TestbedError {
+    match (error.kind(), timeout) {
+        (ErrorKind::TimedOut, Some(timeout)) if booted => TestbedError::TimedOut { seconds: timeout.as_secs() },
+        (ErrorKind::TimedOut, timeout) => {
+            let seconds = timeout.map_or(BOOT, |timeout| timeout.min(BOOT)).as_secs();
+            TestbedError::NotBooted { seconds, console: machine.last_words() }
+        }
+        (ErrorKind::UnexpectedEof, _) => TestbedError::Died { console: machine.last_words() },
+        _ => TestbedError::Garbled(error),
+    }
+}
+
+/// Unpacks what the command left. The archive comes from a machine in which anything may have run: `tar` writes nothing
+/// outside the folder.
+fn unpack(mut archive: File, folder: &Path) -> io::Result<()> {
+    archive.rewind()?;
+    fs::create_dir_all(folder)?;
+    let mut archive = tar::Archive::new(io::BufReader::new(archive));
+    archive.set_preserve_mtime(false);
+    archive.unpack(folder)
+}
