@@ -3,7 +3,7 @@
 use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
 use crate::phases::{Step, all_steps, steps};
 use crate::series::Series;
-use crate::stats::{Interval, Outlier, Sorted};
+use crate::stats::{Interval, Outlier, Sorted, permutation_test};
 use crate::verdict::{NoiseFloor, noise_floor_of, over_measured_rounds, verdicts_of};
 
 /// How many samples a 99th percentile needs before it is printed: with fewer, it is the maximum under another name.
@@ -33,6 +33,40 @@ pub struct Summary<'a> {
     pub steps: Vec<Step>,
     /// The same with the steps within steps.
     pub all_steps: Vec<Step>,
+    /// How its starts changed over the run; none for few of them, or where several start at once.
+    pub drift: Option<Drift>,
+}
+
+/// The first half of a run against the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// Median start-up time of the first half of the starts, in nanoseconds.
+    pub first: f64,
+    /// Median of the second half.
+    pub second: f64,
+    /// How often chance alone would part the two as far (permutation test).
+    pub p: f64,
+}
+
+impl Drift {
+    /// Fewest starts that are worth halving.
+    const FEWEST: usize = 8;
+
+    fn of(run: &Run, series: &Series<'_>) -> Option<Self> {
+        if series.cell.parallel > 1 || series.ready.len() < Self::FEWEST {
+            return None;
+        }
+        let mut starts = series.ready.clone();
+        starts.sort_by_key(|start| start.round);
+        let times: Vec<f64> = starts.iter().map(|start| start.timing.ready_ns as f64).collect();
+        let (first, second) = times.split_at(times.len() / 2);
+        let median = |half: &[f64]| Sorted::new(half.iter().copied()).map(|half| half.median());
+        Some(Self {
+            first: median(first)?,
+            second: median(second)?,
+            p: permutation_test(first, second, run.plan.seed)?,
+        })
+    }
 }
 
 /// The figures of the proved starts after the warm-up. Times are nanoseconds, sizes bytes.
@@ -169,6 +203,7 @@ impl<'a> Summary<'a> {
             verdict: verdicts.iter().find(|verdict| verdict.cell == series.cell.name).cloned(),
             steps: steps(&series),
             all_steps: all_steps(&series),
+            drift: Drift::of(run, &series),
             series,
         }
     }

@@ -1,14 +1,22 @@
 //! Results in, pages out: the schema of a run, the statistics over it, and the report that is drawn from them.
 //!
-//! Everything here is pure: values in, values or text out. Files are read and written by the commands.
+//! Everything here is pure: values in, values or text out. Only [`folder`] touches files.
 
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "known answers are exact"))]
 
 pub mod analysis;
+pub mod chart;
+pub mod export;
+pub mod folder;
 pub mod model;
+mod page;
 pub mod phases;
 pub mod read;
+pub mod report;
 pub mod series;
 pub mod stats;
+pub mod tables;
+mod text;
 pub mod units;
 pub mod verdict;
+pub mod words;

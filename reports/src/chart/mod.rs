@@ -1,0 +1,115 @@
+//! The charts, one file a form. Each is an SVG that says in words what it shows; the page adds a table with the same figures.
+
+mod axis;
+mod canvas;
+mod distribution;
+mod forest;
+mod ink;
+mod parallel;
+mod phases;
+mod sequence;
+
+pub(crate) use ink::{Ink, properties};
+pub(crate) use parallel::ladders;
+
+use crate::analysis::{Analysis, Summary};
+use crate::text::{escaped, printable};
+use canvas::{FINE, Point};
+
+/// The width of a chart that has the page to itself, in pixels.
+const WIDE: f64 = 1120.0;
+/// The width of one of two charts beside each other.
+const HALF: f64 = 552.0;
+
+/// A cell that has a bar in the phase chart, and how long its typical start is, in nanoseconds.
+pub(crate) type Mapped<'r, 'a> = (&'r Summary<'a>, f64);
+
+/// The cells of the phase chart, for the tables that repeat it.
+pub(crate) fn phase_rows<'r, 'a>(analysis: &'r Analysis<'a>) -> Vec<Mapped<'r, 'a>> {
+    phases::rows(analysis).into_iter().map(|(cell, _)| (cell, phases::length(cell))).collect()
+}
+
+/// One chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// Its name in file names and links, for example `phases`.
+    pub slug: &'static str,
+    /// Its title.
+    pub title: String,
+    /// What it shows, in words, for whoever can't see it.
+    pub desc: String,
+    /// What plotters wrote, without the outermost tags.
+    body: String,
+    size: Point,
+}
+
+impl Chart {
+    /// Draws one.
+    fn draw(
+        slug: &'static str,
+        title: &str,
+        desc: String,
+        size: Point,
+        paint: impl FnOnce(&canvas::Canvas<'_>),
+    ) -> Self {
+        let svg = canvas::draw(size, paint);
+        let body = svg.split_once(">\n").map_or("", |(_, body)| body);
+        let body = body.trim_end().strip_suffix("</svg>").unwrap_or(body);
+        Self { slug, title: title.to_owned(), desc, body: ink::with_dashes(&printable(body), FINE), size }
+    }
+
+    /// For a page: its colours are the page's custom properties, its size is that of the box around it.
+    pub fn inline(&self) -> String {
+        self.dressed("", &ink::with_properties(&self.body))
+    }
+
+    /// As a file of its own, with its colours in it.
+    pub fn standalone(&self) -> String {
+        let size = format!(" width=\"{}\" height=\"{}\"", self.size.0, self.size.1);
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{}", self.dressed(&size, &self.body))
+    }
+
+    fn dressed(&self, attributes: &str, body: &str) -> String {
+        let Self { slug, title, desc, size, .. } = self;
+        let (title, desc) = (escaped(title), escaped(desc));
+        let (width, height) = (size.0 * FINE, size.1 * FINE);
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-labelledby=\"{slug}-title {slug}-desc\" \
+             viewBox=\"0 0 {width} {height}\"{attributes}>\n\
+             <title id=\"{slug}-title\">{title}</title>\n<desc id=\"{slug}-desc\">{desc}</desc>\n{body}</svg>\n"
+        )
+    }
+}
+
+/// The charts of a report, each where there is something to draw.
+#[derive(Clone, Debug)]
+pub struct Charts {
+    /// Where starts spend their time.
+    pub phases: Option<Chart>,
+    /// How start-up times are distributed.
+    pub distribution: Option<Chart>,
+    /// Start-up times in the order of the run.
+    pub sequence: Option<Chart>,
+    /// Each cell against the baseline.
+    pub forest: Option<Chart>,
+    /// What starting many at once costs.
+    pub parallel: Option<Chart>,
+}
+
+impl Charts {
+    /// Draws all of them.
+    pub fn of(analysis: &Analysis<'_>) -> Self {
+        Self {
+            phases: phases::draw(analysis),
+            distribution: distribution::draw(analysis),
+            sequence: sequence::draw(analysis),
+            forest: forest::draw(analysis),
+            parallel: parallel::draw(analysis),
+        }
+    }
+
+    /// Those that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &Chart> {
+        [&self.phases, &self.distribution, &self.sequence, &self.forest, &self.parallel].into_iter().flatten()
+    }
+}

@@ -1,0 +1,136 @@
+//! Where starts spend their time: a bar a subject, its segments the steps of a typical start, end to end.
+
+use super::axis::{Axis, tick_time};
+use super::canvas::{Canvas, Hand};
+use super::{Chart, Ink, WIDE};
+use crate::analysis::{Analysis, Figures, Summary};
+use crate::model::Role;
+use crate::phases::{BETWEEN, Step, WHOLE};
+use crate::text::shortened;
+use crate::units;
+
+const LEFT: f64 = 170.0;
+const RIGHT: f64 = WIDE - 90.0;
+const TOP: f64 = 44.0;
+const BAR: f64 = 36.0;
+const ROW: f64 = 52.0;
+
+/// The cells that get a bar: those with spans, and the baseline to hold them against. Where none has spans, all.
+///
+/// A subject without spans, such as a peer, would be one block, and the slowest of them would press all others into a corner.
+pub(crate) fn rows<'r, 'a>(analysis: &'r Analysis<'a>) -> Vec<(&'r Summary<'a>, &'r Figures)> {
+    let all: Vec<_> = analysis.compared().filter_map(|cell| Some((cell, cell.figures.as_ref()?))).collect();
+    let told = |cell: &Summary<'_>| cell.steps.iter().any(|step| step.name != WHOLE);
+    if !all.iter().any(|(cell, _)| told(cell)) {
+        return all;
+    }
+    all.into_iter().filter(|(cell, _)| told(cell) || cell.cell().role == Role::Baseline).collect()
+}
+
+/// Draws it; nothing without a proved start.
+pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
+    let rows = rows(analysis);
+    let longest = rows.iter().map(|(cell, figures)| length(cell).max(figures.median.high)).reduce(f64::max)?;
+    let bottom = TOP + ROW * rows.len() as f64;
+    let axis = Axis::linear(longest, LEFT, RIGHT);
+    let areas = areas(&rows);
+    let title = "Where a start spends its time";
+    Some(Chart::draw("phases", title, describe(&rows), (WIDE, bottom + 46.0), |canvas| {
+        key(canvas, &areas);
+        axis.draw_below(canvas, (TOP - 6.0, bottom), &axis.named_ticks(tick_time), "time since the start, linear");
+        for (row, (cell, figures)) in rows.iter().enumerate() {
+            bar(canvas, &axis, TOP + ROW * row as f64, (cell, figures), &areas);
+        }
+    }))
+}
+
+/// How long a cell's typical start is, in nanoseconds.
+pub(crate) fn length(cell: &Summary<'_>) -> f64 {
+    cell.steps.iter().map(|step| step.own_ns).sum()
+}
+
+/// The mechanisms in the order in which they first appear.
+fn areas<'r>(rows: &[(&'r Summary<'_>, &Figures)]) -> Vec<&'r str> {
+    let mut areas = Vec::new();
+    for step in rows.iter().flat_map(|(cell, _)| &cell.steps) {
+        if ink(&[], step) != Ink::Rest && !areas.contains(&step.area()) {
+            areas.push(step.area());
+        }
+    }
+    areas
+}
+
+fn ink(areas: &[&str], step: &Step) -> Ink {
+    if step.name == BETWEEN || step.name == WHOLE {
+        return Ink::Rest;
+    }
+    Ink::Area(areas.iter().position(|area| *area == step.area()).unwrap_or(0))
+}
+
+/// Which fill is which mechanism, on one line above the bars.
+fn key(canvas: &Canvas<'_>, areas: &[&str]) {
+    let hand = Hand::plain(Ink::Text);
+    let mut x = LEFT;
+    let inks = areas.iter().enumerate().map(|(place, area)| (Ink::Area(place), *area));
+    for (ink, name) in inks.chain([(Ink::Rest, "in no span")]) {
+        let name = shortened(name, 16);
+        canvas.rectangle((x, 9.0), (x + 13.0, 22.0), ink);
+        canvas.text(&name, (x + 18.0, 16.0), hand);
+        x += 34.0 + hand.width(&name);
+    }
+}
+
+fn bar(canvas: &Canvas<'_>, axis: &Axis, top: f64, (cell, figures): (&Summary<'_>, &Figures), areas: &[&str]) {
+    let middle = top + ROW / 2.0;
+    let (top, bottom) = (middle - BAR / 2.0, middle + BAR / 2.0);
+    canvas.text(&shortened(&cell.cell().name, 22), (LEFT - 10.0, middle), Hand::plain(Ink::Text).sized(13.0).ending());
+    let mut at = 0.0;
+    for step in &cell.steps {
+        let (from, to) = (axis.place(at), axis.place(at + step.own_ns));
+        // A hair of paper between neighbours, where there is room for it.
+        let gap = if to - from > 2.0 { 0.8 } else { 0.0 };
+        canvas.rectangle((from, top), (to - gap, bottom), ink(areas, step));
+        segment_label(canvas, step, (from, to), middle);
+        at += step.own_ns;
+    }
+    let end = axis.place(at).max(axis.place(figures.median.high));
+    let (low, high) = (axis.place(figures.median.low), axis.place(figures.median.high));
+    let below = bottom + 4.0;
+    canvas.line([(low, below), (high.max(low + 1.0), below)], Ink::Text, 1.5);
+    for x in [low, high.max(low + 1.0)] {
+        canvas.line([(x, below - 2.5), (x, below + 2.5)], Ink::Text, 1.5);
+    }
+    canvas.text(&units::time(figures.median.estimate), (end + 8.0, middle), Hand::plain(Ink::Text).sized(13.0).bold());
+}
+
+/// The step's name and length, where the segment is wide enough for them.
+fn segment_label(canvas: &Canvas<'_>, step: &Step, (from, to): (f64, f64), middle: f64) {
+    let hand = Hand::plain(Ink::OnArea).sized(11.0).centred();
+    let name = step.name.split_once('.').map_or(step.name.as_str(), |(_, name)| name);
+    let name = if step.name == BETWEEN || step.name == WHOLE { "" } else { name };
+    let time = units::time(step.own_ns);
+    let fits = |text: &str| hand.width(text) + 6.0 <= to - from;
+    let centre = f64::midpoint(from, to);
+    match (!name.is_empty() && fits(name), fits(&time)) {
+        (true, true) => {
+            canvas.text(name, (centre, middle - 7.0), hand);
+            canvas.text(&time, (centre, middle + 7.5), hand);
+        }
+        (true, false) => canvas.text(name, (centre, middle), hand),
+        (false, true) => canvas.text(&time, (centre, middle), hand),
+        (false, false) => {}
+    }
+}
+
+fn describe(rows: &[(&Summary<'_>, &Figures)]) -> String {
+    let row = |(cell, figures): &(&Summary<'_>, &Figures)| {
+        let mut steps: Vec<&Step> = cell.steps.iter().filter(|step| step.name != WHOLE).collect();
+        steps.sort_by(|a, b| b.own_ns.total_cmp(&a.own_ns));
+        let longest: Vec<String> =
+            steps.iter().take(3).map(|step| format!("{} {}", step.name, units::time(step.own_ns))).collect();
+        let most = if longest.is_empty() { String::new() } else { format!(", most of it in {}", longest.join(", ")) };
+        format!("{}: {}{most}.", cell.cell().name, units::time(figures.median.estimate))
+    };
+    let rows: Vec<String> = rows.iter().map(row).collect();
+    format!("One horizontal bar a subject, from 0, cut into the steps of a typical start. {}", rows.join(" "))
+}

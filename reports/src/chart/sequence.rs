@@ -1,0 +1,112 @@
+//! Start-up times in the order of the run: one look shows drift, disturbed rounds and when starts failed.
+
+use super::axis::{Axis, spread, tick_time};
+use super::canvas::{Canvas, Hand, Mark};
+use super::distribution::bottom;
+use super::{Chart, HALF, Ink};
+use crate::analysis::{Analysis, Summary};
+use crate::text::shortened;
+use crate::units;
+
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = HALF - 142.0;
+const TOP: f64 = 34.0;
+/// Under the plot, for starts that failed: they have a round and no time.
+const FAILED_LANE: f64 = 16.0;
+
+/// Draws it; nothing without a proved start.
+pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
+    let cells: Vec<_> = analysis.compared().filter(|cell| cell.figures.is_some()).collect();
+    let last = analysis.run.rounds.iter().map(|round| round.index).max()?;
+    if cells.is_empty() {
+        return None;
+    }
+    let bottom = bottom(cells.len());
+    let floor = bottom - FAILED_LANE;
+    let all = cells.iter().flat_map(|cell| cell.series.warmup.iter().chain(&cell.series.ready));
+    let times = Axis::log(all.map(|start| start.timing.ready_ns as f64), floor - 4.0, TOP);
+    let rounds = Axis::linear(f64::from(last) + 1.0, LEFT, RIGHT);
+    let title = "Start-up times in the order of the run";
+    Some(Chart::draw("sequence", title, describe(analysis), (HALF, bottom + 46.0), |canvas| {
+        bands(canvas, analysis, &rounds, bottom);
+        let whole = |round: f64| if round.fract() == 0.0 { format!("{round}") } else { String::new() };
+        rounds.draw_below(canvas, (TOP, bottom), &rounds.named_ticks(whole), "round");
+        times.draw_left(canvas, (LEFT, RIGHT), &times.named_ticks(tick_time), "start-up time, log scale");
+        for cell in &cells {
+            points(canvas, &rounds, &times, cell, analysis.place(cell.cell()));
+        }
+        for cell in analysis.compared() {
+            failures(canvas, &rounds, cell, bottom - FAILED_LANE / 2.0);
+        }
+        labels(canvas, analysis, &times, &cells, (TOP + 6.0, floor - 4.0));
+    }))
+}
+
+/// Warm-up and noisy rounds, behind everything.
+fn bands(canvas: &Canvas<'_>, analysis: &Analysis<'_>, rounds: &Axis, bottom: f64) {
+    for round in &analysis.run.rounds {
+        let ink = match (round.warmup, round.noisy.is_empty()) {
+            (true, _) => Ink::Shade,
+            (false, false) => Ink::Band,
+            (false, true) => continue,
+        };
+        let from = f64::from(round.index);
+        canvas.rectangle((rounds.place(from), TOP), (rounds.place(from + 1.0), bottom), ink);
+    }
+    let hand = Hand::plain(Ink::Muted).sized(11.0);
+    let mut x = RIGHT;
+    let noisy = analysis.noisy().next().map(|_| ("noisy", Ink::Band));
+    let warmup = analysis.run.rounds.iter().any(|round| round.warmup).then_some(("warm-up", Ink::Shade));
+    for (name, ink) in [noisy, warmup].into_iter().flatten() {
+        x -= hand.width(name);
+        canvas.text(name, (x, TOP - 16.0), hand);
+        canvas.rectangle((x - 16.0, TOP - 22.0), (x - 4.0, TOP - 10.0), ink);
+        x -= 28.0;
+    }
+}
+
+fn points(canvas: &Canvas<'_>, rounds: &Axis, times: &Axis, cell: &Summary<'_>, place: usize) {
+    let starts = cell.series.warmup.iter().chain(&cell.series.ready);
+    let radius = if cell.series.ready.len() > 100 { 1.8 } else { 2.6 };
+    for start in starts {
+        let x = rounds.place(f64::from(start.round) + 0.5);
+        let y = times.place(start.timing.ready_ns as f64);
+        canvas.mark(Mark::of(place), (x, y), radius, Ink::Series(place));
+    }
+}
+
+fn failures(canvas: &Canvas<'_>, rounds: &Axis, cell: &Summary<'_>, y: f64) {
+    for (round, _) in &cell.series.failed {
+        canvas.mark(Mark::Cross, (rounds.place(f64::from(*round) + 0.5), y), 3.4, Ink::Alarm);
+    }
+}
+
+/// Each subject's name beside its points, as high as its median where others leave room.
+fn labels(canvas: &Canvas<'_>, analysis: &Analysis<'_>, times: &Axis, cells: &[&Summary<'_>], ends: (f64, f64)) {
+    let height =
+        |cell: &Summary<'_>| cell.figures.as_ref().map_or(ends.0, |figures| times.place(figures.median.estimate));
+    let mut cells: Vec<_> = cells.iter().map(|cell| (height(cell), *cell)).collect();
+    cells.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let wanted: Vec<f64> = cells.iter().map(|(y, _)| *y).collect();
+    for ((y, cell), label) in cells.iter().zip(spread(&wanted, 17.0, ends)) {
+        let place = analysis.place(cell.cell());
+        canvas.line([(RIGHT + 2.0, *y), (RIGHT + 12.0, label)], Ink::Muted, 0.8);
+        canvas.mark(Mark::of(place), (RIGHT + 19.0, label), 4.0, Ink::Series(place));
+        canvas.text(&shortened(&cell.cell().name, 16), (RIGHT + 28.0, label), Hand::plain(Ink::Text));
+    }
+    if analysis.compared().any(|cell| !cell.series.failed.is_empty()) {
+        let y = ends.1 + 4.0 + FAILED_LANE / 2.0;
+        canvas.mark(Mark::Cross, (RIGHT + 19.0, y), 3.4, Ink::Alarm);
+        canvas.text("failed", (RIGHT + 28.0, y), Hand::plain(Ink::Alarm));
+    }
+}
+
+fn describe(analysis: &Analysis<'_>) -> String {
+    let failed: usize = analysis.compared().map(|cell| cell.series.failed.len()).sum();
+    format!(
+        "Every start as a point, round by round: {} measured, {} of them noisy; {}.",
+        units::count(analysis.measured_rounds(), "round"),
+        analysis.noisy().count(),
+        if failed == 0 { "no start failed".to_owned() } else { format!("{} failed", units::count(failed, "start")) }
+    )
+}

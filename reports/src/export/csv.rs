@@ -1,0 +1,155 @@
+//! Comma-separated values as RFC 4180 has them: quoted where need be, lines ended by CR LF, numbers plain and in base units.
+
+use crate::analysis::{Analysis, Figures, Tail};
+use crate::model::{Outcome, Role, Timing, Word};
+use crate::text::printable;
+use crate::words;
+
+/// A line of fields.
+fn line(fields: &[String]) -> String {
+    let fields: Vec<String> = fields.iter().map(|field| quoted(&printable(field))).collect();
+    fields.join(",") + "\r\n"
+}
+
+/// RFC 4180, 2.5 to 2.7: a field with a comma, a quote or a line's end stands in quotes, and its own quotes are doubled.
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// A number with all the digits it has; nothing where there is none.
+fn number(number: Option<f64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+/// Each cell's figures. Times are nanoseconds, sizes bytes; what is not known is empty.
+pub(crate) fn summary(analysis: &Analysis<'_>) -> String {
+    let head = [
+        "cell",
+        "subject",
+        "role",
+        "parallel",
+        "proved",
+        "failed",
+        "median_ns",
+        "median_low_ns",
+        "median_high_ns",
+        "min_ns",
+        "p90_ns",
+        "p99_ns",
+        "max_ns",
+        "teardown_ns",
+        "user_ns",
+        "system_ns",
+        "peak_rss_bytes",
+        "against",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "verdict",
+    ];
+    let rows = analysis.cells.iter().map(|summary| {
+        let cell = summary.cell();
+        let figure = |of: fn(&Figures) -> f64| number(summary.figures.as_ref().map(of));
+        let p99 = summary.figures.as_ref().and_then(|f| if let Tail::P99(p99) = f.tail { Some(p99) } else { None });
+        let verdict = summary.verdict.as_ref();
+        line(&[
+            cell.name.clone(),
+            cell.subject.clone(),
+            role(cell.role).to_owned(),
+            cell.parallel.to_string(),
+            summary.series.ready.len().to_string(),
+            summary.series.failed.len().to_string(),
+            figure(|f| f.median.estimate),
+            figure(|f| f.median.low),
+            figure(|f| f.median.high),
+            figure(|f| f.ready.min()),
+            figure(|f| f.p90),
+            number(p99),
+            figure(|f| f.ready.max()),
+            figure(|f| f.teardown),
+            figure(|f| f.user),
+            figure(|f| f.system),
+            figure(|f| f.peak_rss),
+            verdict.map(|v| v.against.clone()).unwrap_or_default(),
+            number(verdict.map(|v| v.ratio)),
+            number(verdict.map(|v| v.low)),
+            number(verdict.map(|v| v.high)),
+            verdict.map(|v| word(v.word).to_owned()).unwrap_or_default(),
+        ])
+    });
+    line(&head.map(str::to_owned)) + &rows.collect::<String>()
+}
+
+/// Every start, failures and warm-up included, in the order of the run.
+pub(crate) fn samples(analysis: &Analysis<'_>) -> String {
+    let head = [
+        "cell",
+        "round",
+        "warmup",
+        "noisy",
+        "instance",
+        "outcome",
+        "ready_ns",
+        "teardown_ns",
+        "user_ns",
+        "system_ns",
+        "peak_rss_bytes",
+        "reason",
+    ];
+    let rounds: std::collections::BTreeMap<_, _> =
+        analysis.run.rounds.iter().map(|round| (round.index, round)).collect();
+    let rows = analysis.run.samples.iter().map(|sample| {
+        let round = rounds.get(&sample.round);
+        let (timing, reason) = match &sample.outcome {
+            Outcome::Ready(timing) => (Some(timing), None),
+            Outcome::Failed { reason } => (None, Some(reason)),
+        };
+        let figure = |of: fn(&Timing) -> u64| timing.map(|timing| of(timing).to_string()).unwrap_or_default();
+        line(&[
+            analysis.run.cells.get(sample.cell).map(|cell| cell.name.clone()).unwrap_or_default(),
+            sample.round.to_string(),
+            round.is_some_and(|round| round.warmup).to_string(),
+            round.is_some_and(|round| !round.noisy.is_empty()).to_string(),
+            sample.instance.to_string(),
+            if timing.is_some() { "ready" } else { "failed" }.to_owned(),
+            figure(|timing| timing.ready_ns),
+            figure(|timing| timing.teardown_ns),
+            figure(|timing| timing.user_ns),
+            figure(|timing| timing.system_ns),
+            figure(|timing| timing.peak_rss_bytes),
+            reason.cloned().unwrap_or_default(),
+        ])
+    });
+    line(&head.map(str::to_owned)) + &rows.collect::<String>()
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Baseline => "baseline",
+        Role::Subject => "subject",
+        Role::Control => "control",
+        Role::Peer => "peer",
+    }
+}
+
+fn word(word: Word) -> &'static str {
+    match word {
+        Word::NoDifference => "no_difference",
+        other => words::of(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_quoted_as_rfc_4180_says() {
+        let fields = ["plain", "a,b", "say \"no\"", "two\r\nlines", ""].map(str::to_owned);
+        assert_eq!(line(&fields), "plain,\"a,b\",\"say \"\"no\"\"\",\"two\u{fffd}\nlines\",\r\n");
+    }
+}

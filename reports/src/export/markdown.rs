@@ -1,0 +1,96 @@
+//! The report as Markdown: for a pull request, a chat, an answer sheet.
+
+use crate::analysis::Analysis;
+use crate::chart::Charts;
+use crate::page::{command, revision};
+use crate::tables::{self, Table};
+use crate::text::printable;
+use crate::words;
+
+/// The whole report.
+pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
+    let run = analysis.run;
+    let mut sentences = words::verdict(analysis).into_iter();
+    let mut parts = vec![format!("# isolab, suite {}\n\n", escaped(&run.plan.suite))];
+    if let Some(headline) = sentences.next() {
+        parts.push(format!("**{}**\n\n", escaped(&headline)));
+    }
+    for sentence in sentences {
+        parts.push(format!("- {}\n", escaped(&sentence)));
+    }
+    parts.push("\n## Before you believe it\n\n".to_owned());
+    for (_, remark) in words::environment(analysis) {
+        parts.push(format!("- {}\n", escaped(&remark)));
+    }
+    parts.push("\n## The figures\n\n".to_owned());
+    parts.push(table(&tables::summary(analysis)));
+    for chart in charts.iter() {
+        parts.push(format!("\n## {}\n\n![{}](charts/{}.svg)\n\n", chart.title, escaped(&chart.desc), chart.slug));
+        for twin in twins(analysis, chart.slug) {
+            parts.push(table(&twin));
+        }
+    }
+    parts.push("\n## What did not work\n\n".to_owned());
+    parts.push(table(&tables::failures(analysis)));
+    parts.push(table(&tables::left_out(analysis)));
+    parts.push("\n## Where it was measured\n\n".to_owned());
+    parts.push(table(&tables::environment(analysis)));
+    parts.push("\n## Do it again\n\n".to_owned());
+    parts.push(format!("    {}\n\n", command(analysis).replace('\n', " ")));
+    let tool = &run.tool;
+    let made =
+        format!("isolab {}, {} build, {}; revision {}.", tool.version, tool.profile, tool.rustc, revision(analysis));
+    parts.push(format!("{}\nMeasured {} to {}.\n", escaped(&made), escaped(&run.started), escaped(&run.finished)));
+    printable(&parts.concat())
+}
+
+fn twins(analysis: &Analysis<'_>, slug: &str) -> Vec<Table> {
+    match slug {
+        "phases" => tables::phases(analysis),
+        "distribution" => vec![tables::distribution(analysis)],
+        "sequence" => vec![tables::drift(analysis), tables::noisy(analysis)],
+        "forest" => vec![tables::ratios(analysis)],
+        _ => vec![tables::parallel(analysis)],
+    }
+}
+
+/// A table, figures aligned right; for one without rows a word that says so.
+fn table(table: &Table) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let caption = escaped(&table.caption);
+    if table.rows.is_empty() {
+        return format!("{caption} None.\n\n");
+    }
+    let head: Vec<String> = table.head.iter().map(|column| column.name.to_owned()).collect();
+    let rule: Vec<String> =
+        table.head.iter().map(|column| if column.figures { "---:" } else { "---" }.to_owned()).collect();
+    let rows: String =
+        table.rows.iter().map(|row| line(&row.iter().map(|cell| escaped(cell)).collect::<Vec<_>>())).collect();
+    format!("{caption}\n\n{}{}{rows}\n", line(&head), line(&rule))
+}
+
+/// The text with what Markdown would read as markup made plain.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => escaped.extend(['\\', character]),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            '\n' | '\r' | '\t' => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_markdown_reads_as_markup_is_made_plain() {
+        assert_eq!(escaped("a|b_c\n<i>&"), "a\\|b\\_c &lt;i&gt;&amp;");
+    }
+}

@@ -1,0 +1,226 @@
+//! The page: one HTML file that needs nothing else. No script, no font, no picture from elsewhere; what it shows is in the run.
+//!
+//! maud escapes every text that is put into the markup; the charts, which are markup themselves, were escaped when drawn.
+
+mod method;
+mod parts;
+
+pub(crate) use method::{command, revision};
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::analysis::Analysis;
+use crate::chart::{Charts, Ink, properties};
+use crate::model::{Role, Status};
+use crate::text::printable;
+use crate::{tables, units, words};
+use parts::{chart_section, figure, scrolled, table, twin};
+
+/// What `<meta name="generator">` says, so that a folder with a page of ours can be told from a stranger's.
+pub(crate) const GENERATOR: &str = "isolab-report";
+
+/// The whole page.
+pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
+    let run = analysis.run;
+    let title = format!("isolab {}: {}", run.plan.suite, words::headline(analysis));
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="generator" content=(GENERATOR);
+                title { (title) }
+                style { (PreEscaped(style())) }
+            }
+            body {
+                main {
+                    (header(analysis))
+                    (verdict(analysis))
+                    (summary(analysis))
+                    (phases(analysis, charts))
+                    (distribution(analysis, charts))
+                    (forest(analysis, charts))
+                    (parallel(analysis, charts))
+                    (failures(analysis))
+                    (method::method(analysis))
+                    (environment(analysis))
+                    (method::reproduce(analysis))
+                }
+            }
+        }
+    };
+    printable(&page.into_string())
+}
+
+/// The style sheet, with the inks of both pages.
+fn style() -> String {
+    let (light, dark) = (properties(false), properties(true));
+    format!(
+        ":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{}",
+        include_str!("style.css")
+    )
+}
+
+fn header(analysis: &Analysis<'_>) -> Markup {
+    let run = analysis.run;
+    html! {
+        header {
+            p.kicker { "isolab · suite " (run.plan.suite) }
+            h1 { "How long until it runs?" }
+            p.meta { (run.started) " · " (run.host.cpus) " × " (run.host.cpu) " · Linux " (run.host.kernel) }
+        }
+    }
+}
+
+fn verdict(analysis: &Analysis<'_>) -> Markup {
+    let sentences = words::verdict(analysis);
+    html! {
+        section aria-labelledby="verdict" {
+            h2 id="verdict" { "Verdict" }
+            @if let Some((headline, rest)) = sentences.split_first() {
+                p.lead { (headline) }
+                (cards(analysis))
+                ul.plain { @for sentence in rest { li { (sentence) } } }
+            }
+            h3 { "Before you believe it" }
+            ul.remarks {
+                @for (status, text) in words::environment(analysis) {
+                    li class=(parts::class(status)) { span.sign aria-hidden="true" { (sign(status)) } (text) }
+                }
+            }
+        }
+    }
+}
+
+fn sign(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "✓",
+        Status::Info => "i",
+        Status::Warn | Status::Missing => "!",
+    }
+}
+
+/// The headline's figures again, large, one box a subject.
+fn cards(analysis: &Analysis<'_>) -> Markup {
+    let emulated = analysis.run.host.emulated;
+    html! {
+        div.cards {
+            @for cell in analysis.compared().filter(|cell| cell.cell().role != Role::Peer) {
+                @if let Some(figures) = &cell.figures {
+                    @let ratio = cell.verdict.as_ref().map(|verdict| units::ratio(verdict.ratio));
+                    div.card style={ "border-top-color:" (Ink::Series(analysis.place(cell.cell())).css()) } {
+                        p.name { (cell.cell().name) }
+                        @if emulated {
+                            p.figure { (ratio.unwrap_or_else(|| "1×".to_owned())) }
+                        } @else {
+                            p.figure { (units::time(figures.median.estimate)) }
+                            @if let Some(ratio) = ratio { p.ratio { (ratio) " the baseline" } } @else { p.ratio { "the baseline" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn summary(analysis: &Analysis<'_>) -> Markup {
+    html! {
+        section aria-labelledby="figures" {
+            h2 id="figures" { "The figures" }
+            (scrolled(&table(&tables::summary(analysis))))
+        }
+    }
+}
+
+fn phases(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
+    let Some(chart) = &charts.phases else { return html! {} };
+    let drawn = crate::chart::phase_rows(analysis);
+    let silent: Vec<&str> = analysis
+        .compared()
+        .filter(|cell| cell.figures.is_some() && !drawn.iter().any(|(row, _)| row.cell().name == cell.cell().name))
+        .map(|cell| cell.cell().name.as_str())
+        .collect();
+    let guide = html! {
+        p {
+            "Each bar is a typical start, the mean of the fifth of all starts nearest to the median, cut into the steps that the "
+            "engine reports. Where two processes work at the same time, the step that began first has the time. "
+            "The figure behind a bar is the median, the bracket under its end the median’s 95 % interval."
+        }
+        @if !silent.is_empty() { p { "Not drawn, because they report no steps: " (silent.join(", ")) "." } }
+    };
+    let twins: Vec<Markup> = tables::phases(analysis).iter().map(|steps| scrolled(&table(steps))).collect();
+    chart_section(chart, &guide, &html! { @for twin in &twins { (twin) } })
+}
+
+fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
+    let (Some(distribution), Some(sequence)) = (&charts.distribution, &charts.sequence) else { return html! {} };
+    let noisy = tables::noisy(analysis);
+    html! {
+        section aria-labelledby="distribution" {
+            h2 id="distribution" { "Is the median the whole story?" }
+            p {
+                "Left: a steep curve is a steady subject, a flat end is a long tail; read down from where a curve crosses 50 % to find its median. "
+                "Right: the same starts in the order in which they were made. Level rows mean that nothing drifted; "
+                "if they slope, or step where the background changes, the machine was not the same throughout."
+            }
+            div.pair { (figure(distribution)) (figure(sequence)) }
+            (twin(&html! {
+                (scrolled(&table(&tables::distribution(analysis))))
+                (scrolled(&table(&tables::drift(analysis))))
+                @if !noisy.rows.is_empty() { (scrolled(&table(&noisy))) }
+            }))
+        }
+    }
+}
+
+fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
+    let Some(chart) = &charts.forest else { return html! {} };
+    let guide = html! {
+        p {
+            "Each row is a ratio of medians with its 95 % interval, from resampling whole rounds. Right of 1 a subject is slower. "
+            "Within the shaded band a difference is no larger than between one subject and itself. "
+            "Cells named @N start N at once and are held against the baseline’s N at once."
+        }
+    };
+    chart_section(chart, &guide, &scrolled(&table(&tables::ratios(analysis))))
+}
+
+fn parallel(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
+    let Some(chart) = &charts.parallel else { return html! {} };
+    let guide = html! {
+        p {
+            "N starts are released by one barrier; each is timed from the release to its own READY. Up to the number of CPUs a level line "
+            "says that starts do not wait for each other; past it they share CPUs, and what rises faster than the process waits for something else."
+        }
+    };
+    chart_section(chart, &guide, &scrolled(&table(&tables::parallel(analysis))))
+}
+
+fn failures(analysis: &Analysis<'_>) -> Markup {
+    let (failures, left_out) = (tables::failures(analysis), tables::left_out(analysis));
+    html! {
+        section aria-labelledby="failures" {
+            h2 id="failures" { "What did not work" }
+            @if failures.rows.is_empty() {
+                p { "No start failed after the warm-up." }
+            } @else {
+                (scrolled(&table(&failures)))
+            }
+            @if !left_out.rows.is_empty() { (scrolled(&table(&left_out))) }
+        }
+    }
+}
+
+fn environment(analysis: &Analysis<'_>) -> Markup {
+    html! {
+        section aria-labelledby="environment" {
+            h2 id="environment" { "Where it was measured" }
+            details {
+                summary { "The whole environment record" }
+                (scrolled(&table(&tables::environment(analysis))))
+            }
+        }
+    }
+}

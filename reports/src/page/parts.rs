@@ -1,0 +1,66 @@
+//! The pieces that the page is put together from.
+
+use maud::{Markup, PreEscaped, html};
+
+use crate::chart::Chart;
+use crate::model::Status;
+use crate::tables::Table;
+
+/// A section with one chart: how to read it, the chart, its figures as tables.
+pub(super) fn chart_section(chart: &Chart, guide: &Markup, tables: &Markup) -> Markup {
+    html! {
+        section aria-labelledby=(chart.slug) {
+            h2 id=(chart.slug) { (chart.title) }
+            (guide)
+            (figure(chart))
+            (twin(tables))
+        }
+    }
+}
+
+/// A chart. On a narrow screen it keeps its size and scrolls, since small print would be no print.
+pub(super) fn figure(chart: &Chart) -> Markup {
+    html! {
+        figure class={ "chart " (chart.slug) } tabindex="0" aria-label=(chart.title) { (PreEscaped(chart.inline())) }
+    }
+}
+
+/// The tables that repeat a chart.
+pub(super) fn twin(tables: &Markup) -> Markup {
+    html! { details { summary { "The same in figures" } (tables) } }
+}
+
+/// Something that may be wider than a narrow screen.
+pub(super) fn scrolled(content: &Markup) -> Markup {
+    html! { div.scroll tabindex="0" { (content) } }
+}
+
+/// A table.
+pub(super) fn table(table: &Table) -> Markup {
+    let class = |column: usize| table.head.get(column).filter(|column| column.figures).map(|_| "n");
+    html! {
+        table {
+            caption { (table.caption) }
+            thead { tr { @for column in &table.head { th scope="col" class=[column.figures.then_some("n")] { (column.name) } } } }
+            tbody {
+                @for row in &table.rows {
+                    tr {
+                        @for (column, text) in row.iter().enumerate() {
+                            @if column == 0 { th scope="row" class=[class(column)] { (text) } }
+                            @else { td class=[class(column)] { (text) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The class of a remark.
+pub(super) fn class(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Info => "info",
+        Status::Warn | Status::Missing => "warn",
+    }
+}

@@ -1,0 +1,33 @@
+//! The whole report of a run, as files that need only be written down.
+
+use crate::analysis::Analysis;
+use crate::chart::Charts;
+use crate::model::Run;
+use crate::{export, page};
+
+/// A file of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its path in the report's folder.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Renders a run that [`crate::read::validate`] accepts. `raw` is the text it was read from, which the report repeats byte for byte.
+///
+/// The page comes last: whoever writes the files in order has the rest in place when it appears.
+pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
+    let analysis = Analysis::of(run);
+    let charts = Charts::of(&analysis);
+    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
+    let mut files = vec![
+        File { name: "run.json".to_owned(), bytes: raw.to_vec() },
+        file("samples.csv", export::samples(&analysis)),
+        file("summary.csv", export::summary(&analysis)),
+        file("report.md", export::markdown(&analysis, &charts)),
+    ];
+    files.extend(charts.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
+    files.push(file("index.html", page::render(&analysis, &charts)));
+    files
+}
