@@ -1,3 +1,85 @@
-//! The lab's main job.
+//! `isolab-bench`: the lab's main command. Parses, calls one function, prints.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use isolab_bench::host::{clean, doctor};
+use isolab_bench::job::{self, JobError, Suite};
+use isolab_bench::siblings::{self, SiblingError};
+use isolab_bench::suite::overhead;
+use isolab_bench::{clock, interrupt, summary};
+use isolab_reports::analysis::Analysis;
+use isolab_reports::model::{Run, Stop};
+use isolab_reports::units;
+
+use cli::{Cli, Command, DoctorArguments, RunArguments};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        None => run(&cli.run),
+        Some(Command::Run(arguments)) => run(arguments),
+        Some(Command::Doctor(arguments)) => Ok(examine(arguments)),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {}", isolab_bench::chain(&failure));
+        eprintln!("hint: {}", failure.hint());
+        ExitCode::FAILURE
+    })
+}
+
+/// What the command itself can say went wrong.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Siblings(#[from] SiblingError),
+    #[error(transparent)]
+    Job(#[from] JobError),
+}
+
+impl Failure {
+    fn hint(&self) -> String {
+        match self {
+            Self::Siblings(error) => error.hint().to_owned(),
+            Self::Job(error) => error.hint(),
+        }
+    }
+}
+
+fn examine(arguments: &DoctorArguments) -> ExitCode {
+    if arguments.clean {
+        let cleaned = clean::clean(&arguments.place.roots());
+        print!("{cleaned}");
+        return if cleaned.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    print!("{}", doctor::run(arguments.json));
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    let request = arguments.request(clock::now() & 0xffff_ffff, std::env::args().collect());
+    siblings::build()?;
+    let run = job::run(&request, Instant::now())?;
+    print!("{}", summary::table(&Analysis::of(&run)));
+    if let (Suite::Overhead, Some(added)) = (request.suite, overhead::added(&run)) {
+        println!("the harness adds {}", summary::difference(&added));
+    }
+    println!("seed {}, {} in {}", run.plan.seed, stopped(&run), request.out.join("index.html").display());
+    if let Some(signal) = interrupt::received() {
+        return Ok(ExitCode::from(128 + signal as u8));
+    }
+    Ok(if job::any_proved(&run) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How the run ended, in words.
+fn stopped(run: &Run) -> String {
+    let rounds = units::count(run.rounds.iter().filter(|round| !round.warmup).count(), "round");
+    match run.stopped {
+        Stop::Complete => format!("all of {rounds}: the report is"),
+        Stop::Budget => format!("{rounds} of {} in the time given: the report is", run.plan.rounds),
+        Stop::Interrupted => format!("interrupted after {rounds}: what there is is"),
+    }
+}

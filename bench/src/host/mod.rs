@@ -16,7 +16,7 @@ mod finding;
 mod kvm;
 mod memory;
 mod mitigations;
-mod mounts;
+pub(crate) mod mounts;
 mod namespaces;
 mod read;
 mod storage;

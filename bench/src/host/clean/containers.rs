@@ -34,6 +34,6 @@ fn prune_below(root: &Path, cleaned: &mut Cleaned) {
 
 /// An error with all that caused it.
 fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

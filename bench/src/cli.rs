@@ -1,0 +1,223 @@
+//! The command line of `isolab-bench`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isolab_bench::host::roots::Roots;
+use isolab_bench::job::{Request, Suite};
+use isolab_bench::plan::Terms;
+use isolab_bench::subject::{Choice, PeerPath};
+
+/// Processes, containers and microVMs on one clock.
+///
+/// Without a command it measures this machine and writes the report: `isolab-bench run`.
+#[derive(Debug, Parser)]
+#[command(name = "isolab-bench", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start every subject in seeded random rounds and write the report
+    Run(RunArguments),
+    /// Tell what this host can do, and what to do about what it can't
+    Doctor(DoctorArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = SuiteName::Startup)]
+    pub(crate) suite: SuiteName,
+    /// Subjects, separated by commas [default: all that this host can start]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) subjects: Option<Vec<String>>,
+    /// Rounds after the warm-up, at the most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: Option<u32>,
+    /// Time for the whole run, at the most: 90s, 3m, 1h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) budget: Option<Duration>,
+    /// Seed of the order; the same seed gives the same plan [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How many to start at once, separated by commas, each behind a barrier
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parallel: Option<Vec<u32>>,
+    /// Where a peer's program lies: runc, crun, bwrap or firecracker; may be repeated
+    #[arg(long = "peer", value_name = "NAME=PATH")]
+    pub(crate) peers: Vec<PeerPath>,
+    /// The report's folder: a new one, an empty one, or that of an earlier report
+    #[arg(long, value_name = "DIR", default_value = "isolab-report")]
+    pub(crate) out: PathBuf,
+    /// Few rounds and numbers at once, in about 20 seconds
+    #[arg(long)]
+    pub(crate) quick: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// As JSON: the `host` object of a run.json
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Remove what killed runs left: processes, containers, control groups, mounts, files
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) clean: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Keep state and images below this folder [default: /run/isolab and /var/lib/isolab, for an ordinary user the XDG
+    /// folders]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn roots(&self) -> Roots {
+        match &self.root {
+            Some(root) => Roots { runtime: root.join("run"), data: root.join("data") },
+            None => Roots::of_user(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuiteName {
+    /// From nothing to READY and back, alone and several at once
+    Startup,
+    /// What the harness itself adds to a start
+    Overhead,
+}
+
+/// What a run does unless it is told otherwise.
+struct Defaults {
+    rounds: u32,
+    warmup: u32,
+    budget: Duration,
+    parallel: &'static [u32],
+}
+
+impl RunArguments {
+    fn defaults(&self) -> Defaults {
+        let seconds = Duration::from_secs;
+        match (self.suite, self.quick) {
+            (SuiteName::Startup, false) => {
+                Defaults { rounds: 200, warmup: 3, budget: seconds(150), parallel: &[1, 2, 4, 8] }
+            }
+            (SuiteName::Startup, true) => Defaults { rounds: 20, warmup: 1, budget: seconds(20), parallel: &[1, 4] },
+            (SuiteName::Overhead, false) => Defaults { rounds: 2000, warmup: 20, budget: seconds(60), parallel: &[1] },
+            (SuiteName::Overhead, true) => Defaults { rounds: 200, warmup: 5, budget: seconds(20), parallel: &[1] },
+        }
+    }
+
+    /// What the library is asked for. `seed` is used where none was given.
+    pub(crate) fn request(&self, seed: u64, command: Vec<String>) -> Request {
+        let defaults = self.defaults();
+        let mut parallel = self.parallel.clone().unwrap_or_else(|| defaults.parallel.to_vec());
+        parallel.sort_unstable();
+        parallel.dedup();
+        let suite = match self.suite {
+            SuiteName::Startup => Suite::Startup,
+            SuiteName::Overhead => Suite::Overhead,
+        };
+        Request {
+            suite,
+            subjects: self.subjects.clone().map_or(Choice::All, Choice::Named),
+            peers: self.peers.clone(),
+            parallel,
+            terms: Terms {
+                suite: suite.name(),
+                seed: self.seed.unwrap_or(seed),
+                warmup_rounds: defaults.warmup,
+                rounds: self.rounds.unwrap_or(defaults.rounds),
+                budget_s: Some(self.budget.unwrap_or(defaults.budget).as_secs()),
+            },
+            roots: self.place.roots(),
+            out: self.out.clone(),
+            command,
+        }
+    }
+}
+
+/// `90s`, `3m`, `1h`; a bare number is seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("expected a number of seconds, minutes or hours: 90s, 3m, 1h".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "expected a whole number and a unit: 90s, 3m, 1h".to_owned())?;
+    match number.checked_mul(unit) {
+        Some(seconds @ 1..=604_800) => Ok(Duration::from_secs(seconds)),
+        _ => Err("expected between a second and a week".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(words: &[&str]) -> Request {
+        let cli = Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words)).unwrap();
+        let arguments = match cli.command {
+            Some(Command::Run(arguments)) => arguments,
+            _ => cli.run,
+        };
+        arguments.request(77, Vec::new())
+    }
+
+    fn refused(words: &[&str]) -> String {
+        Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_the_main_job() {
+        assert_eq!(run(&[]).terms, run(&["run"]).terms);
+        let request = run(&["--quick", "--seed", "9"]);
+        assert_eq!((request.terms.seed, request.parallel), (9, vec![1, 4]));
+        assert_eq!(run(&[]).subjects, Choice::All);
+        assert_eq!(run(&[]).terms.seed, 77);
+    }
+
+    #[test]
+    fn lists_and_times_are_read() {
+        let request =
+            run(&["run", "--subjects", "runc,process", "--parallel", "8,1,8", "--budget", "3m", "--rounds", "5"]);
+        assert_eq!(request.subjects, Choice::Named(vec!["runc".into(), "process".into()]));
+        assert_eq!(request.parallel, [1, 8]);
+        assert_eq!((request.terms.budget_s, request.terms.rounds), (Some(180), 5));
+        for (text, seconds) in [("90", 90), ("90s", 90), ("2h", 7200)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_would() {
+        for text in ["", "s", "-1s", "1.5m", "3 m", "3x", "0", "99999999h", "18446744073709551615h"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+        assert!(refused(&["run", "--budget", "soon"]).contains("90s, 3m, 1h"));
+        assert!(refused(&["run", "--parallel", "0"]).contains("1..=256"));
+        assert!(refused(&["run", "--peer", "docker=/bin/sh"]).contains("runc, crun, bwrap, firecracker"));
+        assert!(refused(&["run", "--suite", "density"]).contains("startup"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Runtimes with the command line of runc: `runc run --bundle DIR ID`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use isolab_reports::model::Role;
+
+use super::super::bundle::{Network, Root, Template};
+use super::super::catalogue::LeftOut;
+use super::super::launch::{Farewell, Launch};
+use super::super::{About, Lab, Nonce, Subject};
+use super::Peers;
+
+pub(in super::super) struct Oci<'a> {
+    lab: &'a Lab,
+    about: About,
+    program: PathBuf,
+    template: Template,
+}
+
+impl<'a> Oci<'a> {
+    pub(in super::super) fn new(name: &'static str, lab: &'a Lab, peers: &Peers) -> Result<Self, LeftOut> {
+        let (program, version) = peers.find(name)?;
+        let root = Root::Mounted(peers.root(name, lab)?.to_owned());
+        let template = Template::new(lab, Network::Own, &root)
+            .map_err(|error| LeftOut::new(name, format!("no bundle: {error}"), "isolab-bench doctor"))?;
+        let about = match name {
+            "crun" => {
+                "crun, the OCI runtime beneath podman, from the same bundle; its root file system was mounted beforehand, as \
+                 its engine does."
+            }
+            _ => {
+                "runc, the OCI runtime beneath docker, from the same bundle; its root file system was mounted beforehand, as \
+                 its engine does."
+            }
+        };
+        let command = [name, "run", "--bundle", "{}", "{}"].map(str::to_owned).into();
+        Ok(Self { lab, about: About { name, role: Role::Peer, about, command, version }, program, template })
+    }
+}
+
+impl Subject for Oci<'_> {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        let scratch = self.lab.scratch();
+        let bundle = self.template.write(scratch.name(number), nonce)?;
+        let states = scratch.path().join(self.about.name);
+        let mut owned = bundle.groups;
+        owned.push(states.join(&bundle.id));
+        let with_root = |rest: &[&str]| -> Vec<OsString> {
+            let mut words = vec!["--root".into(), states.clone().into_os_string()];
+            words.extend(rest.iter().map(OsString::from));
+            words
+        };
+        let mut undo = vec![self.program.clone().into_os_string()];
+        undo.extend(with_root(&["delete", "--force", &bundle.id]));
+        Ok(Launch {
+            program: self.program.clone(),
+            arguments: with_root(&["run", "--bundle", &bundle.folder.to_string_lossy(), &bundle.id]),
+            folder: scratch.path().to_owned(),
+            token: nonce.token(),
+            farewell: Farewell::Order,
+            owned,
+            tells: false,
+            undo: Some(undo),
+            litter: Some(bundle.folder.clone()),
+        })
+    }
+}
