@@ -63,8 +63,10 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // What can't be removed now is known by its name later on.
         let _ = fs::remove_dir_all(&self.path);
-        // The folder of all benches: only where it is empty.
-        let _ = self.path.parent().map(fs::remove_dir);
+        // The folder of all benches and the runtime root above it: only where they are empty.
+        for folder in self.path.ancestors().skip(1).take(2) {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

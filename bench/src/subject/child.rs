@@ -1,4 +1,4 @@
-//! Starting a program the cheapest way there is, and hearing of its end: posix_spawn(3), pidfd_open(2), wait4(2).
+//! Starting a program the cheapest way there is, and hearing of its end: `posix_spawn(3)`, `pidfd_open(2)`, wait4(2).
 //!
 //! `posix_spawn` clones with `CLONE_VM | CLONE_VFORK`: nothing of the harness' memory is copied, so a start costs the same
 //! however large the harness has grown. Everything that needs memory is made before, in [`Ready`].
@@ -67,7 +67,7 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// An error number as what posix_spawn's family returns it.
+/// An error number as what `posix_spawn`'s family returns it.
 fn check(number: i32) -> io::Result<()> {
     if number == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(number)) }
 }
@@ -127,7 +127,7 @@ impl Drop for Ready {
     }
 }
 
-/// The array that execve(2) wants. posix_spawn does not write through its pointers, whatever their type says.
+/// The array that execve(2) wants. `posix_spawn` does not write through its pointers, whatever their type says.
 fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
     strings.iter().map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use isolab_runtime::image::{Image, ImageError, Store, default_image};
 use thiserror::Error;
 
+use crate::host::mounts;
 use crate::host::roots::Roots;
 use crate::host::tools;
 use crate::payload::PAYLOAD;
@@ -86,6 +87,16 @@ impl Lab {
             || -> Result<Image, ImageError> { default_image(&Store::open(self.roots.data.clone())?, &self.payload) };
         let image = self.image.get_or_init(|| make().map_err(|error| crate::chain(&error)));
         image.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Drop for Lab {
+    /// Removes what is shared with other runs where nobody uses it any more: only empty folders can be removed.
+    fn drop(&mut self) {
+        let groups = mounts::table().into_iter().filter(|mount| mount.kind.starts_with("cgroup"));
+        for shared in groups.map(|mount| mount.point.join("isolab")).chain([self.roots.runtime.join("oci")]) {
+            let _ = fs::remove_dir(shared);
+        }
     }
 }
 

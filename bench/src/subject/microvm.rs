@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use isolab_reports::model::Role;
 
@@ -69,10 +69,10 @@ impl<'a> App<'a> {
     }
 }
 
-fn launch(lab: &Lab, program: &PathBuf, guest: Vec<OsString>, nonce: &Nonce, farewell: Farewell) -> Launch {
+fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewell: Farewell) -> Launch {
     let head = ["--timeline", TIMELINE, "run", "--memory", MEMORY].map(OsString::from);
     Launch {
-        program: program.clone(),
+        program: program.to_owned(),
         arguments: head.into_iter().chain(guest).collect(),
         folder: lab.scratch().path().to_owned(),
         token: nonce.token(),

@@ -52,7 +52,7 @@ pub(crate) const EXEC: (&str, &str, &str) = (
     "the kernel makes a process, replaces its program, and the program comes up to its first step",
 );
 
-/// ... and this one where the subject tells nothing: posix_spawn(3) returns once the new program has replaced the old.
+/// ... and this one where the subject tells nothing: `posix_spawn(3)` returns once the new program has replaced the old.
 pub(crate) const SPAWN: (&str, &str, &str) =
     ("process.spawn", "posix_spawn(3)", "the kernel makes a process and replaces its program by the subject's");
 

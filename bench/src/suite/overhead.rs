@@ -1,5 +1,5 @@
 //! What the harness itself adds to a start: the `process` subject through all of it, against the barest loop that could
-//! measure the same, posix_spawn(3) and one blocking read(2).
+//! measure the same, `posix_spawn(3)` and one blocking read(2).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ pub const NAME: &str = "overhead";
 /// The name of the barest loop's cell.
 const BARE: &str = "process.bare";
 
-/// The payload, started by nothing but posix_spawn and read.
+/// The payload, started by nothing but `posix_spawn` and read.
 pub struct Bare<'a> {
     lab: &'a Lab,
     about: About,
