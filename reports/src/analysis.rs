@@ -4,7 +4,7 @@ use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
 use crate::phases::{Step, all_steps, steps};
 use crate::series::Series;
 use crate::stats::{Interval, Outlier, Sorted, permutation_test};
-use crate::verdict::{NoiseFloor, noise_floor_of, over_measured_rounds, verdicts_of};
+use crate::verdict::{NoiseFloor, noise_floor_of, over_measured_rounds, ratio, verdicts_of};
 
 /// How many samples a 99th percentile needs before it is printed: with fewer, it is the maximum under another name.
 pub const SAMPLES_FOR_P99: usize = 100;
@@ -18,6 +18,36 @@ pub struct Analysis<'a> {
     pub cells: Vec<Summary<'a>>,
     /// How far the A/A twin differs from the cell it repeats.
     pub noise: Option<NoiseFloor>,
+    /// Each two of the compared cells, the slower first: the fastest cells' pairs first.
+    pub pairs: Vec<Pair>,
+}
+
+/// Two cells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Place of the slower one in [`Analysis::cells`].
+    pub slower: usize,
+    /// Place of the faster one.
+    pub faster: usize,
+    /// Ratio of the slower one's median start-up time to the faster one's, with its 95 % interval.
+    pub interval: Interval,
+}
+
+/// Each two of the cells that start one at a time, without the A/A twin.
+fn pairs(run: &Run, cells: &[Summary<'_>]) -> Vec<Pair> {
+    let compared = |summary: &Summary<'_>| summary.cell().parallel == 1 && summary.cell().role != Role::Control;
+    let median = |summary: &Summary<'_>| summary.figures.as_ref().map(|figures| figures.median.estimate);
+    let cells = cells.iter().enumerate().filter(|(_, summary)| compared(summary));
+    let mut cells: Vec<_> = cells.filter_map(|(place, summary)| Some((median(summary)?, place, summary))).collect();
+    cells.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let with_faster = |(rank, (_, slower, summary)): (usize, &(f64, usize, &Summary<'_>))| {
+        let faster = cells.iter().take(rank).filter_map(|(_, faster, other)| {
+            let interval = ratio(run, &summary.series, &other.series)?;
+            Some(Pair { slower: *slower, faster: *faster, interval })
+        });
+        faster.collect::<Vec<_>>()
+    };
+    cells.iter().enumerate().flat_map(with_faster).collect()
 }
 
 /// What a cell came to.
@@ -126,8 +156,9 @@ impl<'a> Analysis<'a> {
         let series = Series::of(run);
         let noise = noise_floor_of(run, &series);
         let verdicts = verdicts_of(run, &series, noise.as_ref().map_or(0.0, NoiseFloor::floor));
-        let cells = series.into_iter().map(|series| Summary::of(run, series, &verdicts)).collect();
-        Self { run, cells, noise }
+        let cells: Vec<_> = series.into_iter().map(|series| Summary::of(run, series, &verdicts)).collect();
+        let pairs = pairs(run, &cells);
+        Self { run, cells, noise, pairs }
     }
 
     /// The cells that start one at a time, the A/A twin among them.

@@ -1,7 +1,7 @@
 //! The schema of `run.json`: everything that one run of the lab saw, and nothing that it only concluded.
 //!
 //! Samples are kept raw, failures and warm-ups included, so that every figure of a report can be computed again from
-//! this file alone. Times are nanoseconds on `CLOCK_MONOTONIC`; sizes are bytes. `docs/run-json.md` is the same schema
+//! this file alone. Times are nanoseconds on `CLOCK_MONOTONIC`; sizes are bytes. `docs/src/run-json.md` is the same schema
 //! in prose.
 
 use std::collections::BTreeMap;

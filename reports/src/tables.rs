@@ -19,22 +19,22 @@ pub struct Table {
 }
 
 /// A column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Whether it holds figures, which are read from their right end.
     pub figures: bool,
 }
 
 /// A column of words.
-fn words(name: &'static str) -> Column {
-    Column { name, figures: false }
+fn words(name: &str) -> Column {
+    Column { name: name.to_owned(), figures: false }
 }
 
 /// A column of figures.
-fn figures(name: &'static str) -> Column {
-    Column { name, figures: true }
+fn figures(name: &str) -> Column {
+    Column { name: name.to_owned(), figures: true }
 }
 
 impl Table {
@@ -204,6 +204,32 @@ pub fn ratios(analysis: &Analysis<'_>) -> Table {
         ])
     };
     Table::new("Ratios of median start-up times.", head, analysis.cells.iter().filter_map(row).collect())
+}
+
+/// Each subject against each faster one.
+pub fn pairs(analysis: &Analysis<'_>) -> Table {
+    let mut order: Vec<usize> = Vec::new();
+    for pair in &analysis.pairs {
+        for place in [pair.faster, pair.slower] {
+            if !order.contains(&place) {
+                order.push(place);
+            }
+        }
+    }
+    let name = |place: &usize| analysis.cells.get(*place).map(|cell| cell.cell().name.clone()).unwrap_or_default();
+    let ratio = |slower: usize, faster: usize| {
+        let pair = analysis.pairs.iter().find(|pair| pair.slower == slower && pair.faster == faster)?;
+        let interval = &pair.interval;
+        Some(format!("{} ({})", units::ratio(interval.estimate), units::ratios(interval.low, interval.high)))
+    };
+    let row = |slower: &usize| {
+        let ratios = order.iter().take(order.len() - 1).map(|faster| ratio(*slower, *faster).unwrap_or_default());
+        std::iter::once(name(slower)).chain(ratios).collect()
+    };
+    let head = std::iter::once(words(""))
+        .chain(order.iter().take(order.len().saturating_sub(1)).map(|place| figures(&name(place))));
+    let caption = "How many times as long the subject of the row takes as that of the column, with the 95 % interval.";
+    Table::new(caption, head.collect(), order.iter().skip(1).map(row).collect())
 }
 
 /// The twin of the parallel chart.

@@ -1,15 +1,15 @@
-//! Numbers as a reader wants them: three significant digits and a unit.
+//! Numbers as a reader wants them: three significant digits, and a unit that no line break parts from them.
 
 /// A time, from nanoseconds: `612 µs`, `3.52 ms`.
 pub fn time(nanoseconds: f64) -> String {
     let (scale, unit) = time_unit(nanoseconds);
-    format!("{} {unit}", digits(nanoseconds / scale))
+    format!("{}\u{a0}{unit}", digits(nanoseconds / scale))
 }
 
 /// Two times in the unit of the larger: `3.41–3.64 ms`.
 pub fn times(low: f64, high: f64) -> String {
     let (scale, unit) = time_unit(high);
-    format!("{}–{} {unit}", digits(low / scale), digits(high / scale))
+    format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
 }
 
 /// The scale, in nanoseconds, and the name of the unit that suits a time.
@@ -28,7 +28,7 @@ pub fn bytes(bytes: f64) -> String {
     let units = [(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")];
     let fits = |(scale, _): &&(f64, &str)| bytes.abs() / scale < 999.5;
     let (scale, unit) = units.iter().find(fits).unwrap_or(&(1_073_741_824.0, "GiB"));
-    format!("{} {unit}", digits(bytes / scale))
+    format!("{}\u{a0}{unit}", digits(bytes / scale))
 }
 
 /// A ratio: `5.63×`.
@@ -43,7 +43,7 @@ pub fn ratios(low: f64, high: f64) -> String {
 
 /// A share of 1 as a percentage: `2.4 %`.
 pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1}\u{a0}%", share * 100.0)
 }
 
 /// A count and its noun: `1 round`, `2 rounds`.
@@ -67,22 +67,26 @@ pub fn digits(number: f64) -> String {
 mod tests {
     use super::*;
 
+    fn spaced(text: &str) -> String {
+        text.replace('\u{a0}', " ")
+    }
+
     #[test]
     fn a_time_has_three_digits_and_its_own_unit() {
-        let shown = [612_345.0, 3_519_000.0, 30_840_000.0, 1.5e9, 742.0, 999_600.0, 0.0].map(time);
+        let shown = [612_345.0, 3_519_000.0, 30_840_000.0, 1.5e9, 742.0, 999_600.0, 0.0].map(|ns| spaced(&time(ns)));
         assert_eq!(shown, ["612 µs", "3.52 ms", "30.8 ms", "1.50 s", "742 ns", "1.00 ms", "0 ns"]);
     }
 
     #[test]
     fn an_interval_has_one_unit() {
-        assert_eq!(times(980_000.0, 1_240_000.0), "0.98–1.24 ms");
+        assert_eq!(times(980_000.0, 1_240_000.0), "0.98–1.24\u{a0}ms");
     }
 
     #[test]
     fn sizes_and_ratios_read_the_same_way() {
-        assert_eq!([512.0, 655_360.0, 2_422_210.0].map(bytes), ["512 B", "640 KiB", "2.31 MiB"]);
+        assert_eq!([512.0, 655_360.0, 2_422_210.0].map(|size| spaced(&bytes(size))), ["512 B", "640 KiB", "2.31 MiB"]);
         assert_eq!([0.05, 0.98, 5.634, 48.21, 512.4].map(ratio), ["0.050×", "0.98×", "5.63×", "48.2×", "512×"]);
-        assert_eq!(percent(0.0241), "2.4 %");
+        assert_eq!(percent(0.0241), "2.4\u{a0}%");
         assert_eq!([count(1, "round"), count(2, "round")], ["1 round", "2 rounds"]);
     }
 }

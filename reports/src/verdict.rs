@@ -96,8 +96,8 @@ pub fn word(interval: &Interval, floor: f64) -> Word {
     }
 }
 
-/// The ratio of the medians of two cells, over the run's rounds.
-fn ratio(run: &Run, one: &Series<'_>, against: &Series<'_>) -> Option<Interval> {
+/// The ratio of the medians of two cells, over the run's rounds, with its 95 % interval.
+pub(crate) fn ratio(run: &Run, one: &Series<'_>, against: &Series<'_>) -> Option<Interval> {
     let (above, below) = (one.rounds(), against.rounds());
     over_measured_rounds(run, |weights| {
         let below = below.median(weights)?;

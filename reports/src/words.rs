@@ -4,6 +4,7 @@ use crate::analysis::{Analysis, Summary};
 use crate::model::{Role, Status, Stop, Verdict, Word};
 use crate::text::printable;
 use crate::units;
+use crate::verdict::EQUIVALENCE;
 
 /// Rounds below which intervals are too wide to lean on.
 const FEW_ROUNDS: usize = 20;
@@ -89,7 +90,7 @@ fn inconclusive(analysis: &Analysis<'_>) -> Option<String> {
 
 fn noise(analysis: &Analysis<'_>) -> String {
     let Some(noise) = &analysis.noise else {
-        return "No noise floor was measured, so that nothing tells a small difference from none.".to_owned();
+        return "No noise floor was measured: nothing tells a small difference from none.".to_owned();
     };
     let floor = units::percent(noise.floor());
     let interval = units::ratios(noise.interval.low, noise.interval.high);
@@ -147,6 +148,10 @@ pub fn environment(analysis: &Analysis<'_>) -> Vec<Remark> {
         remarks.push((Status::Warn, text));
     }
     remarks.push(rounds(analysis));
+    if let Some(noise) = &analysis.noise {
+        let status = if noise.holds_one() && noise.floor() <= EQUIVALENCE { Status::Ok } else { Status::Warn };
+        remarks.push((status, format!("The noise floor is {}.", units::percent(noise.floor()))));
+    }
     if analysis.run.tool.profile != "release" {
         let text = format!(
             "The lab was built as {}, not release: its own part of each start is slower.",
@@ -170,9 +175,9 @@ fn kvm(analysis: &Analysis<'_>) -> Remark {
     match host.guest_kernel_speed {
         Some(speed) if speed < 0.8 => {
             let share = units::digits(speed * 100.0);
-            (Status::Warn, format!("KVM is {driver}; guest kernel code runs at {share} % of the host's speed."))
+            (Status::Warn, format!("KVM is {driver}; guest kernel code runs at {share} % of the host’s speed."))
         }
-        Some(_) => (Status::Ok, format!("KVM is {driver}; guest kernel code runs at the host's speed.")),
+        Some(_) => (Status::Ok, format!("KVM is {driver}; guest kernel code runs at the host’s speed.")),
         None => (Status::Info, format!("KVM is {driver}.")),
     }
 }

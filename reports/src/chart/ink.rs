@@ -18,8 +18,11 @@ const SERIES: [(u32, u32); 8] = [
     (0x7a_4b1f, 0xc4_9468),
 ];
 
-/// Light fills on which dark text reads well (Paul Tol's "light" scheme, made for colour blind eyes).
-const AREA: [u32; 8] = [0x77_aadd, 0xee_8866, 0xee_dd88, 0x44_bb99, 0xff_aabb, 0x99_ddff, 0xbb_cc33, 0xcc_bbdd];
+/// Light fills on which dark text reads well (Paul Tol's "light" scheme, made for colour blind eyes, and four more of its kind).
+const AREA: [u32; 12] = [
+    0x77_aadd, 0xee_8866, 0xee_dd88, 0x44_bb99, 0xff_aabb, 0x99_ddff, 0xbb_cc33, 0xcc_bbdd, 0xd9_b38c, 0x9c_d6c9,
+    0xaa_aa66, 0xe0_c8e8,
+];
 
 /// What a line, a fill or a text is drawn with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

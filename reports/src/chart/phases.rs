@@ -1,7 +1,7 @@
 //! Where starts spend their time: a bar a subject, its segments the steps of a typical start, end to end.
 
 use super::axis::{Axis, tick_time};
-use super::canvas::{Canvas, Hand};
+use super::canvas::{Canvas, Hand, Point};
 use super::{Chart, Ink, WIDE};
 use crate::analysis::{Analysis, Figures, Summary};
 use crate::model::Role;
@@ -11,7 +11,9 @@ use crate::units;
 
 const LEFT: f64 = 170.0;
 const RIGHT: f64 = WIDE - 90.0;
-const TOP: f64 = 44.0;
+/// Under the key.
+const TOP: f64 = 24.0;
+const KEY_LINE: f64 = 22.0;
 const BAR: f64 = 36.0;
 const ROW: f64 = 52.0;
 
@@ -31,15 +33,21 @@ pub(crate) fn rows<'r, 'a>(analysis: &'r Analysis<'a>) -> Vec<(&'r Summary<'a>, 
 pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let rows = rows(analysis);
     let longest = rows.iter().map(|(cell, figures)| length(cell).max(figures.median.high)).reduce(f64::max)?;
-    let bottom = TOP + ROW * rows.len() as f64;
     let axis = Axis::linear(longest, LEFT, RIGHT);
     let areas = areas(&rows);
+    let key = key(&areas);
+    let top = TOP + key.last().map_or(0.0, |entry| entry.place.1);
+    let bottom = top + ROW * rows.len() as f64;
     let title = "Where a start spends its time";
     Some(Chart::draw("phases", title, describe(&rows), (WIDE, bottom + 46.0), |canvas| {
-        key(canvas, &areas);
-        axis.draw_below(canvas, (TOP - 6.0, bottom), &axis.named_ticks(tick_time), "time since the start, linear");
+        for entry in &key {
+            let (x, y) = entry.place;
+            canvas.rectangle((x, y - 6.5), (x + 13.0, y + 6.5), entry.ink);
+            canvas.text(&entry.name, (x + 18.0, y), Hand::plain(Ink::Text));
+        }
+        axis.draw_below(canvas, (top - 6.0, bottom), &axis.named_ticks(tick_time), "time since the start, linear");
         for (row, (cell, figures)) in rows.iter().enumerate() {
-            bar(canvas, &axis, TOP + ROW * row as f64, (cell, figures), &areas);
+            bar(canvas, &axis, top + ROW * row as f64, (cell, figures), &areas);
         }
     }))
 }
@@ -67,17 +75,28 @@ fn ink(areas: &[&str], step: &Step) -> Ink {
     Ink::Area(areas.iter().position(|area| *area == step.area()).unwrap_or(0))
 }
 
-/// Which fill is which mechanism, on one line above the bars.
-fn key(canvas: &Canvas<'_>, areas: &[&str]) {
-    let hand = Hand::plain(Ink::Text);
-    let mut x = LEFT;
+/// Which fill is which mechanism.
+struct Entry {
+    ink: Ink,
+    name: String,
+    place: Point,
+}
+
+/// The key, above the bars, on as many lines as it needs.
+fn key(areas: &[&str]) -> Vec<Entry> {
     let inks = areas.iter().enumerate().map(|(place, area)| (Ink::Area(place), *area));
-    for (ink, name) in inks.chain([(Ink::Rest, "in no span")]) {
+    let (mut x, mut y) = (LEFT, 16.0);
+    let entry = |(ink, name): (Ink, &str)| {
         let name = shortened(name, 16);
-        canvas.rectangle((x, 9.0), (x + 13.0, 22.0), ink);
-        canvas.text(&name, (x + 18.0, 16.0), hand);
-        x += 34.0 + hand.width(&name);
-    }
+        let width = 36.0 + Hand::plain(Ink::Text).width(&name);
+        if x + width > WIDE {
+            (x, y) = (LEFT, y + KEY_LINE);
+        }
+        let place = (x, y);
+        x += width;
+        Entry { ink, name, place }
+    };
+    inks.chain([(Ink::Rest, "in no span")]).map(entry).collect()
 }
 
 fn bar(canvas: &Canvas<'_>, axis: &Axis, top: f64, (cell, figures): (&Summary<'_>, &Figures), areas: &[&str]) {

@@ -49,7 +49,7 @@ fn twins(analysis: &Analysis<'_>, slug: &str) -> Vec<Table> {
         "phases" => tables::phases(analysis),
         "distribution" => vec![tables::distribution(analysis)],
         "sequence" => vec![tables::drift(analysis), tables::noisy(analysis)],
-        "forest" => vec![tables::ratios(analysis)],
+        "forest" => vec![tables::ratios(analysis), tables::pairs(analysis)],
         _ => vec![tables::parallel(analysis)],
     }
 }
@@ -61,7 +61,7 @@ fn table(table: &Table) -> String {
     if table.rows.is_empty() {
         return format!("{caption} None.\n\n");
     }
-    let head: Vec<String> = table.head.iter().map(|column| column.name.to_owned()).collect();
+    let head: Vec<String> = table.head.iter().map(|column| column.name.clone()).collect();
     let rule: Vec<String> =
         table.head.iter().map(|column| if column.figures { "---:" } else { "---" }.to_owned()).collect();
     let rows: String =

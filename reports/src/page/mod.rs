@@ -69,8 +69,16 @@ fn header(analysis: &Analysis<'_>) -> Markup {
         header {
             p.kicker { "isolab · suite " (run.plan.suite) }
             h1 { "How long until it runs?" }
-            p.meta { (run.started) " · " (run.host.cpus) " × " (run.host.cpu) " · Linux " (run.host.kernel) }
+            p.meta { (readable(&run.started)) " · " (run.host.cpus) " × " (run.host.cpu) " · Linux " (run.host.kernel) }
         }
+    }
+}
+
+/// An RFC 3339 time as people write it; what is none stays as it is.
+fn readable(time: &str) -> String {
+    match time.strip_suffix('Z').and_then(|time| time.split_once('T')) {
+        Some((date, clock)) => format!("{date}, {} UTC", clock.get(..5).unwrap_or(clock)),
+        None => time.to_owned(),
     }
 }
 
@@ -177,6 +185,7 @@ fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
 
 fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     let Some(chart) = &charts.forest else { return html! {} };
+    let pairs = tables::pairs(analysis);
     let guide = html! {
         p {
             "Each row is a ratio of medians with its 95 % interval, from resampling whole rounds. Right of 1 a subject is slower. "
@@ -184,7 +193,15 @@ fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
             "Cells named @N start N at once and are held against the baseline’s N at once."
         }
     };
-    chart_section(chart, &guide, &scrolled(&table(&tables::ratios(analysis))))
+    html! {
+        (chart_section(chart, &guide, &scrolled(&table(&tables::ratios(analysis)))))
+        @if !pairs.rows.is_empty() {
+            section aria-labelledby="pairs" {
+                h2 id="pairs" { "Each subject against each other" }
+                (scrolled(&table(&pairs)))
+            }
+        }
+    }
 }
 
 fn parallel(analysis: &Analysis<'_>, charts: &Charts) -> Markup {

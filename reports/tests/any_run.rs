@@ -1,0 +1,163 @@
+//! Whatever a run holds, it renders, and its page is sound.
+
+mod support;
+
+use isolab_reports::model::{Outcome, Role, Run};
+use isolab_reports::{read, report};
+use proptest::prelude::*;
+use support::{cell, empty_run, ready, round, run_of, with_text_everywhere};
+
+/// Renders a run, through its text as a reader of files would, and checks the page.
+fn render(run: &Run) -> Vec<report::File> {
+    let text = serde_json::to_string(run).expect("a run is JSON");
+    let run = read::read(&text).expect("the run is consistent");
+    let files = report::render(&run, text.as_bytes());
+    let page = support::file(&files, "index.html");
+    support::assert_sound(&page);
+    assert!(!page.contains("NaN") && !page.contains(">inf"), "a figure is none");
+    for chart in files.iter().filter(|file| file.name.starts_with("charts/")) {
+        let svg = support::file(&files, &chart.name);
+        roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{}: {error}", chart.name));
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{} has a place that is none", chart.name);
+    }
+    files
+}
+
+fn page(run: &Run) -> String {
+    support::file(&render(run), "index.html")
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { reason: "no READY within 10 s".into() }
+}
+
+#[test]
+fn a_run_without_anything_says_that_it_says_nothing() {
+    assert!(page(&empty_run()).contains("says nothing about time"));
+    assert!(page(&run_of(3, 0, |_, _| failed())).contains("says nothing about time"));
+}
+
+#[test]
+fn a_run_in_which_all_failed_shows_reasons_and_no_time() {
+    let run = run_of(2, 5, |_, _| failed());
+    let page = page(&run);
+    assert!(page.contains("10 of 10 starts failed") && page.contains("no READY within 10 s"));
+    assert!(!page.contains("<svg"));
+}
+
+#[test]
+fn one_sample_is_a_run() {
+    let page = page(&run_of(1, 1, |_, _| ready(550_000)));
+    assert!(page.contains("550\u{a0}µs"));
+}
+
+#[test]
+fn a_run_without_a_baseline_has_no_ratios() {
+    let mut run = run_of(2, 4, |n, _| ready(1_000 * (n as u64 + 1)));
+    run.cells[0].role = Role::Subject;
+    assert!(page(&run).contains("nothing to hold it against"));
+}
+
+#[test]
+fn twenty_cells_fit() {
+    let run = run_of(20, 3, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r)));
+    assert!(page(&run).contains("subject-19"));
+}
+
+#[test]
+fn the_longest_times_there_are_render() {
+    page(&run_of(3, 4, |n, _| ready(if n == 0 { 1 } else { u64::MAX })));
+}
+
+#[test]
+fn a_failure_is_never_shown_as_a_time() {
+    let run = run_of(2, 6, |n, r| if n == 1 && r == 3 { failed() } else { ready(1_000_000) });
+    let files = render(&run);
+    let samples = support::file(&files, "samples.csv");
+    let failure = samples.lines().find(|line| line.contains(",failed,")).expect("a failure");
+    assert_eq!(failure, "subject-1,3,false,false,0,failed,,,,,,no READY within 10 s");
+}
+
+#[test]
+fn warm_up_rounds_are_in_the_samples_and_in_no_figure() {
+    let mut run = run_of(1, 5, |_, r| ready(if r == 0 { 900_000_000 } else { 1_000_000 }));
+    run.plan.warmup_rounds = 1;
+    run.rounds[0].warmup = true;
+    let files = render(&run);
+    assert!(support::file(&files, "samples.csv").contains("subject-0,0,true,false,0,ready,900000000"));
+    assert!(!support::file(&files, "summary.csv").contains("900000000"));
+}
+
+#[test]
+fn markup_in_a_run_stays_text() {
+    let texts = [
+        "<script>alert(1)</script>",
+        "\"' onload='x' <!-- -->",
+        "&amp;</style></svg>",
+        "\u{0}\u{1b}[31m\u{85}\u{fffe}",
+        "|`*_[x](y)\n# ",
+    ];
+    for text in texts {
+        let mut run = run_of(3, 5, |n, r| if (n, r) == (1, 2) { failed() } else { ready(1_000_000 * (n as u64 + 1)) });
+        run.cells.push(cell("late", Role::Peer));
+        with_text_everywhere(&mut run, text);
+        let files = render(&run);
+        for file in files.iter().filter(|file| file.name != "run.json") {
+            let text = support::file(&files, &file.name);
+            assert!(
+                !text.contains(['\u{0}', '\u{1b}', '\u{85}', '\u{fffe}']),
+                "{} holds a control character",
+                file.name
+            );
+        }
+    }
+}
+
+#[test]
+fn an_emulated_machine_shows_ratios_and_no_time_in_its_verdict() {
+    let mut run = run_of(2, 5, |n, _| ready(1_000_000 * (n as u64 + 1)));
+    run.host.emulated = true;
+    let page = page(&run);
+    assert!(page.contains("against subject-0: subject-1 2.00×") && page.contains("Only ratios count"));
+    assert!(!page.contains("median: subject-0"));
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes() {
+    let (text, run) = support::fixture();
+    assert_eq!(report::render(&run, text.as_bytes()), report::render(&run, text.as_bytes()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn any_run_renders(
+        parallel in prop::collection::vec((1_u32..5, 0_usize..3, prop::bool::ANY), 0..5),
+        rounds in 0_u32..5,
+        warmup in 0_u32..2,
+        times in prop::collection::vec(prop::option::weighted(0.8, prop_oneof![1..u64::MAX, 1_u64..10_000_000]), 1..40),
+    ) {
+        let mut run = empty_run();
+        run.plan.rounds = rounds;
+        run.plan.warmup_rounds = warmup;
+        run.rounds = (0..rounds + warmup).map(round).collect();
+        run.rounds.iter_mut().for_each(|round| round.warmup = round.index < warmup);
+        for (n, (parallel, subject, control)) in parallel.iter().enumerate() {
+            let role = match (n, control) { (0, _) => Role::Baseline, (_, true) => Role::Control, _ => Role::Peer };
+            let mut cell = cell(&format!("cell-{n}"), role);
+            cell.parallel = *parallel;
+            cell.subject = format!("subject-{subject}");
+            run.cells.push(cell);
+        }
+        let mut times = times.iter().cycle();
+        for round in 0..rounds + warmup {
+            for (n, (parallel, ..)) in parallel.iter().enumerate() {
+                for instance in 0..*parallel {
+                    let outcome = times.next().copied().flatten().map_or_else(failed, ready);
+                    run.samples.push(isolab_reports::model::Sample { cell: n, round, instance, outcome });
+                }
+            }
+        }
+        render(&run);
+    }
+}
