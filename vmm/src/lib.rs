@@ -1,1 +1,18 @@
-//! vmm
+//! MicroVMs: a monitor small enough to read, and what can be put inside.
+//!
+//! A virtual machine is three things: memory that a guest takes for its RAM ([`memory`]), a processor that KVM runs on the
+//! real one ([`vcpu`]), and somebody who answers when the guest does what neither can do ([`machine`]). [`guest`] is what
+//! can be put inside; [`spans`] records each step, so that a start can be read as a lesson and measured as a benchmark.
+//!
+//! Begin reading at [`machine::Machine::boot`].
+
+pub mod devices;
+pub mod guest;
+mod kvm;
+pub mod machine;
+pub mod memory;
+pub mod spans;
+pub mod units;
+pub mod vcpu;
+
+pub use kvm::KvmError;

@@ -1,0 +1,97 @@
+//! What can be put inside a machine.
+//!
+//! | guest | what it is | who serves it |
+//! |---|---|---|
+//! | [`bare`] | a few instructions, for teaching | the serial port, and a port that ends the machine |
+//! | [`app`] | an unmodified static Linux program | the monitor, in the place of a kernel |
+//!
+//! A guest says what must lie in memory and which registers the processor starts with. From then on the monitor runs
+//! it, and asks it what a store to an address without memory means.
+
+pub mod app;
+pub mod bare;
+
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use vm_memory::GuestMemoryError;
+
+use crate::memory::{Memory, MemoryError};
+use crate::vcpu::{Cpu, VcpuError};
+
+/// How a processor starts: what it would find in its registers after firmware and boot loader.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The general registers, the instruction pointer and the flags.
+    pub regs: kvm_regs,
+    /// Segments, control registers, descriptor tables.
+    pub sregs: kvm_sregs,
+    /// Model-specific registers, by index.
+    pub msrs: Vec<(u32, u64)>,
+    /// Which register sets the guest may use (`xsetbv`), if not the reset value.
+    pub xcr0: Option<u64>,
+}
+
+/// Whether the guest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It runs on.
+    Continue,
+    /// It has ended, with this status.
+    Exit(u8),
+}
+
+/// Something that runs in a machine.
+pub trait Guest {
+    /// Puts the guest into `memory` and says how it starts. `reset` is the processor as it comes out of reset, to build
+    /// on; `cpuid` is what the guest will be told of it.
+    fn load(&mut self, memory: &Memory, reset: &kvm_sregs, cpuid: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError>;
+
+    /// Answers a store to guest-physical address `at`, behind which there is no memory.
+    fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError>;
+}
+
+/// Why a guest could not be loaded, or had to be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// A program without a kernel.
+    #[error(transparent)]
+    App(#[from] app::AppError),
+    /// A built-in guest was called with what it can't use.
+    #[error(transparent)]
+    Bare(#[from] bare::BareError),
+    /// It stored to an address that means nothing.
+    #[error("the guest stored {length} bytes to guest-physical {at:#x}, where there is neither memory nor a device")]
+    Nowhere {
+        /// The address.
+        at: u64,
+        /// How many bytes.
+        length: usize,
+    },
+    /// Guest memory could not be reached.
+    #[error("cannot reach guest memory")]
+    Access(#[from] GuestMemoryError),
+    /// Guest memory could not be laid out.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The processor could not be read or set.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+impl GuestError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::App(error) => error.hint(),
+            Self::Bare(error) => Some(error.hint()),
+            _ => None,
+        }
+    }
+
+    /// The status to end with, where the guest itself died of something that has one.
+    pub fn status(&self) -> Option<u8> {
+        match self {
+            Self::App(error) => error.status(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The door to the hypervisor in the kernel: `/dev/kvm` (KVM API, section 2), and the machine behind it.
+
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VmFd};
+use nix::errno::Errno;
+use tracing::info_span;
+
+use crate::memory::Memory;
+
+/// Interrupt lines that the part of the interrupt controller outside the kernel may have: as many as a PC's IOAPIC.
+const LINES: u64 = 24;
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// `/dev/kvm` can't be used.
+    #[error("cannot open /dev/kvm")]
+    Open(#[source] Errno),
+    /// KVM refused to make a machine or a part of it.
+    #[error("cannot {attempt}")]
+    Machine {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What KVM said.
+        source: kvm_ioctls::Error,
+    },
+}
+
+impl KvmError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Open(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => Some(
+                "this kernel has no KVM: load kvm_intel or kvm_amd, switch virtualization on in the firmware, or, in a \
+                 virtual machine, switch nesting on; `isolab-bench doctor` tells which",
+            ),
+            Self::Open(Errno::EACCES | Errno::EPERM) => {
+                Some("your user may not open it: join the group that owns it (often `kvm`), or run as root")
+            }
+            Self::Machine { source, .. } if source.errno() == libc::EBUSY => {
+                Some("another hypervisor holds the processor's virtualization: end it first")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Opens `/dev/kvm`.
+pub(crate) fn open() -> Result<Kvm, KvmError> {
+    let _span = info_span!(
+        "kvm.open",
+        call = "open(/dev/kvm)",
+        why = "the hypervisor is in the kernel; this file is its door, and its permissions say who may make machines"
+    )
+    .entered();
+    Kvm::new().map_err(|error| KvmError::Open(Errno::from_raw(error.errno())))
+}
+
+/// Makes a machine with nothing in it.
+pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
+    let _span = info_span!(
+        "kvm.create_vm",
+        call = "ioctl(KVM_CREATE_VM)",
+        why = "an address space for a guest, still without memory and without a processor"
+    )
+    .entered();
+    loop {
+        match kvm.create_vm() {
+            // KVM gives up where a signal comes in between; nothing was made yet, so it can simply be asked again.
+            Err(error) if error.errno() == libc::EINTR => {}
+            other => return other.map_err(|source| KvmError::Machine { attempt: "create a virtual machine", source }),
+        }
+    }
+}
+
+/// Gives the machine its memory.
+///
+/// Before the interrupt controller: a memory slot that comes later has to wait until no processor can be reading the
+/// table of slots any more (an SRCU grace period), which was measured at 40 times the cost of both calls in this order.
+pub(crate) fn register(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
+    let _span = info_span!(
+        "memory.register",
+        call = "ioctl(KVM_SET_USER_MEMORY_REGION)",
+        why = "from here on a piece of this process is what the guest takes for its RAM"
+    )
+    .entered();
+    let slot = kvm_userspace_memory_region {
+        slot: 0,
+        flags: 0,
+        guest_phys_addr: 0,
+        memory_size: memory.size(),
+        userspace_addr: memory.host_address(),
+    };
+    // SAFETY: the range is a mapping of that size; the machine that holds it is dropped before it (`Paused`).
+    unsafe { vm.set_user_memory_region(slot) }
+        .map_err(|source| KvmError::Machine { attempt: "give the machine its memory", source })
+}
+
+/// Splits the interrupt controller: each processor's own part (the local APIC) in the kernel, the rest here.
+///
+/// Before the first processor: each gets its local APIC when it is made. The whole controller in the kernel would cost
+/// milliseconds when the machine is closed, and these guests have no device that interrupts.
+pub(crate) fn split_irqchip(vm: &VmFd) -> Result<(), KvmError> {
+    let _span = info_span!(
+        "irqchip.split",
+        call = "ioctl(KVM_ENABLE_CAP, KVM_CAP_SPLIT_IRQCHIP)",
+        why = "the local APIC is where a processor's timer and interrupts meet; in the kernel it needs no exit"
+    )
+    .entered();
+    let capability = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args: [LINES, 0, 0, 0], ..kvm_enable_cap::default() };
+    vm.enable_cap(&capability)
+        .map_err(|source| KvmError::Machine { attempt: "put the local APIC into the kernel", source })
+}

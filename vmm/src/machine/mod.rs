@@ -1,0 +1,347 @@
+//! A machine's life: put together, run, ended.
+//!
+//! [`Machine::boot`] is the order in which a machine comes about. [`Paused::resume`] is what a hypervisor does all day:
+//! it lets the guest run until it does something that the processor can't do alone, does that in its place, and lets it
+//! run again.
+
+mod place;
+pub mod stop;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use kvm_ioctls::{VcpuExit, VmFd};
+use tracing::{debug, info_span};
+
+use crate::devices::{Board, DeviceError};
+use crate::guest::{Entry, Flow, Guest, GuestError};
+use crate::kvm::{self, KvmError};
+use crate::memory::{Memory, MemoryError};
+use crate::units::Mib;
+use crate::vcpu::{Vcpu, VcpuError};
+pub use place::Place;
+use stop::{Cause, Stop};
+
+/// What a machine shall be.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// How much memory the guest has.
+    pub memory: Mib,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+}
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// KVM can't be used, or gives no machine.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// It has no memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// It has no processor.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The guest can't be put inside.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+}
+
+impl BootError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Kvm(error) => error.hint().map(str::to_owned),
+            Self::Guest(error) => error.hint(),
+            Self::Memory(_) | Self::Vcpu(_) => None,
+        }
+    }
+}
+
+/// Why a machine did not end by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Signals could not be listened for.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    /// Three faults, each while the one before was being handled: a PC resets.
+    #[error("the guest shut down: a fault while it handled a fault (triple fault) at {0}")]
+    TripleFault(Place),
+    /// KVM met an instruction that it would have to interpret, and can't.
+    #[error("KVM cannot interpret the guest's instruction at {0}")]
+    Uninterpreted(Place),
+    /// The hardware refused the guest's state.
+    #[error("the processor refuses to run the guest (hardware reason {reason:#x}) at {place}")]
+    Entry {
+        /// What the hardware said.
+        reason: u64,
+        /// Where.
+        place: Place,
+    },
+    /// It halted, and nothing will ever wake it.
+    #[error("the guest halted for ever at {0}")]
+    Halted(Place),
+    /// It took longer than allowed.
+    #[error("the guest still ran after {after:?}, at {place}")]
+    Timeout {
+        /// How long it was allowed to.
+        after: Duration,
+        /// Where it was.
+        place: Place,
+    },
+    /// It stopped for a reason that no guest of this monitor has.
+    #[error("the guest stopped for an unexpected reason ({reason}) at {place}")]
+    Unexpected {
+        /// KVM's name for it.
+        reason: String,
+        /// Where.
+        place: Place,
+    },
+    /// KVM could not run it.
+    #[error("cannot run the guest")]
+    Run(#[source] kvm_ioctls::Error),
+    /// A device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The guest's own servant ended it.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The processor could not be read or set.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+impl RunError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Guest(error) => error.hint(),
+            Self::Timeout { .. } => Some("give it more time with --timeout, or look at what it does there".to_owned()),
+            Self::Uninterpreted(_) => Some(
+                "where the processor has no virtualization of its own KVM interprets kernel code, and knows only part of \
+                 the instruction set; `isolab-bench doctor` tells whether this host is one"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// The status to end with, where the guest itself died of something that has one.
+    pub fn status(&self) -> Option<u8> {
+        match self {
+            Self::Guest(error) => error.status(),
+            _ => None,
+        }
+    }
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Status(u8),
+    /// By a signal to the monitor.
+    Signal(i32),
+}
+
+/// Makes machines.
+pub struct Machine;
+
+impl Machine {
+    /// Puts a machine together, with `guest` in it, up to its first instruction. What it prints goes to `console`.
+    pub fn boot<G: Guest, W: Write>(config: &Config, mut guest: G, console: W) -> Result<Paused<G, W>, BootError> {
+        let memory = reserve(config.memory)?; //              1. addresses for its RAM, no page of it yet
+        let kvm = kvm::open()?; //                            2. the hypervisor
+        let vm = kvm::create_vm(&kvm)?; //                    3. an empty machine
+        kvm::register(&vm, &memory)?; //                      4. its RAM, before anything can be looking at it
+        kvm::split_irqchip(&vm)?; //                          5. its interrupt controller, before its processor
+        let (mut vcpu, cpuid) = Vcpu::create(&kvm, &vm)?; //  6. its processor, which knows what it is
+        let entry = {
+            let _span = info_span!(
+                "guest.load",
+                call = "none",
+                why = "what a boot loader would do: the program, its stack, the page tables it runs under"
+            )
+            .entered();
+            let reset = vcpu.sregs()?;
+            guest.load(&memory, &reset, cpuid.as_slice())? // 7. the guest
+        };
+        set_up(&mut vcpu, &entry)?; //                        8. the registers it starts with
+        Ok(Paused { vcpu, _vm: vm, memory, guest, board: Board::new(console), timeout: config.timeout })
+    }
+}
+
+fn reserve(size: Mib) -> Result<Memory, MemoryError> {
+    let _span = info_span!(
+        "memory.map",
+        call = "mmap(MAP_NORESERVE)",
+        why = "addresses for the guest's RAM; a page of it is found when the guest first touches it, not now"
+    )
+    .entered();
+    Memory::map(size)
+}
+
+fn set_up(vcpu: &mut Vcpu, entry: &Entry) -> Result<(), VcpuError> {
+    let _span = info_span!(
+        "vcpu.setup",
+        call = "ioctl(KVM_SET_SREGS), ioctl(KVM_SET_REGS)",
+        why = "the processor comes out of reset in 16-bit mode; firmware would take it from there, here one call does"
+    )
+    .entered();
+    vcpu.enter(entry)
+}
+
+/// A machine that stands still. Its fields are dropped in this order: KVM lets go of the memory before it is unmapped.
+pub struct Paused<G: Guest, W: Write> {
+    vcpu: Vcpu,
+    _vm: VmFd,
+    memory: Memory,
+    guest: G,
+    board: Board<W>,
+    timeout: Option<Duration>,
+}
+
+/// How often a guest stopped, and for what.
+#[derive(Debug, Default, Clone, Copy)]
+struct Exits {
+    ports: u64,
+    stores: u64,
+    loads: u64,
+    interrupted: u64,
+}
+
+impl<G: Guest, W: Write> Paused<G, W> {
+    /// Runs the machine to its end.
+    pub fn resume(mut self) -> Result<Ended, RunError> {
+        let stop = Stop::listen(self.vcpu.fd().get_kvm_run(), self.timeout).map_err(RunError::Signals)?;
+        let mut exits = Exits::default();
+        let ended = self.run(&stop, &mut exits);
+        let flushed = self.board.flush();
+        drop(stop);
+        debug!(
+            target: "machine.exits",
+            "the guest stopped for the monitor {} times at a port, {} at a store, {} at a load; {} times it was interrupted",
+            exits.ports, exits.stores, exits.loads, exits.interrupted,
+        );
+        self.close();
+        let ended = ended?;
+        flushed?;
+        Ok(ended)
+    }
+
+    fn run(&mut self, stop: &Stop, exits: &mut Exits) -> Result<Ended, RunError> {
+        let first = {
+            let _span = info_span!(
+                "guest.first_exit",
+                call = "ioctl(KVM_RUN)",
+                why = "the guest runs for the first time, until it asks for something; its first pages are found on the way"
+            )
+            .entered();
+            self.step(exits)?
+        };
+        let _span = info_span!(
+            "guest.run",
+            call = "ioctl(KVM_RUN), again and again",
+            why = "each time the guest does what its processor can't do alone, the monitor does it in its place"
+        )
+        .entered();
+        let mut flow = first;
+        loop {
+            if let Flow::Exit(status) = flow {
+                return Ok(Ended::Status(status));
+            }
+            match stop.cause() {
+                Some(Cause::Signal(signal)) => return Ok(Ended::Signal(signal)),
+                Some(Cause::Timeout) => {
+                    return Err(RunError::Timeout { after: self.timeout.unwrap_or_default(), place: self.place() });
+                }
+                None => {}
+            }
+            flow = self.step(exits)?;
+        }
+    }
+
+    /// Lets the guest run to its next exit, and answers that.
+    fn step(&mut self, exits: &mut Exits) -> Result<Flow, RunError> {
+        let reason = match self.vcpu.fd().run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                exits.ports += 1;
+                return Ok(self.board.write(port, data)?);
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                exits.ports += 1;
+                self.board.read(port, data);
+                return Ok(Flow::Continue);
+            }
+            Ok(VcpuExit::MmioWrite(at, data)) => {
+                exits.stores += 1;
+                let mut copy = [0; 8]; // KVM hands over 8 bytes at the most; the page they lie in is needed to answer
+                let length = data.len().min(copy.len());
+                copy.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+                return self.answer_store(at, copy.get(..length).unwrap_or_default());
+            }
+            Ok(VcpuExit::MmioRead(_, data)) => {
+                exits.loads += 1;
+                data.fill(0xff); // as on a PC: where nobody answers, the lines are high
+                return Ok(Flow::Continue);
+            }
+            Ok(VcpuExit::Intr) => {
+                exits.interrupted += 1;
+                return Ok(Flow::Continue);
+            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                exits.interrupted += 1;
+                return Ok(Flow::Continue);
+            }
+            Ok(VcpuExit::Shutdown) => Reason::TripleFault,
+            Ok(VcpuExit::InternalError) => Reason::Uninterpreted,
+            Ok(VcpuExit::FailEntry(reason, _)) => Reason::Entry(reason),
+            Ok(VcpuExit::Hlt) => Reason::Halted,
+            Ok(other) => Reason::Other(format!("{other:?}")),
+            Err(error) => return Err(RunError::Run(error)),
+        };
+        Err(self.give_up(reason))
+    }
+
+    fn answer_store(&mut self, at: u64, data: &[u8]) -> Result<Flow, RunError> {
+        let mut cpu = self.vcpu.stopped()?;
+        let flow = self.guest.store(at, data, &mut cpu, &self.memory)?;
+        cpu.commit()?;
+        Ok(flow)
+    }
+
+    fn give_up(&mut self, reason: Reason) -> RunError {
+        let place = self.place();
+        match reason {
+            Reason::TripleFault => RunError::TripleFault(place),
+            Reason::Uninterpreted => RunError::Uninterpreted(place),
+            Reason::Entry(reason) => RunError::Entry { reason, place },
+            Reason::Halted => RunError::Halted(place),
+            Reason::Other(reason) => RunError::Unexpected { reason, place },
+        }
+    }
+
+    fn place(&mut self) -> Place {
+        Place::of(&mut self.vcpu, &self.memory)
+    }
+
+    fn close(self) {
+        let _span = info_span!(
+            "machine.close",
+            call = "close(2), munmap(2)",
+            why = "the processor, the machine and its memory go, in this order; nothing of them is left in the kernel"
+        )
+        .entered();
+        drop(self);
+    }
+}
+
+/// Why a guest can't go on.
+enum Reason {
+    TripleFault,
+    Uninterpreted,
+    Entry(u64),
+    Halted,
+    Other(String),
+}

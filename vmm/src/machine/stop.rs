@@ -1,0 +1,149 @@
+//! Ending a machine from outside: by a signal, or because its time is up.
+//!
+//! A processor that runs guest code hears nothing. A signal to its thread makes `KVM_RUN` return; but one that arrives just
+//! before `KVM_RUN` would be over before the guest runs, and lost. So the handler also sets `immediate_exit` in the page
+//! that is shared with KVM, which KVM looks at after it has begun to run; and a timer repeats the signal, for
+//! system calls that wait on a guest's behalf and have no such flag.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::time::Duration;
+
+use kvm_bindings::kvm_run;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// The signals that end a machine; SIGALRM is the timer's.
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGALRM];
+/// How soon a signal is repeated.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The first signal that came; 0 while none has.
+static CAME: AtomicI32 = AtomicI32::new(0);
+/// `kvm_run.immediate_exit` of the processor that runs.
+static IMMEDIATE_EXIT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// The timer that repeats.
+static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Why a machine shall end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its time is up.
+    Timeout,
+    /// A signal with this number.
+    Signal(i32),
+}
+
+/// Whether the machine shall end: asked by whoever waits on a guest's behalf and was interrupted.
+pub fn requested() -> bool {
+    CAME.load(Ordering::Relaxed) != 0
+}
+
+/// While it lives, signals end the machine of the calling thread.
+pub(crate) struct Stop {
+    before: Vec<(Signal, SigAction)>,
+    timer: libc::timer_t,
+}
+
+impl Stop {
+    /// Listens for signals from here on, and for the end of the `timeout`. The processor must outlive this.
+    pub(crate) fn listen(run: &mut kvm_run, timeout: Option<Duration>) -> io::Result<Self> {
+        CAME.store(0, Ordering::Relaxed);
+        run.immediate_exit = 0;
+        IMMEDIATE_EXIT.store(&raw mut run.immediate_exit, Ordering::Relaxed);
+        let mut stop = Self { before: Vec::with_capacity(SIGNALS.len()), timer: timer()? };
+        TIMER.store(stop.timer, Ordering::Relaxed);
+        // No SA_RESTART: a read that waits for the guest's input must end, not go on.
+        let action = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
+        for signal in SIGNALS {
+            // SAFETY: the handler does only what signal-safety(7) allows: atomics, a store, timer_settime(2).
+            let before = unsafe { sigaction(signal, &action) }?;
+            if matches!(before.handler(), SigHandler::SigIgn) && signal != Signal::SIGALRM {
+                // Somebody (nohup, a shell's background job) has said that this signal shall not matter.
+                // SAFETY: what was there before.
+                unsafe { sigaction(signal, &before) }?;
+                continue;
+            }
+            stop.before.push((signal, before));
+        }
+        SigSet::from_iter(SIGNALS).thread_unblock()?;
+        if let Some(timeout) = timeout {
+            arm(stop.timer, timeout.max(Duration::from_nanos(1)))?;
+        }
+        Ok(stop)
+    }
+
+    /// Why the machine shall end, if it shall.
+    #[expect(clippy::unused_self, reason = "a cause is heard of only while somebody listens")]
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        match CAME.load(Ordering::Relaxed) {
+            0 => None,
+            libc::SIGALRM => Some(Cause::Timeout),
+            signal => Some(Cause::Signal(signal)),
+        }
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // SAFETY: made by `timer`, deleted once.
+        unsafe { libc::timer_delete(self.timer) };
+        for (signal, before) in self.before.drain(..) {
+            // SAFETY: what was there before. It can't fail: the same signal was set before.
+            let _ = unsafe { sigaction(signal, &before) };
+        }
+        TIMER.store(ptr::null_mut(), Ordering::Relaxed);
+        IMMEDIATE_EXIT.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+}
+
+/// A timer that sends SIGALRM to this very thread: another one would not make `KVM_RUN` return.
+fn timer() -> io::Result<libc::timer_t> {
+    // SAFETY: all zeroes are a valid `sigevent`.
+    let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = libc::SIGALRM;
+    event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+    let mut timer = ptr::null_mut();
+    // SAFETY: both pointers are to values that live over the call.
+    match unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } {
+        0 => Ok(timer),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets the timer go off after `first`, and again and again.
+fn arm(timer: libc::timer_t, first: Duration) -> io::Result<()> {
+    let spec = libc::itimerspec { it_value: timespec(first), it_interval: timespec(AGAIN) };
+    // SAFETY: `timer` was made by `timer_create` and is not deleted; the old value is not asked for.
+    match unsafe { libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(duration.subsec_nanos()),
+    }
+}
+
+/// The signal handler.
+extern "C" fn heard(signal: libc::c_int) {
+    // The interrupted call may not have read its error yet.
+    // SAFETY: the address of this thread's errno is always valid.
+    let errno = unsafe { *libc::__errno_location() };
+    let first = CAME.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    if let Some(flag) = NonNull::new(IMMEDIATE_EXIT.load(Ordering::Relaxed)) {
+        // SAFETY: points into the processor's shared page, which lives while `Stop` does.
+        unsafe { flag.write_volatile(1) };
+    }
+    let timer = TIMER.load(Ordering::Relaxed);
+    if first && signal != libc::SIGALRM && !timer.is_null() {
+        let _ = arm(timer, AGAIN);
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}

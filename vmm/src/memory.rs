@@ -1,0 +1,195 @@
+//! Guest memory: a piece of the monitor's address space that the guest takes for its RAM.
+//!
+//! Nothing is set aside for it. The kernel only notes that the addresses are taken (`MAP_NORESERVE`), and finds a page when
+//! the guest, or the monitor on its behalf, first touches one. A machine of 128 MiB that uses 40 KiB costs 40 KiB.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+use crate::units::Mib;
+
+/// The unit in which the kernel maps, in bytes.
+pub const PAGE: u64 = 4096;
+
+/// Guest RAM from guest-physical address 0.
+#[derive(Debug)]
+pub struct Memory {
+    guest: GuestMemoryMmap,
+    size: u64,
+}
+
+/// Why guest memory could not be had or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Less than a guest can live in, or more than lies below the devices.
+    #[error("a machine can't have {0} of memory: at least {least}, at most {most}", least = Memory::LEAST, most = Memory::MOST)]
+    Size(Mib),
+    /// The host has no such range of addresses.
+    #[error("cannot map {size} for the guest")]
+    Map {
+        /// What was asked for.
+        size: Mib,
+        /// What the kernel said.
+        source: vm_memory::mmap::FromRangesError,
+    },
+    /// A range that is not in guest memory, or not of whole pages.
+    #[error("{length:#x} bytes at guest-physical {at:#x} are no whole pages of guest memory")]
+    Range {
+        /// First address.
+        at: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// A part of guest memory could not be changed.
+    #[error("cannot {attempt} {length:#x} bytes at guest-physical {at:#x}")]
+    Change {
+        /// What was attempted.
+        attempt: &'static str,
+        /// First address.
+        at: u64,
+        /// Length in bytes.
+        length: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Memory {
+    /// The smallest memory that a guest can be given.
+    pub const LEAST: Mib = Mib(2);
+    /// The largest: above lie the interrupt controllers and the firmware of every PC (from `0xfec0_0000`).
+    pub const MOST: Mib = Mib(3072);
+
+    /// Reserves addresses for guest RAM, all zero, and touches none of it.
+    pub fn map(size: Mib) -> Result<Self, MemoryError> {
+        if size < Self::LEAST || size > Self::MOST {
+            return Err(MemoryError::Size(size));
+        }
+        // vm-memory maps MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE: without the last, a host that counts its promises
+        // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
+        let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size.bytes() as usize)])
+            .map_err(|source| MemoryError::Map { size, source })?;
+        Ok(Self { guest, size: size.bytes() })
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Checked access: every address that comes from a guest goes through this.
+    pub fn guest(&self) -> &GuestMemoryMmap {
+        &self.guest
+    }
+
+    /// Where guest-physical address 0 lies in the monitor, for KVM.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.guest.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64)
+    }
+
+    /// Lays part of a file over guest RAM. The guest sees the file's bytes and may change them; the file never changes.
+    ///
+    /// Nothing is read: pages come from the page cache, which all machines with this file share, when they are touched.
+    /// `at`, `offset` and `length` are multiples of [`PAGE`]. What lies past the file's end must not be touched.
+    pub fn map_file(&self, at: GuestAddress, file: &File, offset: u64, length: u64) -> Result<(), MemoryError> {
+        if !offset.is_multiple_of(PAGE) {
+            return Err(MemoryError::Range { at: at.0, length });
+        }
+        self.replace("map a file over", at, length, libc::MAP_PRIVATE, file.as_raw_fd(), offset)
+    }
+
+    /// Gives pages back to the host; the guest sees zeroes there again, also where a file lay.
+    pub fn discard(&self, at: GuestAddress, length: u64) -> Result<(), MemoryError> {
+        // Not madvise(MADV_DONTNEED): where a file lies, that would bring back the file's bytes.
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.replace("give back", at, length, flags, -1, 0)
+    }
+
+    fn replace(
+        &self,
+        attempt: &'static str,
+        at: GuestAddress,
+        length: u64,
+        flags: libc::c_int,
+        file: libc::c_int,
+        offset: u64,
+    ) -> Result<(), MemoryError> {
+        let end = at.0.checked_add(length).filter(|end| *end <= self.size);
+        if length == 0 || !at.0.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) || end.is_none() {
+            return Err(MemoryError::Range { at: at.0, length });
+        }
+        // MAP_FIXED puts the new pages in place of the old ones in one step; KVM hears of it through its MMU notifier and
+        // forgets what it had mapped.
+        // SAFETY: the range lies inside this memory's own mapping, checked above, so nothing else is replaced; that
+        // memory is only ever reached through volatile accesses.
+        let mapped = unsafe {
+            libc::mmap(
+                (self.host_address() + at.0) as *mut libc::c_void,
+                length as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags | libc::MAP_FIXED,
+                file,
+                offset as libc::off_t,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryError::Change { attempt, at: at.0, length, source: io::Error::last_os_error() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_neither_too_small_nor_over_the_devices() {
+        assert!(matches!(Memory::map(Mib(1)), Err(MemoryError::Size(Mib(1)))));
+        assert!(matches!(Memory::map(Mib(3073)), Err(MemoryError::Size(Mib(3073)))));
+        assert!(matches!(Memory::map(Mib(u64::MAX)), Err(MemoryError::Size(_))));
+        assert_eq!(Memory::map(Mib(2)).unwrap().size(), 2 << 20);
+    }
+
+    #[test]
+    fn what_is_given_back_is_zero_again_also_where_a_file_lay() {
+        let memory = Memory::map(Mib(2)).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 8192]).unwrap();
+        for laid in [false, true] {
+            if laid {
+                memory.map_file(GuestAddress(PAGE), &file, PAGE, PAGE).unwrap();
+                assert_eq!(memory.guest().read_obj::<u8>(GuestAddress(PAGE)).unwrap(), 7);
+            }
+            memory.guest().write_obj(9_u8, GuestAddress(PAGE)).unwrap();
+            memory.discard(GuestAddress(PAGE), PAGE).unwrap();
+            assert_eq!(memory.guest().read_obj::<u8>(GuestAddress(PAGE)).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_guest_never_changes_the_file_it_was_loaded_from() {
+        let memory = Memory::map(Mib(2)).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        memory.map_file(GuestAddress(0), &file, 0, PAGE).unwrap();
+        memory.guest().write_obj(9_u8, GuestAddress(0)).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        assert_eq!(std::io::Read::bytes(file).next().unwrap().unwrap(), 7);
+    }
+
+    #[test]
+    fn ranges_outside_of_guest_memory_are_refused() {
+        let memory = Memory::map(Mib(2)).unwrap();
+        for (at, length) in [(0, 0), (1, PAGE), (0, 1), (2 << 20, PAGE), (0, 4 << 20), (u64::MAX - 4095, PAGE)] {
+            assert!(matches!(memory.discard(GuestAddress(at), length), Err(MemoryError::Range { .. })), "{at:#x}");
+        }
+    }
+}
