@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use isolab_reports::folder::{self, FolderError};
 use isolab_reports::model::{Outcome, Run};
-use isolab_reports::report;
+use isolab_reports::{report, units};
 use nix::errno::Errno;
 use thiserror::Error;
 
@@ -132,6 +132,7 @@ fn carry_out(
     left_out: Vec<LeftOut>,
     begun: Instant,
 ) -> Result<Run, JobError> {
+    interrupt::listen().map_err(JobError::Signals)?;
     let frame = Frame {
         started: clock::date(),
         command: request.command.clone(),
@@ -140,7 +141,9 @@ fn carry_out(
         cells: stations.iter().map(|station| station.cell.clone()).collect(),
         left_out,
     };
-    interrupt::listen().map_err(JobError::Signals)?;
+    let rounds = frame.plan.rounds;
+    let limit = frame.plan.budget_s.map_or_else(String::new, |seconds| format!(" or {seconds} s"));
+    eprintln!("measuring: {}, at most {rounds} rounds{limit}", units::count(stations.len(), "cell"));
     let measured = runner::run(stations, &frame.plan, begun);
     if measured.samples.is_empty() {
         return Err(JobError::Empty);

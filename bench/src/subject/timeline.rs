@@ -47,14 +47,14 @@ pub(crate) fn phases(spans: &[Span], zero: u64, ready: u64) -> Vec<Phase> {
 
 /// The harness' own phases: name, call, why. This one ends where the first step that an engine tells begins ...
 pub(crate) const EXEC: (&str, &str, &str) = (
-    "process.exec",
+    "harness.exec",
     "posix_spawn(3)",
     "the kernel makes a process, replaces its program, and the program comes up to its first step",
 );
 
 /// ... and this one where the subject tells nothing: `posix_spawn(3)` returns once the new program has replaced the old.
 pub(crate) const SPAWN: (&str, &str, &str) =
-    ("process.spawn", "posix_spawn(3)", "the kernel makes a process and replaces its program by the subject's");
+    ("harness.spawn", "posix_spawn(3)", "the kernel makes a process and replaces its program by the subject's");
 
 fn phase(span: &Span, zero: u64) -> Phase {
     Phase {
@@ -80,7 +80,7 @@ mod tests {
     fn phases_count_from_the_start_and_end_with_ready() {
         let phases = phases(&parse(TEXT).unwrap(), 1000, 2500);
         let shape: Vec<_> = phases.iter().map(|p| (p.name.as_str(), p.start_ns, p.duration_ns)).collect();
-        assert_eq!(shape, [("process.exec", 0, 500), ("bundle.load", 500, 200), ("container.clone3", 700, 200)]);
+        assert_eq!(shape, [("harness.exec", 0, 500), ("bundle.load", 500, 200), ("container.clone3", 700, 200)]);
     }
 
     #[test]

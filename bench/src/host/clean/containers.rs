@@ -1,12 +1,12 @@
 //! Containers whose runtime was killed while it stood by them.
 
-use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use isolab_runtime::container::Runtime;
+use isolab_runtime::container::{ContainerId, Runtime};
 
 use super::super::roots::Roots;
-use super::{Cleaned, Kind};
+use super::{BENCH, Cleaned, Kind, owner_in};
 
 /// Removes the remnants below the runtime root, and below each dead scratch folder: a bench may keep a root of its own there.
 ///
@@ -21,19 +21,27 @@ pub(super) fn prune(roots: &Roots, scratches: &[PathBuf], cleaned: &mut Cleaned)
 fn prune_below(root: &Path, cleaned: &mut Cleaned) {
     let states = root.join("oci");
     // A cleaner has nothing to say of what a container lacks.
-    let pruned = Runtime::new(root, |_| {}).prune();
-    match pruned {
+    let runtime = Runtime::new(root, |_| {});
+    for id in of_dead_benches(&states) {
+        // Also one that was killed between its first two calls, which the runtime itself leaves alone for a while: another
+        // runtime could be about to make its second. Nobody is, where the bench that chose the name is dead.
+        let outcome = runtime.delete(&id, true).map_err(|error| crate::chain(&error));
+        cleaned.note(Kind::Container, states.join(id.as_str()).display().to_string(), outcome);
+    }
+    match runtime.prune() {
         Ok(ids) => {
             for id in ids {
                 cleaned.note(Kind::Container, states.join(id.as_str()).display().to_string(), Ok::<_, String>(()));
             }
         }
-        Err(error) => cleaned.note(Kind::Container, states.display().to_string(), Err(chain(&error))),
+        Err(error) => cleaned.note(Kind::Container, states.display().to_string(), Err(crate::chain(&error))),
     }
 }
 
-/// An error with all that caused it.
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+/// The containers that a dead bench started: by now its runtimes have been ended too.
+fn of_dead_benches(states: &Path) -> Vec<ContainerId> {
+    let entries = fs::read_dir(states).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let dead = |name: &String| owner_in(name, BENCH).is_some_and(|owner| !owner.alive());
+    names.filter(dead).filter_map(|name| name.parse().ok()).collect()
 }

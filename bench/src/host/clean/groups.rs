@@ -12,13 +12,10 @@ use super::super::mounts::Mount;
 use super::super::owner::Owner;
 use super::super::read;
 use super::super::roots::Roots;
-use super::{Cleaned, Kind, owner_in, processes};
+use super::{BENCH, Cleaned, Kind, owner_in, processes};
 
 /// The group that all groups of the lab are in.
 const OURS: &str = "isolab";
-
-/// What a bench names the containers that it starts by: this, then its owner, then what it likes.
-const BENCH: &str = "bench-";
 
 /// How long a group must stay empty before it counts as left: its maker is a system call away from moving in, though
 /// that one may wait for a grace period of some 15 ms.

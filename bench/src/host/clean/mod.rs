@@ -15,6 +15,9 @@ use super::mounts;
 use super::owner::Owner;
 use super::roots::Roots;
 
+/// What a bench names the containers that it starts by: this, then its owner, then what it likes.
+const BENCH: &str = "bench-";
+
 /// What was found and removed, and what was left and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {

@@ -1,0 +1,349 @@
+//! The main job from outside: what it refuses, what it writes, and what it leaves on the host, however it ends.
+//!
+//! Each trial has state, images and report in a folder of its own, so that nothing here meets another run on this host.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isolab_reports::model::{Outcome, Role, Run, Stop};
+use isolab_reports::read;
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+fn main() {
+    let root = is_root();
+    let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    let trials = vec![
+        Trial::test("a_run_of_processes_writes_every_start_and_an_a_a_twin", processes),
+        Trial::test("the_same_seed_makes_the_same_plan", same_plan),
+        Trial::test("an_unknown_subject_is_refused_with_the_known_ones", unknown_subject),
+        Trial::test("a_folder_that_is_not_a_reports_is_refused_and_left_as_it_is", strangers_folder),
+        Trial::test("a_folder_that_cannot_be_written_is_refused_before_anything_is_measured", closed_folder),
+        Trial::test("control_c_writes_what_there_is", control_c),
+        Trial::test("the_harness_compares_itself_with_the_barest_loop", overhead),
+        needs(&[("root", root)], "twenty_containers_are_proved_and_leave_nothing", containers),
+        needs(&[("root", root)], "what_fails_or_lies_is_shown_and_never_timed", failing_peers),
+        needs(&[("root", root)], "a_run_that_was_killed_is_cleaned_up_after", killed),
+        needs(&[("root", root), ("kvm", kvm)], "processes_containers_and_machines_run_side_by_side", everything),
+    ];
+    // One at a time: they measure.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A trial for hosts that have all these: ignored elsewhere, or failing there where `ISOLAB_REQUIRE` names what lacks.
+fn needs(needs: &[(&str, bool)], name: &str, run: fn() -> Result<(), Failed>) -> Trial {
+    let lacking: Vec<_> = needs.iter().filter(|(_, met)| !met).map(|(need, _)| *need).collect();
+    let required = env::var("ISOLAB_REQUIRE").unwrap_or_default();
+    if let Some(need) = lacking.iter().find(|need| required.split(',').any(|word| word.trim() == **need)) {
+        let complaint = format!("ISOLAB_REQUIRE names {need}, and this host has it not");
+        return Trial::test(name, move || Err(complaint.into()));
+    }
+    let all: Vec<_> = needs.iter().map(|(need, _)| *need).collect();
+    Trial::test(name, run).with_kind(format!("needs {}", all.join(", "))).with_ignored_flag(!lacking.is_empty())
+}
+
+/// Root that may mount: in a container it often may not.
+fn is_root() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    nix::unistd::geteuid().is_root() && effective >> CAP_SYS_ADMIN & 1 == 1
+}
+
+fn ensure(holds: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(otherwise.into().into()) }
+}
+
+/// Folders of one trial.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Result<Self, Failed> {
+        Ok(Self { folder: tempfile::Builder::new().prefix("isolab-run-").tempdir()? })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command, its state below this place. `engines`: whether cargo is to build the other commands first.
+    fn bench(&self, engines: bool, words: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-bench"));
+        command.args(words.split_whitespace()).arg("--root").arg(self.path("root")).stdin(Stdio::null());
+        if !engines {
+            command.env_remove("CARGO");
+        }
+        command
+    }
+
+    /// A run into the folder `out`, to its end.
+    fn run(&self, engines: bool, words: &str) -> Result<Output, Failed> {
+        Ok(self.bench(engines, &format!("run {words}")).arg("--out").arg(self.path("out")).output()?)
+    }
+
+    /// The same; it must succeed and write a record that a report can be made from, and the report.
+    fn record(&self, engines: bool, words: &str) -> Result<Run, Failed> {
+        let output = self.run(engines, words)?;
+        ensure(output.status.success(), format!("{}: {}", output.status, text(&output.stderr)))?;
+        self.written()
+    }
+
+    fn written(&self) -> Result<Run, Failed> {
+        ensure(self.path("out/index.html").is_file(), "there is no page")?;
+        Ok(read::read(&fs::read_to_string(self.path("out/run.json"))?)?)
+    }
+
+    /// Everything of this place that is on the host: processes, mounts, control groups of the bench with this pid, state.
+    fn traces(&self, bench: u32) -> BTreeSet<String> {
+        let mut traces = BTreeSet::new();
+        let place = self.path("root").display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        traces.extend(mounts.lines().filter(|line| line.contains(&place)).map(|line| format!("mount {line}")));
+        let mark = format!("bench-{bench}-");
+        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(folder) = folders.pop() {
+            if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&mark)) {
+                traces.insert(format!("cgroup {}", folder.display()));
+            }
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let folder = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path());
+            folders.extend(entries.filter_map(folder));
+        }
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let inside =
+                |link: &str| fs::read_link(process.path().join(link)).is_ok_and(|target| target.starts_with(&place));
+            if inside("cwd") || inside("exe") {
+                traces.insert(format!("process {}", process.path().display()));
+            }
+        }
+        let runtime = self.path("root/run");
+        for folder in [runtime.join("bench"), runtime.join("oci")] {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            traces.extend(entries.map(|entry| format!("state {}", entry.path().display())));
+        }
+        traces
+    }
+
+    /// Nothing of it may be left. What was killed is given the moment that it takes to go.
+    fn is_clean(&self, bench: u32) -> Result<(), Failed> {
+        let begun = Instant::now();
+        while !self.traces(bench).is_empty() && begun.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let traces = self.traces(bench);
+        ensure(traces.is_empty(), format!("left behind: {traces:#?}"))
+    }
+}
+
+/// A bench that measures by now; killed at the latest when the trial ends.
+struct Measuring(Child);
+
+impl Measuring {
+    /// Starts it and waits until it says that it measures.
+    fn begin(mut command: Command) -> Result<Self, Failed> {
+        let mut bench = Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+        let said = bench.0.stderr.take().ok_or("no standard error")?;
+        let mut lines = BufReader::new(said).lines();
+        let begun = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("measuring"))).is_some();
+        // Read on, so that it never waits for us.
+        thread::spawn(move || lines.for_each(drop));
+        ensure(begun, "it never measured")?;
+        Ok(bench)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failed> {
+        Ok(kill(Pid::from_raw(self.0.id() as i32), signal)?)
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // ended already, where all went well
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// How many starts of a cell were proved, and how many failed; warm-up included.
+fn counts(run: &Run, cell: &str) -> (usize, usize) {
+    let Some(place) = run.cells.iter().position(|it| it.name == cell) else { return (0, 0) };
+    let of: Vec<_> = run.samples.iter().filter(|sample| sample.cell == place).collect();
+    let proved = of.iter().filter(|sample| matches!(sample.outcome, Outcome::Ready(_))).count();
+    (proved, of.len() - proved)
+}
+
+fn processes() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let run = place.record(false, "--subjects process --rounds 6 --parallel 1,3 --quick")?;
+    let names: Vec<_> = run.cells.iter().map(|cell| cell.name.as_str()).collect();
+    ensure(names == ["process", "process.again", "process@3"], format!("{names:?}"))?;
+    ensure(run.cells.iter().any(|cell| cell.role == Role::Control), "no A/A twin")?;
+    for (cell, instances) in [("process", 1), ("process.again", 1), ("process@3", 3)] {
+        let counted = counts(&run, cell);
+        ensure(counted == (7 * instances, 0), format!("{cell}: {counted:?}"))?;
+    }
+    ensure(run.stopped == Stop::Complete && run.rounds.iter().filter(|round| round.warmup).count() == 1, "rounds")?;
+    ensure(
+        run.samples.iter().all(|sample| matches!(&sample.outcome, Outcome::Ready(it) if it.ready_ns > 10_000)),
+        "times",
+    )
+}
+
+fn same_plan() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let plan = |seed| {
+        Ok::<_, Failed>(place.record(false, &format!("--subjects process --rounds 4 --quick --seed {seed}"))?.plan)
+    };
+    let first = plan(7)?;
+    ensure(first == plan(7)?, "the plans differ")?;
+    ensure(first.order != plan(8)?.order, "another seed makes the same plan")
+}
+
+fn refused(output: &Output, words: &[&str]) -> Result<(), Failed> {
+    let said = text(&output.stderr);
+    ensure(output.status.code() == Some(1), format!("{}: {said}", output.status))?;
+    let all = ["error: ", "\nhint: "].iter().chain(words).all(|word| said.contains(word));
+    ensure(all, said)
+}
+
+fn unknown_subject() -> Result<(), Failed> {
+    let place = Place::new()?;
+    refused(&place.run(false, "--subjects process,docker")?, &["docker", "microvm-app", "container-nonet"])?;
+    ensure(!place.path("out").exists() && !place.path("root").exists(), "something was made all the same")
+}
+
+fn strangers_folder() -> Result<(), Failed> {
+    let place = Place::new()?;
+    fs::create_dir(place.path("out"))?;
+    fs::write(place.path("out/thesis.tex"), "years")?;
+    refused(&place.run(false, "--subjects process --quick")?, &["thesis.tex"])?;
+    ensure(fs::read_to_string(place.path("out/thesis.tex"))? == "years", "the stranger's file was touched")
+}
+
+fn closed_folder() -> Result<(), Failed> {
+    let place = Place::new()?;
+    // Nobody can make a folder in /proc, not even root.
+    let output = place.bench(false, "run --subjects process --quick --out /proc/isolab-report").output()?;
+    refused(&output, &["/proc/isolab-report"])?;
+    ensure(!text(&output.stderr).contains("measuring"), "it measured all the same")
+}
+
+fn control_c() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let command = place.bench(false, "run --subjects process --parallel 1 --rounds 20000 --budget 10m");
+    let mut bench = Measuring::begin(with_out(command, &place))?;
+    thread::sleep(Duration::from_millis(500));
+    bench.signal(Signal::SIGINT)?;
+    let status = bench.0.wait()?;
+    ensure(status.code() == Some(130), status.to_string())?;
+    let run = place.written()?;
+    ensure(run.stopped == Stop::Interrupted && !run.samples.is_empty(), format!("{:?}", run.stopped))?;
+    place.is_clean(bench.0.id())
+}
+
+fn overhead() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let output = place.run(false, "--suite overhead --quick --rounds 50")?;
+    ensure(text(&output.stdout).contains("the harness adds "), text(&output.stdout))?;
+    let run = place.written()?;
+    ensure(counts(&run, "process.bare") == (55, 0), format!("{:?}", counts(&run, "process.bare")))
+}
+
+fn containers() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let command =
+        place.bench(true, "run --subjects process,container,container-nonet --rounds 9 --parallel 1,2 --quick");
+    let mut bench = Measuring::begin(with_out(command, &place))?;
+    let status = bench.0.wait()?;
+    ensure(status.success(), status.to_string())?;
+    let run = place.written()?;
+    for (cell, starts) in [("container", 10), ("container-nonet", 10), ("container@2", 20), ("container-nonet@2", 20)] {
+        ensure(counts(&run, cell) == (starts, 0), format!("{cell}: {:?}", failures(&run)))?;
+    }
+    let attach = run.samples.iter().filter_map(|sample| match &sample.outcome {
+        Outcome::Ready(timing) => Some(timing.phases.iter().any(|phase| phase.name.starts_with("cgroup."))),
+        Outcome::Failed { .. } => None,
+    });
+    ensure(attach.filter(|seen| *seen).count() >= 20, "no phase tells of control groups")?;
+    place.is_clean(bench.0.id())
+}
+
+fn with_out(mut command: Command, place: &Place) -> Command {
+    command.arg("--out").arg(place.path("out"));
+    command
+}
+
+fn failures(run: &Run) -> BTreeSet<&str> {
+    let reason = |outcome| match outcome {
+        &Outcome::Failed { ref reason } => Some(reason.as_str()),
+        Outcome::Ready(_) => None,
+    };
+    run.samples.iter().filter_map(|sample| reason(&sample.outcome)).collect()
+}
+
+fn failing_peers() -> Result<(), Failed> {
+    let place = Place::new()?;
+    // One that is fast at failing, and one that says it is ready without having started anything.
+    let liar = place.path("liar");
+    fs::write(&liar, "#!/bin/sh\necho ISOLAB-READY 0123456789abcdef\n")?;
+    fs::set_permissions(&liar, fs::Permissions::from_mode(0o755))?;
+    let words = format!(
+        "--subjects process,runc,crun --rounds 5 --parallel 1 --quick --peer runc=/bin/false --peer crun={}",
+        liar.display()
+    );
+    let run = place.record(false, &words)?;
+    ensure(counts(&run, "runc") == (0, 1), format!("{:?}", counts(&run, "runc")))?;
+    ensure(counts(&run, "crun") == (0, 1), format!("{:?}", counts(&run, "crun")))?;
+    ensure(counts(&run, "process") == (6, 0), format!("{:?}", counts(&run, "process")))?;
+    let expected = BTreeSet::from(["ended with status 0 before READY", "ended with status 1 before READY"]);
+    ensure(failures(&run) == expected, format!("{:?}", failures(&run)))
+}
+
+fn killed() -> Result<(), Failed> {
+    for moment in [5, 40, 130, 400] {
+        let place = Place::new()?;
+        let subjects = "process,container,container-nonet";
+        let command = place.bench(true, &format!("run --subjects {subjects} --parallel 1,4 --rounds 500"));
+        let mut bench = Measuring::begin(with_out(command, &place))?;
+        thread::sleep(Duration::from_millis(moment));
+        bench.signal(Signal::SIGKILL)?;
+        bench.0.wait()?;
+        let pid = bench.0.id();
+        ensure(!place.traces(pid).is_empty(), "a killed bench can't have removed its scratch folder")?;
+        let clean = place.bench(false, "doctor --clean").output()?;
+        ensure(clean.status.success(), text(&clean.stdout))?;
+        place.is_clean(pid).map_err(|error| format!("after {moment} ms: {}", error.message().unwrap_or_default()))?;
+        ensure(!Path::new(&place.path("out/run.json")).exists(), "half a report")?;
+    }
+    Ok(())
+}
+
+fn everything() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let subjects = ["process", "container", "container-nonet", "microvm-bare", "microvm-app"];
+    let run = place.record(true, &format!("--subjects {} --rounds 9 --parallel 1,2 --quick", subjects.join(",")))?;
+    for subject in subjects {
+        ensure(counts(&run, subject) == (10, 0), format!("{subject}: {:?}", failures(&run)))?;
+        let pair = counts(&run, &format!("{subject}@2"));
+        ensure(pair == (20, 0), format!("{subject}@2: {:?}", failures(&run)))?;
+    }
+    let ratio = |cell: &str| run.verdicts.iter().find(|verdict| verdict.cell == cell).map(|verdict| verdict.ratio);
+    ensure(ratio("container").is_some_and(|ratio| ratio > 1.0), "a container is no slower than a process")?;
+    ensure(ratio("microvm-app").is_some_and(|ratio| ratio > 1.0), "a machine is no slower than a process")
+}
