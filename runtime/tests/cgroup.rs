@@ -28,7 +28,8 @@ fn main() {
         trial("who_takes_more_memory_than_allowed_is_killed_and_counted", who_takes_more_memory_is_killed),
         trial("more_processes_than_allowed_are_not_made", more_processes_than_allowed_are_not_made),
         trial("what_is_frozen_uses_no_cpu_until_thawed", what_is_frozen_uses_no_cpu_until_thawed),
-        trial("a_kill_reaches_children_and_what_is_frozen", a_kill_reaches_children_and_what_is_frozen),
+        trial("a_kill_reaches_children_and_what_is_frozen", || a_kill_reaches_children_and_what_is_frozen(&detect()?)),
+        trial("a_kill_needs_no_v2", || a_kill_reaches_children_and_what_is_frozen(&detect()?.only(Version::V1))),
         trial("a_dropped_cgroup_takes_its_processes_along", a_dropped_cgroup_takes_its_processes_along),
         trial("a_cgroup_in_use_is_not_taken_over", a_cgroup_in_use_is_not_taken_over),
         trial("cgroups_made_inside_go_with_it", cgroups_made_inside_go_with_it),
@@ -206,9 +207,9 @@ fn what_is_frozen_uses_no_cpu_until_thawed() -> Done {
     nothing_left(&layout, "freeze")
 }
 
-fn a_kill_reaches_children_and_what_is_frozen() -> Done {
-    let layout = detect()?;
-    let cgroup = create(&layout, "kill", json!({}))?;
+fn a_kill_reaches_children_and_what_is_frozen(layout: &Layout) -> Done {
+    let what = format!("kill-{:?}", layout.flavour());
+    let cgroup = create(layout, &what, json!({}))?;
     let mut shell = Shell::waiting("sleep 1000 & sleep 1000 & wait")?;
     cgroup.adopt(shell.pid())?;
     shell.begin()?;
@@ -221,7 +222,7 @@ fn a_kill_reaches_children_and_what_is_frozen() -> Done {
     cgroup.kill()?;
     assert_eq!(shell.end()?.signal(), Some(libc::SIGKILL));
     cgroup.destroy()?;
-    nothing_left(&layout, "kill")
+    nothing_left(layout, &what)
 }
 
 fn a_dropped_cgroup_takes_its_processes_along() -> Done {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use tracing::info_span;
 
 /// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
 /// colon or backslash that belongs to a path has a backslash before it.
@@ -94,6 +95,12 @@ fn refuse<T>(field: &str, problem: impl Into<String>) -> Result<T, Refusal> {
 impl Bundle {
     /// Reads and checks the bundle in `folder`.
     pub fn load(folder: &Path) -> Result<Self, BundleError> {
+        let _span = info_span!(
+            "bundle.load",
+            call = "read(config.json)",
+            why = "one file says all that the container shall be; it is checked before anything is done"
+        )
+        .entered();
         let folder = folder.canonicalize().map_err(|source| BundleError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join("config.json");
         let text = fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;

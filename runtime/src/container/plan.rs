@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
-use oci_spec::runtime::Hooks;
+use oci_spec::runtime::{Hooks, LinuxSeccomp};
+use tracing::info_span;
 
 use super::bundle::Bundle;
 use super::capabilities::CapabilityPlan;
@@ -63,8 +64,14 @@ impl Plan {
         mask: SigSet,
         warnings: &mut Vec<String>,
     ) -> Result<Self, ContainerError> {
+        let _span = info_span!(
+            "container.plan",
+            call = "none",
+            why = "the new process must not even allocate memory, so all that it needs is laid out before it exists"
+        )
+        .entered();
         let namespaces = Namespaces::plan(bundle)?;
-        let filter = bundle.linux.seccomp().as_ref().map(Filter::compile).transpose()?;
+        let filter = bundle.linux.seccomp().as_ref().map(compile).transpose()?;
         let held = if namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
             u64::MAX // whoever makes a user namespace has every capability in it
         } else {
@@ -108,6 +115,16 @@ impl Plan {
     pub(crate) fn waits_for_hooks(&self) -> bool {
         self.create_runtime.iter().any(|hooks| !hooks.is_empty())
     }
+}
+
+fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
+    let _span = info_span!(
+        "seccomp.compile",
+        call = "none",
+        why = "the profile's list of calls becomes a short program that the kernel can run before each call"
+    )
+    .entered();
+    Ok(Filter::compile(profile)?)
 }
 
 /// Deprecated, and still what other programs write.

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use oci_spec::runtime::{ContainerState, Hooks, LinuxNamespace, LinuxNamespaceType, State};
 use serde::{Deserialize, Serialize};
+use tracing::info_span;
 
 use super::bundle::Bundle;
 use super::id::ContainerId;
@@ -110,6 +111,12 @@ impl States {
 
     /// Takes a name that nobody else has and writes the first record under it.
     pub(crate) fn reserve(&self, id: &ContainerId, record: &Record) -> Result<StateFolder, StateError> {
+        let _span = info_span!(
+            "container.reserve",
+            call = "mkdir(2), rename(2)",
+            why = "a name that nobody else has; if this command is killed, the next one finds by it what was left"
+        )
+        .entered();
         let path = self.folder.join(id.as_str());
         // 0700: the start socket lies in it. mkdir(2) is what makes the name unique, whoever tries at the same time.
         let mut private = fs::DirBuilder::new();
