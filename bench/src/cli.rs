@@ -8,6 +8,7 @@ use isolab_bench::host::roots::Roots;
 use isolab_bench::job::{Request, Suite};
 use isolab_bench::plan::Terms;
 use isolab_bench::subject::{Choice, PeerPath};
+use isolab_bench::testbed::{self, Forward};
 
 /// Processes, containers and microVMs on one clock.
 ///
@@ -25,6 +26,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start every subject in seeded random rounds and write the report
     Run(RunArguments),
+    /// Run a command in an emulated Linux machine that has a stock KVM and control groups of version 2
+    Testbed(TestbedArguments),
+    /// The first process in that machine
+    #[command(hide = true)]
+    TestbedInit,
     /// Tell what this host can do, and what to do about what it can't
     Doctor(DoctorArguments),
 }
@@ -58,8 +64,50 @@ pub(crate) struct RunArguments {
     /// Few rounds and numbers at once, in about 20 seconds
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Measure in an emulated machine (see `isolab-bench testbed`): only ratios mean anything there
+    #[arg(long, conflicts_with = "root")]
+    pub(crate) testbed: bool,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestbedArguments {
+    /// CPUs of the machine
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Its memory; all its files are in it
+    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
+    memory: u32,
+    /// A file or folder to bring along, into /forward, or HOST=GUEST: to that path; may be repeated
+    #[arg(long, value_name = "FILE")]
+    forward: Vec<Forward>,
+    /// The kernel to boot [default: Debian's for clouds, fetched once and kept]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// End the machine after this time, boot included: 90s, 3m, 1h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Where to put the files that the command leaves in $OUT
+    #[arg(long, value_name = "DIR", default_value = "testbed-out")]
+    out: PathBuf,
+    /// The command, which runs as root
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl TestbedArguments {
+    pub(crate) fn config(&self) -> testbed::Config {
+        testbed::Config {
+            cpus: self.cpus,
+            memory: self.memory,
+            forward: self.forward.clone(),
+            kernel: self.kernel.clone(),
+            timeout: self.timeout,
+            out: self.out.clone(),
+            command: self.command.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +166,24 @@ impl RunArguments {
             (SuiteName::Overhead, false) => Defaults { rounds: 2000, warmup: 20, budget: seconds(60), parallel: &[1] },
             (SuiteName::Overhead, true) => Defaults { rounds: 200, warmup: 5, budget: seconds(20), parallel: &[1] },
         }
+    }
+
+    /// These arguments as words, save those that only this host can follow: where the report goes, and where peers lie.
+    pub(crate) fn words(&self) -> Vec<String> {
+        fn list(items: &[impl ToString]) -> String {
+            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+        let suite = self.suite.to_possible_value().map(|value| value.get_name().to_owned());
+        let options = [
+            ("--suite", suite),
+            ("--subjects", self.subjects.as_deref().map(list)),
+            ("--rounds", self.rounds.map(|rounds| rounds.to_string())),
+            ("--budget", self.budget.map(|budget| budget.as_secs().to_string())),
+            ("--seed", self.seed.map(|seed| seed.to_string())),
+            ("--parallel", self.parallel.as_deref().map(list)),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+        given.flatten().chain(self.quick.then(|| "--quick".to_owned())).collect()
     }
 
     /// What the library is asked for. `seed` is used where none was given.
@@ -196,6 +262,36 @@ mod tests {
         assert_eq!((request.terms.seed, request.parallel), (9, vec![1, 4]));
         assert_eq!(run(&[]).subjects, Choice::All);
         assert_eq!(run(&[]).terms.seed, 77);
+    }
+
+    #[test]
+    fn a_run_in_the_testbed_is_the_run_that_was_asked_for() {
+        for words in [
+            &["run"][..],
+            &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
+            &["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"],
+        ] {
+            let cli = Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words).chain(&["--testbed"])).unwrap();
+            let Some(Command::Run(arguments)) = cli.command else { panic!("not a run") };
+            let again = arguments.words();
+            let inside = run(&[&["run"][..], &again.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+            let asked = run(words);
+            assert_eq!((inside.terms, inside.subjects), (asked.terms, asked.subjects), "{again:?}");
+            assert_eq!((inside.suite, inside.parallel), (asked.suite, asked.parallel), "{again:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_for_the_testbed_comes_after_two_dashes() {
+        let words = ["isolab-bench", "testbed", "--cpus", "1", "--forward", "/etc/passwd", "--", "ls", "--all"];
+        let Some(Command::Testbed(arguments)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not a testbed")
+        };
+        let config = arguments.config();
+        assert_eq!((config.cpus, config.forward.len()), (1, 1));
+        assert_eq!(config.command, ["ls", "--all"]);
+        assert!(refused(&["testbed"]).contains("COMMAND"));
+        assert!(refused(&["testbed", "--memory", "1", "--", "ls"]).contains("256.."));
     }
 
     #[test]

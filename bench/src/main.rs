@@ -10,23 +10,28 @@ use isolab_bench::host::{clean, doctor};
 use isolab_bench::job::{self, JobError, Suite};
 use isolab_bench::siblings::{self, SiblingError};
 use isolab_bench::suite::overhead;
+use isolab_bench::testbed::{self, TestbedError};
 use isolab_bench::{clock, interrupt, summary};
 use isolab_reports::analysis::Analysis;
 use isolab_reports::model::{Run, Stop};
 use isolab_reports::units;
 
-use cli::{Cli, Command, DoctorArguments, RunArguments};
+use cli::{Cli, Command, DoctorArguments, RunArguments, TestbedArguments};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         None => run(&cli.run),
         Some(Command::Run(arguments)) => run(arguments),
+        Some(Command::Testbed(arguments)) => in_testbed(arguments),
+        Some(Command::TestbedInit) => testbed::init(),
         Some(Command::Doctor(arguments)) => Ok(examine(arguments)),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("error: {}", isolab_bench::chain(&failure));
-        eprintln!("hint: {}", failure.hint());
+        if let Some(hint) = failure.hint() {
+            eprintln!("hint: {hint}");
+        }
         ExitCode::FAILURE
     })
 }
@@ -38,13 +43,16 @@ enum Failure {
     Siblings(#[from] SiblingError),
     #[error(transparent)]
     Job(#[from] JobError),
+    #[error(transparent)]
+    Testbed(#[from] TestbedError),
 }
 
 impl Failure {
-    fn hint(&self) -> String {
+    fn hint(&self) -> Option<String> {
         match self {
-            Self::Siblings(error) => error.hint().to_owned(),
-            Self::Job(error) => error.hint(),
+            Self::Siblings(error) => Some(error.hint().to_owned()),
+            Self::Job(error) => Some(error.hint()),
+            Self::Testbed(error) => error.hint(),
         }
     }
 }
@@ -59,7 +67,19 @@ fn examine(arguments: &DoctorArguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The exit status is that of the command.
+fn in_testbed(arguments: &TestbedArguments) -> Result<ExitCode, Failure> {
+    siblings::build()?;
+    let status = testbed::run(&arguments.config())?;
+    Ok(ExitCode::from(status as u8))
+}
+
 fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    if arguments.testbed {
+        siblings::build()?;
+        let status = testbed::run_lab(arguments.words(), &arguments.peers, &arguments.out)?;
+        return Ok(ExitCode::from(status as u8));
+    }
     let request = arguments.request(clock::now() & 0xffff_ffff, std::env::args().collect());
     siblings::build()?;
     let run = job::run(&request, Instant::now())?;

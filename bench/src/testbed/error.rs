@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use isolab_reports::folder::FolderError;
+
 use super::image::ImageError;
 use super::kernel::KernelError;
 
@@ -52,6 +54,9 @@ pub enum TestbedError {
     /// The machine sent what no testbed sends.
     #[error("the testbed's machine sent something that is no message")]
     Garbled(#[source] io::Error),
+    /// The lab's report has no place to go.
+    #[error(transparent)]
+    Report(#[from] FolderError),
     /// The command's files arrived and could not be kept.
     #[error("cannot write the command's files into {}", folder.display())]
     Files {
@@ -69,8 +74,9 @@ impl TestbedError {
             Self::NoEmulator(_) => Some("sudo apt install qemu-system-x86".to_owned()),
             Self::Kernel(error) => error.hint(),
             Self::Image(error) => error.hint(),
+            Self::Report(error) => Some(error.hint().to_owned()),
             Self::Died { .. } => Some("more memory may help: --memory MIB".to_owned()),
-            Self::TimedOut { .. } => Some("--timeout SECONDS gives it longer".to_owned()),
+            Self::TimedOut { .. } => Some("--timeout TIME gives it longer".to_owned()),
             _ => None,
         }
     }

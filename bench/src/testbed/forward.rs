@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// Where forwarded files lie that are given no other place; also the command's working directory, and on its `PATH`.
 pub const FOLDER: &str = "/forward";
 
+/// Where the machine mounts the kernel's own file systems, over whatever is there.
+const HIDDEN: [&str; 3] = ["dev", "proc", "sys"];
+
 /// A file or folder to forward: `FILE`, or `HOST=GUEST` where it is to have a certain path in the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -30,13 +33,13 @@ impl FromStr for Forward {
 }
 
 impl Forward {
-    /// Its path in the machine without the leading slash; none where it would name no file there.
+    /// Its path in the machine without the leading slash; none where it would name no file there, or one that is hidden.
     pub(super) fn place(&self) -> Option<String> {
         let path = Path::new(FOLDER).join(match &self.guest {
             Some(path) => path.clone(),
             None => self.host.canonicalize().unwrap_or_else(|_| self.host.clone()).file_name()?.into(),
         });
-        normal(&path)
+        normal(&path).filter(|place| !HIDDEN.iter().any(|folder| Path::new(place).starts_with(folder)))
     }
 }
 
@@ -73,6 +76,8 @@ mod tests {
     fn a_place_that_names_no_file_is_none() {
         assert_eq!(place("/etc/passwd=/"), None);
         assert_eq!(place("/etc/passwd=../x"), None);
+        assert_eq!(place("/etc/passwd=/sys/x"), None, "sysfs will be mounted over it");
+        assert_eq!(place("/etc/passwd=/system").as_deref(), Some("system"));
     }
 
     #[test]

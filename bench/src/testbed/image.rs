@@ -20,7 +20,8 @@ const COMMANDS: [&str; 6] =
     ["isolab-bench", "isolab-payload", "isolab-oci", "isolab-ctr", "isolab-vm", "isolab-report"];
 
 /// Folders that programs expect, and their permissions.
-const FOLDERS: [(&str, u32); 16] = [
+const FOLDERS: [(&str, u32); 17] = [
+    (".", 0o755),
     ("bin", 0o755),
     ("dev", 0o755),
     ("etc", 0o755),

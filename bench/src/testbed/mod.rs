@@ -13,6 +13,7 @@ mod forward;
 mod image;
 mod init;
 mod kernel;
+mod lab;
 mod libraries;
 mod machine;
 mod modules;
@@ -32,6 +33,7 @@ pub use forward::{FOLDER, Forward};
 pub use image::ImageError;
 pub use init::init;
 pub use kernel::KernelError;
+pub use lab::run_lab;
 pub use modules::ModuleError;
 
 use kernel::Kernel;

@@ -41,6 +41,18 @@ pub struct PeerPath {
     path: PathBuf,
 }
 
+impl PeerPath {
+    /// The peer's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its program.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Why a text names no peer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PeerError {

@@ -18,8 +18,9 @@ use super::InitError;
 /// A file system to mount: its type, where, its options.
 type Mount = (&'static str, &'static str, &'static str);
 
-/// In the order in which each finds its mount point.
-const MOUNTS: [Mount; 9] = [
+/// In the order in which each finds its mount point. Nothing on `/run` and `/tmp`: the root is in memory already, and files
+/// may have been forwarded there.
+const MOUNTS: [Mount; 7] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
     ("devtmpfs", "/dev", "mode=0755"),
@@ -27,8 +28,6 @@ const MOUNTS: [Mount; 9] = [
     ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666"),
     ("tmpfs", "/dev/shm", "mode=1777"),
     ("mqueue", "/dev/mqueue", ""),
-    ("tmpfs", "/run", "mode=0755"),
-    ("tmpfs", "/tmp", "mode=1777"),
     ("cgroup2", "/sys/fs/cgroup", "nsdelegate"),
 ];
 
