@@ -17,8 +17,8 @@ pub const BETWEEN: &str = "(between spans)";
 /// The name under which a subject without any span is shown.
 pub const WHOLE: &str = "(no spans)";
 
-/// One in so many starts is typical: the fifth in the middle.
-pub const TYPICAL_SHARE: usize = 5;
+/// One in so many starts is typical: the tenth nearest to the median.
+pub const TYPICAL_SHARE: usize = 10;
 
 /// One step of a typical start.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,14 +72,15 @@ pub fn all_steps(series: &Series<'_>) -> Vec<Step> {
     steps
 }
 
-/// The starts in the middle of the order of start-up times: a fifth of all, one or two at the least.
+/// The starts whose time lies nearest to the median: a tenth of all, one at the least.
 fn typical<'a>(series: &Series<'a>) -> Vec<Start<'a>> {
+    let Some(times) = series.sorted(|timing| timing.ready_ns as f64) else { return Vec::new() };
+    let median = times.median();
+    let distance = |start: &Start<'_>| (start.timing.ready_ns as f64 - median).abs();
     let mut starts = series.ready.clone();
-    starts.sort_by_key(|start| start.timing.ready_ns);
-    let count = starts.len();
-    // As many on either side of the middle, so that their mean is a stand-in for the median.
-    let aside = (count - count / TYPICAL_SHARE).min(count.saturating_sub(1)) / 2;
-    starts.get(aside..count - aside).map(<[Start<'a>]>::to_vec).unwrap_or_default()
+    starts.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    starts.truncate(starts.len().div_ceil(TYPICAL_SHARE));
+    starts
 }
 
 /// What one start says of one step; a step taken several times is one, with its times summed.
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typical_start_is_the_mean_of_those_in_the_middle() {
+    fn a_typical_start_is_the_mean_of_those_nearest_to_the_median() {
         use crate::model::{Cell, Role};
         let cell = Cell {
             name: "a".into(),
@@ -196,12 +197,12 @@ mod tests {
             command: Vec::new(),
             version: None,
         };
-        // Ten starts of 10, 20, ... 100 ns; the two in the middle take 50 and 60.
-        let timings: Vec<Timing> = (1..=10).map(|n| timing(n * 10, vec![phase("a", 0, n * 9, 0)])).collect();
+        // Twenty starts of 10, 20, ... 200 ns; the two nearest to the median of 105 take 100 and 110.
+        let timings: Vec<Timing> = (1..=20).map(|n| timing(n * 10, vec![phase("a", 0, n * 8, 0)])).collect();
         let ready = timings.iter().map(|timing| Start { round: 0, instance: 0, timing }).collect();
-        let series = Series { cell: &cell, ready, warmup: Vec::new(), failed: Vec::new(), warmup_failed: 0 };
+        let series = Series { cell: &cell, ready, warmup: Vec::new(), failed: Vec::new(), warmup_failed: Vec::new() };
         let own: Vec<_> = steps(&series).into_iter().map(|step| (step.name, step.own_ns)).collect();
-        assert_eq!(own, [("a".to_owned(), 49.5), (BETWEEN.to_owned(), 5.5)]);
+        assert_eq!(own, [("a".to_owned(), 84.0), (BETWEEN.to_owned(), 21.0)]);
     }
 
     proptest! {

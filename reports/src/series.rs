@@ -17,7 +17,7 @@ pub struct Series<'a> {
     /// Failed starts after the warm-up: the round, and the reason.
     pub failed: Vec<(u32, &'a str)>,
     /// Failed starts of the warm-up.
-    pub warmup_failed: usize,
+    pub warmup_failed: Vec<(u32, &'a str)>,
 }
 
 /// A proved start.
@@ -44,7 +44,7 @@ impl<'a> Series<'a> {
                     let start = Start { round: sample.round, instance: sample.instance, timing };
                     if warmup { &mut series.warmup } else { &mut series.ready }.push(start);
                 }
-                (Outcome::Failed { .. }, true) => series.warmup_failed += 1,
+                (Outcome::Failed { reason }, true) => series.warmup_failed.push((sample.round, reason)),
                 (Outcome::Failed { reason }, false) => series.failed.push((sample.round, reason)),
             }
         }
@@ -52,7 +52,7 @@ impl<'a> Series<'a> {
     }
 
     fn empty(cell: &'a Cell) -> Self {
-        Self { cell, ready: Vec::new(), warmup: Vec::new(), failed: Vec::new(), warmup_failed: 0 }
+        Self { cell, ready: Vec::new(), warmup: Vec::new(), failed: Vec::new(), warmup_failed: Vec::new() }
     }
 
     /// Start-up times in nanoseconds, as what medians over rounds are resampled from.

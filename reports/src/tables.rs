@@ -70,10 +70,9 @@ pub fn summary(analysis: &Analysis<'_>) -> Table {
 fn summary_row(cell: &Summary<'_>) -> Vec<String> {
     let figure = |of: &dyn Fn(&Figures) -> String| cell.figures.as_ref().map(of).unwrap_or_default();
     let verdict = match (&cell.verdict, cell.cell().role) {
-        (Some(_), Role::Control) => "A/A twin".to_owned(),
-        (Some(verdict), _) => words::of(verdict.word).to_owned(),
+        (Some(verdict), _) => words::of_cell(cell, verdict).to_owned(),
         (None, Role::Baseline) => "baseline".to_owned(),
-        (None, _) if cell.attempts() == 0 => "not started".to_owned(),
+        (None, _) if cell.attempts() == 0 => "left out".to_owned(),
         (None, _) if cell.figures.is_none() => "never ready".to_owned(),
         (None, _) => "nothing to hold it against".to_owned(),
     };
@@ -200,7 +199,7 @@ pub fn ratios(analysis: &Analysis<'_>) -> Table {
             verdict.against.clone(),
             units::ratio(verdict.ratio),
             units::ratios(verdict.low, verdict.high),
-            words::of(verdict.word).to_owned(),
+            words::of_cell(cell, verdict).to_owned(),
         ])
     };
     Table::new("Ratios of median start-up times.", head, analysis.cells.iter().filter_map(row).collect())
@@ -272,11 +271,19 @@ pub fn failures(analysis: &Analysis<'_>) -> Table {
 /// Subjects that were not measured, and why.
 pub fn left_out(analysis: &Analysis<'_>) -> Table {
     let head = vec![words("subject"), words("why"), words("what to do")];
+    // The table's own heading says "left out" already.
+    let why = |fact: &Fact| fact.value.strip_prefix("left out: ").unwrap_or(&fact.value).to_owned();
     let facts = analysis.run.host.facts.iter().filter(|fact| fact.area == "subject");
-    let left = facts.map(|fact| vec![fact.name.clone(), fact.value.clone(), fact.hint.clone().unwrap_or_default()]);
+    let left = facts.map(|fact| vec![fact.name.clone(), why(fact), fact.hint.clone().unwrap_or_default()]);
     let idle = analysis.cells.iter().filter(|cell| cell.attempts() == 0);
-    let idle = idle
-        .map(|cell| vec![cell.cell().name.clone(), "the run ended before it was started".to_owned(), String::new()]);
+    let named = |name: &str| analysis.run.host.facts.iter().any(|fact| fact.area == "subject" && fact.name == name);
+    let idle = idle.filter(|cell| !named(&cell.cell().name)).map(|cell| {
+        let why = match cell.series.warmup_failed.last() {
+            Some((_, reason)) => format!("failed in the warm-up: {reason}"),
+            None => "the run ended before it was started".to_owned(),
+        };
+        vec![cell.cell().name.clone(), why, String::new()]
+    });
     Table::new("Left out.", head, left.chain(idle).collect())
 }
 

@@ -19,6 +19,11 @@ pub fn of(word: Word) -> &'static str {
     }
 }
 
+/// The word for a cell's verdict. The A/A twin is no subject: that it differs or not says something of the run.
+pub(crate) fn of_cell(cell: &Summary<'_>, verdict: &Verdict) -> &'static str {
+    if cell.cell().role == Role::Control { "A/A twin" } else { of(verdict.word) }
+}
+
 /// The verdict: the headline, a sentence a subject, then how far all that can be trusted.
 pub fn verdict(analysis: &Analysis<'_>) -> Vec<String> {
     let mut sentences = vec![headline(analysis)];
@@ -174,10 +179,13 @@ fn kvm(analysis: &Analysis<'_>) -> Remark {
     };
     match host.guest_kernel_speed {
         Some(speed) if speed < 0.8 => {
-            let share = units::digits(speed * 100.0);
-            (Status::Warn, format!("KVM is {driver}; guest kernel code runs at {share} % of the host’s speed."))
+            let times = units::digits(1.0 / speed.max(f64::MIN_POSITIVE));
+            (
+                Status::Warn,
+                format!("KVM is {driver}; kernel code in a guest runs {times} times slower than on the host."),
+            )
         }
-        Some(_) => (Status::Ok, format!("KVM is {driver}; guest kernel code runs at the host’s speed.")),
+        Some(_) => (Status::Ok, format!("KVM is {driver}; kernel code in a guest runs at the host’s speed.")),
         None => (Status::Info, format!("KVM is {driver}.")),
     }
 }

@@ -33,7 +33,7 @@ impl Axis {
         let (low, high) = positive.fold((f64::MAX, 0.0_f64), |(low, high), figure| (low.min(figure), high.max(figure)));
         let (low, high) = if low <= high { (low, high) } else { (1.0, 1.0) };
         // Room at the ends, and breadth where all figures are one.
-        let room = if high / low < 1.2 { 1.25 } else { (high / low).powf(0.04) };
+        let room = (high / low).powf(0.05).max(1.02);
         Self { log: true, low: low / room, high: high * room, from, to }
     }
 
@@ -60,6 +60,9 @@ impl Axis {
     /// The figures to name.
     pub(crate) fn ticks(&self) -> Vec<f64> {
         if !self.log {
+            return self.even_ticks();
+        }
+        if self.high < 2.0 * self.low {
             return self.even_ticks();
         }
         let sets: [&[f64]; 3] = [&[1.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]];
@@ -145,9 +148,9 @@ pub(crate) fn tick_ratio(ratio: f64) -> String {
     format!("{}×", trimmed(ratio))
 }
 
+/// All its digits but those of binary fractions: neighbours on a short axis may differ in the fourth.
 fn trimmed(number: f64) -> String {
-    let digits = units::digits(number);
-    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.').to_owned() } else { digits }
+    ((number * 1e6).round() / 1e6).to_string()
 }
 
 /// Places for labels, each as near to where it belongs as `gap` allows, in the order given, which must be ascending.

@@ -56,17 +56,17 @@ fn draw_row(canvas: &Canvas<'_>, axis: &Axis, y: f64, verdict: &Verdict, (cell, 
     let hand = Hand::plain(Ink::Text);
     canvas.text(&units::ratio(verdict.ratio), (RIGHT + 62.0, y), hand.bold().ending());
     canvas.text(&units::ratios(verdict.low, verdict.high), (RIGHT + 160.0, y), hand.ending());
-    canvas.text(words::of(verdict.word), (RIGHT + 182.0, y), Hand::plain(Ink::Muted));
+    canvas.text(words::of_cell(cell, verdict), (RIGHT + 182.0, y), Hand::plain(Ink::Muted));
 }
 
 fn describe(rows: &[(&Summary<'_>, &Verdict)], floor: f64) -> String {
-    let row = |(_, verdict): &(&Summary<'_>, &Verdict)| {
+    let row = |(cell, verdict): &(&Summary<'_>, &Verdict)| {
         let (ratio, interval) = (units::ratio(verdict.ratio), units::ratios(verdict.low, verdict.high));
         format!(
             "{} against {}: {ratio}, 95 % interval {interval}, {}.",
             verdict.cell,
             verdict.against,
-            words::of(verdict.word)
+            words::of_cell(cell, verdict)
         )
     };
     let rows: Vec<String> = rows.iter().map(row).collect();

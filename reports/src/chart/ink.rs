@@ -80,8 +80,8 @@ impl Ink {
     /// The name of its custom property, without the dashes.
     fn name(self) -> String {
         match self {
-            Self::Series(place) => format!("series-{}", place % SERIES.len()),
-            Self::Area(place) => format!("area-{}", place % AREA.len()),
+            Self::Series(place) => format!("s{}", place % SERIES.len()),
+            Self::Area(place) => format!("a{}", place % AREA.len()),
             Self::Text => "text".into(),
             Self::Muted => "muted".into(),
             Self::Grid => "grid".into(),
@@ -94,7 +94,7 @@ impl Ink {
         }
     }
 
-    /// As CSS: `var(--series-1)`.
+    /// As CSS: `var(--s1)`.
     pub(crate) fn css(self) -> String {
         format!("var(--{})", self.name())
     }
@@ -134,7 +134,7 @@ pub(crate) fn with_dashes(svg: &str, unit: f64) -> String {
         let dash = DASHES.get(place % DASHES.len()).copied().unwrap_or_default();
         if !dash.is_empty() {
             let dash: Vec<String> = dash.iter().map(|length| format!("{}", length * unit)).collect();
-            let line = format!("<polyline fill=\"none\" opacity=\"1\" stroke=\"{}\"", Ink::Series(place).hex());
+            let line = format!("<polyline fill=\"none\" stroke=\"{}\"", Ink::Series(place).hex());
             svg = svg.replace(&line, &format!("{line} stroke-dasharray=\"{}\"", dash.join(" ")));
         }
     }

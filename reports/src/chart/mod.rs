@@ -55,7 +55,9 @@ impl Chart {
         let svg = canvas::draw(size, paint);
         let body = svg.split_once(">\n").map_or("", |(_, body)| body);
         let body = body.trim_end().strip_suffix("</svg>").unwrap_or(body);
-        Self { slug, title: title.to_owned(), desc, body: ink::with_dashes(&printable(body), FINE), size }
+        // A third of a scatter of points is attributes that say what holds without them.
+        let body = body.replace(" opacity=\"1\"", "").replace(" stroke=\"none\"", "");
+        Self { slug, title: title.to_owned(), desc, body: ink::with_dashes(&printable(&body), FINE), size }
     }
 
     /// For a page: its colours are the page's custom properties, its size is that of the box around it.

@@ -17,16 +17,16 @@ const KEY_LINE: f64 = 22.0;
 const BAR: f64 = 36.0;
 const ROW: f64 = 52.0;
 
-/// The cells that get a bar: those with spans, and the baseline to hold them against. Where none has spans, all.
+/// The cells that get a bar: the baseline and our own subjects. Where there are only peers, they.
 ///
-/// A subject without spans, such as a peer, would be one block, and the slowest of them would press all others into a corner.
+/// A peer tells nothing of its steps: it would be one block, and the slowest of them would press all others into a corner.
 pub(crate) fn rows<'r, 'a>(analysis: &'r Analysis<'a>) -> Vec<(&'r Summary<'a>, &'r Figures)> {
     let all: Vec<_> = analysis.compared().filter_map(|cell| Some((cell, cell.figures.as_ref()?))).collect();
-    let told = |cell: &Summary<'_>| cell.steps.iter().any(|step| step.name != WHOLE);
-    if !all.iter().any(|(cell, _)| told(cell)) {
+    let peer = |cell: &Summary<'_>| cell.cell().role == Role::Peer;
+    if all.iter().all(|(cell, _)| peer(cell)) {
         return all;
     }
-    all.into_iter().filter(|(cell, _)| told(cell) || cell.cell().role == Role::Baseline).collect()
+    all.into_iter().filter(|(cell, _)| !peer(cell)).collect()
 }
 
 /// Draws it; nothing without a proved start.
@@ -112,14 +112,17 @@ fn bar(canvas: &Canvas<'_>, axis: &Axis, top: f64, (cell, figures): (&Summary<'_
         segment_label(canvas, step, (from, to), middle);
         at += step.own_ns;
     }
-    let end = axis.place(at).max(axis.place(figures.median.high));
     let (low, high) = (axis.place(figures.median.low), axis.place(figures.median.high));
     let below = bottom + 4.0;
     canvas.line([(low, below), (high.max(low + 1.0), below)], Ink::Text, 1.5);
-    for x in [low, high.max(low + 1.0)] {
+    for x in [low, axis.place(figures.median.estimate), high.max(low + 1.0)] {
         canvas.line([(x, below - 2.5), (x, below + 2.5)], Ink::Text, 1.5);
     }
-    canvas.text(&units::time(figures.median.estimate), (end + 8.0, middle), Hand::plain(Ink::Text).sized(13.0).bold());
+    canvas.text(
+        &units::time(figures.median.estimate),
+        (axis.place(at) + 8.0, middle),
+        Hand::plain(Ink::Text).sized(13.0).bold(),
+    );
 }
 
 /// The step's name and length, where the segment is wide enough for them.

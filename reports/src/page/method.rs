@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{scrolled, table};
+use super::parts::table;
 use crate::analysis::{Analysis, SAMPLES_FOR_P99};
 use crate::stats::{PERMUTATIONS, RESAMPLES};
 use crate::verdict::EQUIVALENCE;
@@ -32,7 +32,7 @@ pub(super) fn method(analysis: &Analysis<'_>) -> Markup {
             }
             details {
                 summary { "What each cell starts" }
-                (scrolled(&table(&tables::cells(analysis))))
+                (table(&tables::cells(analysis)))
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::chart::{Charts, Ink, properties};
 use crate::model::{Role, Status};
 use crate::text::printable;
 use crate::{tables, units, words};
-use parts::{chart_section, figure, scrolled, table, twin};
+use parts::{chart_section, figure, table, twin};
 
 /// What `<meta name="generator">` says, so that a folder with a page of ours can be told from a stranger's.
 pub(crate) const GENERATOR: &str = "isolab-report";
@@ -137,7 +137,7 @@ fn summary(analysis: &Analysis<'_>) -> Markup {
     html! {
         section aria-labelledby="figures" {
             h2 id="figures" { "The figures" }
-            (scrolled(&table(&tables::summary(analysis))))
+            (table(&tables::summary(analysis)))
         }
     }
 }
@@ -152,13 +152,13 @@ fn phases(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         .collect();
     let guide = html! {
         p {
-            "Each bar is a typical start, the mean of the fifth of all starts nearest to the median, cut into the steps that the "
+            "Each bar is a typical start, the mean of the tenth of all starts nearest to the median, cut into the steps that the "
             "engine reports. Where two processes work at the same time, the step that began first has the time. "
-            "The figure behind a bar is the median, the bracket under its end the median’s 95 % interval."
+            "The figure behind a bar is the median, the bracket under its end the median with its 95 % interval."
         }
-        @if !silent.is_empty() { p { "Not drawn, because they report no steps: " (silent.join(", ")) "." } }
+        @if !silent.is_empty() { p { "Not drawn, because they tell nothing of their steps: " (silent.join(", ")) "." } }
     };
-    let twins: Vec<Markup> = tables::phases(analysis).iter().map(|steps| scrolled(&table(steps))).collect();
+    let twins: Vec<Markup> = tables::phases(analysis).iter().map(table).collect();
     chart_section(chart, &guide, &html! { @for twin in &twins { (twin) } })
 }
 
@@ -175,9 +175,9 @@ fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
             }
             div.pair { (figure(distribution)) (figure(sequence)) }
             (twin(&html! {
-                (scrolled(&table(&tables::distribution(analysis))))
-                (scrolled(&table(&tables::drift(analysis))))
-                @if !noisy.rows.is_empty() { (scrolled(&table(&noisy))) }
+                (table(&tables::distribution(analysis)))
+                (table(&tables::drift(analysis)))
+                @if !noisy.rows.is_empty() { (table(&noisy)) }
             }))
         }
     }
@@ -194,11 +194,11 @@ fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         }
     };
     html! {
-        (chart_section(chart, &guide, &scrolled(&table(&tables::ratios(analysis)))))
+        (chart_section(chart, &guide, &table(&tables::ratios(analysis))))
         @if !pairs.rows.is_empty() {
             section aria-labelledby="pairs" {
                 h2 id="pairs" { "Each subject against each other" }
-                (scrolled(&table(&pairs)))
+                (table(&pairs))
             }
         }
     }
@@ -212,7 +212,7 @@ fn parallel(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
             "says that starts do not wait for each other; past it they share CPUs, and what rises faster than the process waits for something else."
         }
     };
-    chart_section(chart, &guide, &scrolled(&table(&tables::parallel(analysis))))
+    chart_section(chart, &guide, &table(&tables::parallel(analysis)))
 }
 
 fn failures(analysis: &Analysis<'_>) -> Markup {
@@ -223,9 +223,9 @@ fn failures(analysis: &Analysis<'_>) -> Markup {
             @if failures.rows.is_empty() {
                 p { "No start failed after the warm-up." }
             } @else {
-                (scrolled(&table(&failures)))
+                (table(&failures))
             }
-            @if !left_out.rows.is_empty() { (scrolled(&table(&left_out))) }
+            @if !left_out.rows.is_empty() { (table(&left_out)) }
         }
     }
 }
@@ -236,7 +236,7 @@ fn environment(analysis: &Analysis<'_>) -> Markup {
             h2 id="environment" { "Where it was measured" }
             details {
                 summary { "The whole environment record" }
-                (scrolled(&table(&tables::environment(analysis))))
+                (table(&tables::environment(analysis)))
             }
         }
     }

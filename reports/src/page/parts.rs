@@ -30,24 +30,27 @@ pub(super) fn twin(tables: &Markup) -> Markup {
     html! { details { summary { "The same in figures" } (tables) } }
 }
 
-/// Something that may be wider than a narrow screen.
-pub(super) fn scrolled(content: &Markup) -> Markup {
-    html! { div.scroll tabindex="0" { (content) } }
-}
-
-/// A table.
+/// A table, in a box that scrolls where a screen is narrower than it.
 pub(super) fn table(table: &Table) -> Markup {
     let class = |column: usize| table.head.get(column).filter(|column| column.figures).map(|_| "n");
     html! {
-        table {
-            caption { (table.caption) }
-            thead { tr { @for column in &table.head { th scope="col" class=[column.figures.then_some("n")] { (column.name) } } } }
-            tbody {
-                @for row in &table.rows {
+        div.scroll role="region" aria-label=(table.caption) tabindex="0" {
+            table {
+                caption { (table.caption) }
+                thead {
                     tr {
-                        @for (column, text) in row.iter().enumerate() {
-                            @if column == 0 { th scope="row" class=[class(column)] { (text) } }
-                            @else { td class=[class(column)] { (text) } }
+                        @for (place, column) in table.head.iter().enumerate() {
+                            th scope="col" class=[class(place)] { (column.name) }
+                        }
+                    }
+                }
+                tbody {
+                    @for row in &table.rows {
+                        tr {
+                            @for (place, text) in row.iter().enumerate() {
+                                @if place == 0 { th scope="row" class=[class(place)] { (text) } }
+                                @else { td class=[class(place)] { (text) } }
+                            }
                         }
                     }
                 }
