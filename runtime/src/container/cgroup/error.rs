@@ -143,6 +143,12 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
+    /// Whether a file could not be used because its directory was removed meanwhile: ENODEV while it is open, else ENOENT.
+    pub(super) fn is_gone(&self) -> bool {
+        let (Self::Read { source, .. } | Self::Write { source, .. }) = self else { return false };
+        matches!(source, Errno::ENODEV | Errno::ENOENT)
+    }
+
     /// What to try next, where that is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {

@@ -157,7 +157,11 @@ impl Folder {
             };
             if made && hierarchy.version == Version::V1 && hierarchy.controllers.iter().any(|name| name == cpuset::NAME)
             {
-                cpuset::hand_down(&here)?;
+                match cpuset::hand_down(&here) {
+                    // Somebody who was the last to leave took the new directory, empty as it was, for his own.
+                    Err(error) if error.is_gone() => return Ok(None),
+                    handed => handed?,
+                }
             }
             levels.push(here.clone());
         }
