@@ -1,6 +1,6 @@
 //! The run: round after round, every cell once, until the plan, the budget or the user says that it is enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use isolab_reports::model::{Cell, Outcome, Plan, Round, Sample, SpanText, Stop};
@@ -151,6 +151,7 @@ impl Runner<'_> {
 
     /// After the warm-up: a cell that never once started is shown as failed and started no more.
     fn give_up(&mut self) {
+        let mut told = BTreeSet::new();
         for (cell, station) in self.stations.iter().enumerate() {
             let mut samples = self.measured.samples.iter().filter(|sample| sample.cell == cell).peekable();
             let reason = match samples.peek().map(|sample| &sample.outcome) {
@@ -158,7 +159,10 @@ impl Runner<'_> {
                 _ => continue,
             };
             if samples.all(|sample| matches!(sample.outcome, Outcome::Failed { .. })) {
-                self.progress.say(&format!("warning: {} is given up: {reason}", station.cell.name));
+                let warning = format!("warning: {} is given up: {reason}", station.cell.subject);
+                if told.insert(warning.clone()) {
+                    self.progress.say(&warning);
+                }
                 if let Some(given_up) = self.given_up.get_mut(cell) {
                     *given_up = true;
                 }

@@ -41,9 +41,9 @@ fn row(summary: &Summary<'_>) -> [String; 6] {
     let series = &summary.series;
     let name = series.cell.name.clone();
     let Some(figures) = &summary.figures else {
-        let reason = series.reasons().first().map(|(reason, _)| (*reason).to_owned());
-        let word = if series.warmup_failed > 0 { "failed: its warm-up showed why" } else { "not started" };
-        return [name, "-".into(), String::new(), String::new(), String::new(), reason.unwrap_or_else(|| word.into())];
+        let reason = series.warmup_failed.first().map(|(_, reason)| format!("failed: {reason}"));
+        let reason = reason.unwrap_or_else(|| "not started".to_owned());
+        return [name, "-".into(), String::new(), String::new(), String::new(), reason];
     };
     let (ratio, interval, mut word) = match &summary.verdict {
         Some(verdict) => {
