@@ -178,15 +178,17 @@ fn kvm(analysis: &Analysis<'_>) -> Remark {
         return (Status::Missing, "There is no KVM to use: microVMs were left out.".to_owned());
     };
     match host.guest_kernel_speed {
-        Some(speed) if speed < 0.8 => {
-            let times = units::digits(1.0 / speed.max(f64::MIN_POSITIVE));
+        Some(speed) if 0.0 < speed && speed < 0.8 => {
+            let times = units::digits(1.0 / speed);
             (
                 Status::Warn,
                 format!("KVM is {driver}; kernel code in a guest runs {times} times slower than on the host."),
             )
         }
-        Some(_) => (Status::Ok, format!("KVM is {driver}; kernel code in a guest runs at the host’s speed.")),
-        None => (Status::Info, format!("KVM is {driver}.")),
+        Some(speed) if speed >= 0.8 => {
+            (Status::Ok, format!("KVM is {driver}; kernel code in a guest runs at the host’s speed."))
+        }
+        _ => (Status::Info, format!("KVM is {driver}.")),
     }
 }
 

@@ -141,6 +141,7 @@ proptest! {
         run.plan.rounds = rounds;
         run.plan.warmup_rounds = warmup;
         run.rounds = (0..rounds + warmup).map(round).collect();
+        run.plan.order = run.rounds.iter().map(|_| (0..parallel.len()).collect()).collect();
         run.rounds.iter_mut().for_each(|round| round.warmup = round.index < warmup);
         for (n, (parallel, subject, control)) in parallel.iter().enumerate() {
             let role = match (n, control) { (0, _) => Role::Baseline, (_, true) => Role::Control, _ => Role::Peer };
