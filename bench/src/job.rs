@@ -114,7 +114,7 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
         Suite::Startup => {
             let (subjects, left_out) = catalogue.select(&request.subjects)?;
             for it in &left_out {
-                eprintln!("left out: {}: {} ({})", it.name, it.reason, it.hint);
+                eprintln!("left out: {}: {}; {}", it.name, it.reason, it.hint);
             }
             carry_out(request, &startup::stations(&subjects, &request.parallel), left_out, begun)
         }

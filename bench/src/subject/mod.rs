@@ -8,7 +8,8 @@
 //! use isolab_bench::subject::{Catalogue, Lab, Peers};
 //!
 //! let lab = Lab::open(Roots::of_user())?;
-//! let container = Catalogue::new(&lab, &Peers::default()).get("container")?;
+//! let peers = Peers::default();
+//! let container = Catalogue::new(&lab, &peers).get("container")?;
 //! let start = container.start().expect("a proved start");
 //! println!("ready after {} ns", start.timing.ready_ns);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
