@@ -61,6 +61,8 @@ fn ensure(holds: bool, otherwise: impl Into<String>) -> Done {
 
 fn testbed(options: &[&str], command: &[&str]) -> Command {
     let mut testbed = Command::new(BENCH);
+    // It would have cargo build the engines, which no trial here looks at.
+    testbed.env_remove("CARGO");
     testbed.arg("testbed").args(options).arg("--").args(command).stdin(Stdio::null());
     testbed
 }
