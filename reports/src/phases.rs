@@ -27,6 +27,8 @@ pub struct Step {
     pub name: String,
     /// Mean over the typical starts of the time that the step took alone, in nanoseconds; a start without it counts as 0.
     pub own_ns: f64,
+    /// Mean over the typical starts of the time before it that no step took, in nanoseconds; 0 within another step.
+    pub gap_ns: f64,
     /// Mean of its full length over the typical starts that have it, overlap included.
     pub length_ns: f64,
     /// Mean of its start over the same, nanoseconds after t0.
@@ -58,8 +60,8 @@ pub fn all_steps(series: &Series<'_>) -> Vec<Step> {
     let typical = typical(series);
     let mut seen: BTreeMap<(&str, u32), Seen> = BTreeMap::new();
     for start in &typical {
-        for (name, part) in parts(start.timing) {
-            seen.entry((name, part.depth)).or_default().push(&part);
+        for (step, part) in parts(start.timing) {
+            seen.entry(step).or_default().push(&part);
         }
     }
     let mut steps: Vec<Step> =
@@ -86,36 +88,43 @@ fn typical<'a>(series: &Series<'a>) -> Vec<Start<'a>> {
 /// What one start says of one step; a step taken several times is one, with its times summed.
 struct Part {
     own: u64,
+    gap: u64,
     length: u64,
     start: u64,
-    depth: u32,
 }
 
-/// The parts of one start by name; those of depth 0 and [`BETWEEN`] sum to exactly `ready_ns`.
-fn parts(timing: &Timing) -> BTreeMap<&str, Part> {
+/// The parts of one start by name and depth; those of depth 0 and [`BETWEEN`] sum to exactly `ready_ns`.
+fn parts(timing: &Timing) -> BTreeMap<(&str, u32), Part> {
     let mut phases: Vec<&Phase> = timing.phases.iter().collect();
     phases.sort_by_key(|phase| (phase.start_ns, phase.depth));
-    let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
+    let mut parts: BTreeMap<(&str, u32), Part> = BTreeMap::new();
     let mut taken = 0; // nanoseconds after t0 up to which every instant has been given away
     let mut between = 0;
     for phase in phases {
         let end = phase.start_ns.saturating_add(phase.duration_ns).min(timing.ready_ns);
         let start = phase.start_ns.min(timing.ready_ns);
+        let mut gap = 0;
         let own = if phase.depth == 0 {
-            between += start.saturating_sub(taken);
+            gap = start.saturating_sub(taken);
+            between += gap;
             let own = end.saturating_sub(taken.max(start));
             taken = taken.max(end);
             own
         } else {
             end.saturating_sub(start)
         };
-        let part =
-            parts.entry(&phase.name).or_insert(Part { own: 0, length: 0, start: phase.start_ns, depth: phase.depth });
+        let part = parts.entry((&phase.name, phase.depth)).or_insert(Part {
+            own: 0,
+            gap: 0,
+            length: 0,
+            start: phase.start_ns,
+        });
         part.own += own;
+        part.gap += gap;
         part.length = part.length.saturating_add(phase.duration_ns);
     }
     between += timing.ready_ns.saturating_sub(taken);
-    parts.insert(BETWEEN, Part { own: between, length: between, start: timing.ready_ns, depth: 0 });
+    parts.insert((BETWEEN, 0), Part { own: between, gap: 0, length: between, start: timing.ready_ns });
     parts
 }
 
@@ -123,6 +132,7 @@ fn parts(timing: &Timing) -> BTreeMap<&str, Part> {
 #[derive(Default)]
 struct Seen {
     own: f64,
+    gap: f64,
     length: f64,
     start: f64,
     times: u32,
@@ -131,6 +141,7 @@ struct Seen {
 impl Seen {
     fn push(&mut self, part: &Part) {
         self.own += part.own as f64;
+        self.gap += part.gap as f64;
         self.length += part.length as f64;
         self.start += part.start as f64;
         self.times += 1;
@@ -142,6 +153,7 @@ impl Seen {
         Step {
             name: name.to_owned(),
             own_ns: self.own / starts as f64,
+            gap_ns: self.gap / starts as f64,
             length_ns: self.length / times,
             start_ns: self.start / times,
             depth,
@@ -164,7 +176,7 @@ mod tests {
     }
 
     fn own(timing: &Timing) -> Vec<(&str, u64)> {
-        parts(timing).into_iter().map(|(name, part)| (name, part.own)).collect()
+        parts(timing).into_iter().map(|((name, _), part)| (name, part.own)).collect()
     }
 
     #[test]

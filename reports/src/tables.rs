@@ -165,7 +165,7 @@ pub fn drift(analysis: &Analysis<'_>) -> Table {
             units::time(drift.first),
             units::time(drift.second),
             units::ratio(drift.second / drift.first),
-            format!("{:.3}", drift.p),
+            if drift.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", drift.p) },
         ])
     };
     let caption = "Medians of the first and the second half of the run. p: how often chance alone would part them as far \

@@ -52,6 +52,9 @@ pub(crate) enum Ink {
 }
 
 impl Ink {
+    /// How many fills there are for mechanisms.
+    pub(crate) const AREAS: usize = AREA.len();
+
     /// Every ink with a colour of its own.
     fn all() -> impl Iterator<Item = Self> {
         let plain = [Self::Text, Self::Muted, Self::Grid, Self::Paper, Self::Band, Self::Shade, Self::Alarm];

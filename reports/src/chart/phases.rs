@@ -1,5 +1,7 @@
 //! Where starts spend their time: a bar a subject, its segments the steps of a typical start, end to end.
 
+use std::collections::BTreeSet;
+
 use super::axis::{Axis, tick_time};
 use super::canvas::{Canvas, Hand, Point};
 use super::{Chart, Ink, WIDE};
@@ -15,7 +17,10 @@ const RIGHT: f64 = WIDE - 90.0;
 const TOP: f64 = 24.0;
 const KEY_LINE: f64 = 22.0;
 const BAR: f64 = 36.0;
-const ROW: f64 = 52.0;
+/// Under the bar, for steps within steps.
+const STRIP: f64 = 15.0;
+const ROW: f64 = 54.0;
+const STRIP_ROW: f64 = ROW + STRIP;
 
 /// The cells that get a bar: the baseline and our own subjects. Where there are only peers, they.
 ///
@@ -37,7 +42,8 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let areas = areas(&rows);
     let key = key(&areas);
     let top = TOP + key.last().map_or(0.0, |entry| entry.place.1);
-    let bottom = top + ROW * rows.len() as f64;
+    let height = |cell: &Summary<'_>| if cell.all_steps.iter().any(|step| step.depth > 0) { STRIP_ROW } else { ROW };
+    let bottom = top + rows.iter().map(|(cell, _)| height(cell)).sum::<f64>();
     let title = "Where a start spends its time";
     Some(Chart::draw("phases", title, describe(&rows), (WIDE, bottom + 46.0), |canvas| {
         for entry in &key {
@@ -46,8 +52,10 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
             canvas.text(&entry.name, (x + 18.0, y), Hand::plain(Ink::Text));
         }
         axis.draw_below(canvas, (top - 6.0, bottom), &axis.named_ticks(tick_time), "time since the start, linear");
-        for (row, (cell, figures)) in rows.iter().enumerate() {
-            bar(canvas, &axis, top + ROW * row as f64, (cell, figures), &areas);
+        let mut y = top;
+        for (cell, figures) in &rows {
+            bar(canvas, &axis, (y, y + height(cell)), (cell, figures), &areas);
+            y += height(cell);
         }
     }))
 }
@@ -57,22 +65,33 @@ pub(crate) fn length(cell: &Summary<'_>) -> f64 {
     cell.steps.iter().map(|step| step.own_ns).sum()
 }
 
-/// The mechanisms in the order in which they first appear.
-fn areas<'r>(rows: &[(&'r Summary<'_>, &Figures)]) -> Vec<&'r str> {
-    let mut areas = Vec::new();
-    for step in rows.iter().flat_map(|(cell, _)| &cell.steps) {
-        if ink(&[], step) != Ink::Rest && !areas.contains(&step.area()) {
-            areas.push(step.area());
+/// A mechanism and its fill.
+type Area<'r> = (&'r str, Ink);
+
+/// The mechanisms in the order in which they first appear. There are more of them than fills that eyes tell apart, so one
+/// fill may stand for two mechanisms that never meet in a row.
+fn areas<'r>(rows: &[(&'r Summary<'_>, &Figures)]) -> Vec<Area<'r>> {
+    let in_row = |cell: &'r Summary<'_>| -> BTreeSet<&'r str> {
+        cell.all_steps.iter().filter(|step| step.name != BETWEEN).map(Step::area).collect()
+    };
+    let meet = |a: &str, b: &str| rows.iter().any(|(cell, _)| in_row(cell).is_superset(&BTreeSet::from([a, b])));
+    let mut areas: Vec<Area<'r>> = Vec::new();
+    for area in rows.iter().flat_map(|(cell, _)| &cell.all_steps).filter(|step| step.name != BETWEEN).map(Step::area) {
+        if areas.iter().any(|(name, _)| *name == area) {
+            continue;
         }
+        let free = |ink: &Ink| !areas.iter().any(|(name, taken)| taken == ink && meet(name, area));
+        let ink = (0..Ink::AREAS).map(Ink::Area).find(free).unwrap_or(Ink::Area(areas.len()));
+        areas.push((area, ink));
     }
     areas
 }
 
-fn ink(areas: &[&str], step: &Step) -> Ink {
+fn ink(areas: &[Area<'_>], step: &Step) -> Ink {
     if step.name == BETWEEN || step.name == WHOLE {
         return Ink::Rest;
     }
-    Ink::Area(areas.iter().position(|area| *area == step.area()).unwrap_or(0))
+    areas.iter().find(|(area, _)| *area == step.area()).map_or(Ink::Rest, |(_, ink)| *ink)
 }
 
 /// Which fill is which mechanism.
@@ -83,10 +102,9 @@ struct Entry {
 }
 
 /// The key, above the bars, on as many lines as it needs.
-fn key(areas: &[&str]) -> Vec<Entry> {
-    let inks = areas.iter().enumerate().map(|(place, area)| (Ink::Area(place), *area));
+fn key(areas: &[Area<'_>]) -> Vec<Entry> {
     let (mut x, mut y) = (LEFT, 16.0);
-    let entry = |(ink, name): (Ink, &str)| {
+    let entry = |(name, ink): Area<'_>| {
         let name = shortened(name, 16);
         let width = 36.0 + Hand::plain(Ink::Text).width(&name);
         if x + width > WIDE {
@@ -96,50 +114,57 @@ fn key(areas: &[&str]) -> Vec<Entry> {
         x += width;
         Entry { ink, name, place }
     };
-    inks.chain([(Ink::Rest, "in no span")]).map(entry).collect()
+    areas.iter().copied().chain([("in no span", Ink::Rest)]).map(entry).collect()
 }
 
-fn bar(canvas: &Canvas<'_>, axis: &Axis, top: f64, (cell, figures): (&Summary<'_>, &Figures), areas: &[&str]) {
-    let middle = top + ROW / 2.0;
-    let (top, bottom) = (middle - BAR / 2.0, middle + BAR / 2.0);
+/// One subject: its name, its bar, the strip of steps within steps, the bracket of the interval, its median.
+fn bar(canvas: &Canvas<'_>, axis: &Axis, ends: Point, (cell, figures): (&Summary<'_>, &Figures), areas: &[Area<'_>]) {
+    let (top, middle) = (ends.0 + 7.0, ends.0 + 7.0 + BAR / 2.0);
+    let end = axis.place(length(cell));
     canvas.text(&shortened(&cell.cell().name, 22), (LEFT - 10.0, middle), Hand::plain(Ink::Text).sized(13.0).ending());
+    canvas.text(&units::time(figures.median.estimate), (end + 8.0, middle), Hand::plain(Ink::Text).sized(13.0).bold());
+    canvas.rectangle((LEFT, top), (end, top + BAR), Ink::Rest);
     let mut at = 0.0;
-    for step in &cell.steps {
-        let (from, to) = (axis.place(at), axis.place(at + step.own_ns));
-        // A hair of paper between neighbours, where there is room for it.
-        let gap = if to - from > 2.0 { 0.8 } else { 0.0 };
-        canvas.rectangle((from, top), (to - gap, bottom), ink(areas, step));
-        segment_label(canvas, step, (from, to), middle);
-        at += step.own_ns;
+    for step in cell.steps.iter().filter(|step| ink(areas, step) != Ink::Rest) {
+        let from = at + step.gap_ns;
+        at = from + step.own_ns;
+        segment(canvas, step, (axis.place(from), axis.place(at)), (top, top + BAR), areas);
     }
-    let (low, high) = (axis.place(figures.median.low), axis.place(figures.median.high));
-    let below = bottom + 4.0;
-    canvas.line([(low, below), (high.max(low + 1.0), below)], Ink::Text, 1.5);
-    for x in [low, axis.place(figures.median.estimate), high.max(low + 1.0)] {
-        canvas.line([(x, below - 2.5), (x, below + 2.5)], Ink::Text, 1.5);
+    for step in cell.all_steps.iter().filter(|step| step.depth > 0) {
+        let from = (axis.place(step.start_ns), axis.place(step.start_ns + step.own_ns).min(end));
+        segment(canvas, step, from, (top + BAR + 1.0, top + BAR + STRIP), areas);
     }
-    canvas.text(
-        &units::time(figures.median.estimate),
-        (axis.place(at) + 8.0, middle),
-        Hand::plain(Ink::Text).sized(13.0).bold(),
-    );
+    bracket(canvas, axis, ends.1 - 7.0, figures);
 }
 
-/// The step's name and length, where the segment is wide enough for them.
-fn segment_label(canvas: &Canvas<'_>, step: &Step, (from, to): (f64, f64), middle: f64) {
+/// The median and its interval, under the end of the bar.
+fn bracket(canvas: &Canvas<'_>, axis: &Axis, y: f64, figures: &Figures) {
+    let [low, median, high] =
+        [figures.median.low, figures.median.estimate, figures.median.high].map(|time| axis.place(time));
+    let high = high.max(low + 1.0);
+    canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
+    for x in [low, median, high] {
+        canvas.line([(x, y - 2.5), (x, y + 2.5)], Ink::Text, 1.5);
+    }
+}
+
+/// One step: its fill, and what it is called and takes where there is room.
+fn segment(canvas: &Canvas<'_>, step: &Step, (from, to): Point, (top, bottom): Point, areas: &[Area<'_>]) {
+    // A hair of paper between neighbours, where it leaves something of them.
+    let gap = if to - from > 2.0 { 0.8 } else { 0.0 };
+    canvas.rectangle((from, top), (to - gap, bottom), ink(areas, step));
     let hand = Hand::plain(Ink::OnArea).sized(11.0).centred();
     let name = step.name.split_once('.').map_or(step.name.as_str(), |(_, name)| name);
-    let name = if step.name == BETWEEN || step.name == WHOLE { "" } else { name };
     let time = units::time(step.own_ns);
     let fits = |text: &str| hand.width(text) + 6.0 <= to - from;
-    let centre = f64::midpoint(from, to);
-    match (!name.is_empty() && fits(name), fits(&time)) {
-        (true, true) => {
-            canvas.text(name, (centre, middle - 7.0), hand);
-            canvas.text(&time, (centre, middle + 7.5), hand);
+    let (x, y) = (f64::midpoint(from, to), f64::midpoint(top, bottom));
+    match (fits(name), fits(&time)) {
+        (true, true) if bottom - top > 2.0 * hand.size => {
+            canvas.text(name, (x, y - 7.0), hand);
+            canvas.text(&time, (x, y + 7.5), hand);
         }
-        (true, false) => canvas.text(name, (centre, middle), hand),
-        (false, true) => canvas.text(&time, (centre, middle), hand),
+        (true, _) => canvas.text(name, (x, y), hand),
+        (false, true) => canvas.text(&time, (x, y), hand),
         (false, false) => {}
     }
 }

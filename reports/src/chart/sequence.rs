@@ -44,14 +44,21 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
 
 /// Warm-up and noisy rounds, behind everything.
 fn bands(canvas: &Canvas<'_>, analysis: &Analysis<'_>, rounds: &Axis, bottom: f64) {
+    // Neighbours that look alike are one rectangle, since between two a seam of paper would show.
+    let mut bands: Vec<(Ink, u32, u32)> = Vec::new();
     for round in &analysis.run.rounds {
         let ink = match (round.warmup, round.noisy.is_empty()) {
             (true, _) => Ink::Shade,
             (false, false) => Ink::Band,
             (false, true) => continue,
         };
-        let from = f64::from(round.index);
-        canvas.rectangle((rounds.place(from), TOP), (rounds.place(from + 1.0), bottom), ink);
+        match bands.last_mut() {
+            Some((last, _, end)) if *last == ink && *end == round.index => *end += 1,
+            _ => bands.push((ink, round.index, round.index + 1)),
+        }
+    }
+    for (ink, from, to) in bands {
+        canvas.rectangle((rounds.place(f64::from(from)), TOP), (rounds.place(f64::from(to)), bottom), ink);
     }
     let hand = Hand::plain(Ink::Muted).sized(11.0);
     let mut x = RIGHT;

@@ -154,6 +154,8 @@ fn phases(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         p {
             "Each bar is a typical start, the mean of the tenth of all starts nearest to the median, cut into the steps that the "
             "engine reports. Where two processes work at the same time, the step that began first has the time. "
+            "The strip under a bar shows steps within steps, above all those of the new process, which works while the engine waits for it. "
+            "Mechanisms that never meet in one bar may share a colour. "
             "The figure behind a bar is the median, the bracket under its end the median with its 95 % interval."
         }
         @if !silent.is_empty() { p { "Not drawn, because they tell nothing of their steps: " (silent.join(", ")) "." } }
