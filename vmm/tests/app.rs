@@ -367,6 +367,12 @@ fn deeds() -> Vec<Trial> {
             &["a read of 0x1000 (a page whose rights forbid it)"],
         ),
         deed("a_wait_for_a_thread_that_does_not_exist_is_told", "futex", 125, &["waits for ever", "hint:"]),
+        trial("what_each_call_costs_can_be_measured_inside", &["kvm", "gcc"], || {
+            let costs = build_c("costs", &["-static"])?;
+            let ended: Ended = machine(&costs, &[]).stdin(File::open("/dev/zero")?).output()?.into();
+            ended.expect(0, &["getcwd (79)"])?;
+            if ended.stdout.lines().count() == 11 { Ok(()) } else { Err(ended.stdout.into()) }
+        }),
         trial("a_write_to_nobody_is_sigpipe_or_epipe", &["kvm", "gcc"], || {
             for (argument, status) in [("closed", DEATH + 13), ("ignored", 4)] {
                 let mut child = Running(machine(probe()?, &[argument]).stdout(Stdio::piped()).spawn()?);

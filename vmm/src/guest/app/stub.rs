@@ -61,6 +61,8 @@ const TASK: u16 = 0x40;
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SFMASK: u32 = 0xc000_0084;
+/// The single-step flag in RFLAGS.
+const FLAG_TRAP: u64 = 1 << 8;
 /// Where the base of GS is kept.
 pub(super) const MSR_GS_BASE: u32 = 0xc000_0101;
 /// Protection, monitor coprocessor, extension type, numeric error, write protect, alignment mask, paging.
@@ -262,10 +264,11 @@ pub(super) fn system_registers(reset: &kvm_sregs, root: u64, xsave: bool) -> kvm
 
 /// The model-specific registers that make `syscall` land on the stub.
 ///
-/// SFMASK clears no flag on the way in: where the stub runs at level 3 and the monitor itself returns, flags must be as
-/// they were. STAR holds the two segment bases that `syscall` and `sysret` derive their selectors from.
+/// STAR holds the two segment bases that `syscall` and `sysret` derive their selectors from. SFMASK clears the trap flag on
+/// the way in: a program that steps itself would otherwise trap in the stub, at its privilege and on the program's stack.
+/// The way out restores it.
 pub(super) fn model_specific_registers() -> Vec<(u32, u64)> {
-    vec![(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CODE) << 32), (MSR_LSTAR, STUBS), (MSR_SFMASK, 0)]
+    vec![(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CODE) << 32), (MSR_LSTAR, STUBS), (MSR_SFMASK, FLAG_TRAP)]
 }
 
 /// The register sets to enable in XCR0: what the processor that the program will see has of those a program uses.

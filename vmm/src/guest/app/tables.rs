@@ -188,18 +188,26 @@ impl Tables {
     ) -> Result<(), TableError> {
         let first = range.start.saturating_sub(base) >> shift(level);
         let last = (range.end - 1 - base) >> shift(level);
-        for index in first..=last.min(ENTRIES - 1) {
-            let at = GuestAddress(table + index * 8);
+        // All the entries in question in one read, and in one store where any has changed.
+        let mut buffer = [0_u8; PAGE as usize];
+        let count = last.min(ENTRIES - 1) + 1 - first;
+        let entries = buffer.get_mut(..count as usize * 8).unwrap_or_default();
+        let at = GuestAddress(table + first * 8);
+        memory.read_slice(entries, at)?;
+        let mut changed = false;
+        for (slot, index) in entries.as_chunks_mut::<8>().0.iter_mut().zip(first..) {
+            let entry = u64::from_le_bytes(*slot);
             let address = base + (index << shift(level));
-            let entry: u64 = memory.read_obj(at)?;
             if level > 1 && entry & PRESENT != 0 {
                 Self::update_table(memory, entry & FRAME, level - 1, address, range, change)?;
             } else if level == 1 && entry != 0 {
-                let changed = change(address, Leaf(entry));
-                if changed.0 != entry {
-                    memory.write_obj(changed.0, at)?;
-                }
+                let new = change(address, Leaf(entry)).0;
+                changed |= new != entry;
+                *slot = new.to_le_bytes();
             }
+        }
+        if changed {
+            memory.write_slice(entries, at)?;
         }
         Ok(())
     }
