@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM end a run in good order: the start that is under way goes to its end, and what there is is written.
+//! Ctrl-C, SIGTERM and a closed terminal end a run in good order: the start that is under way goes to its end, and what there is is written.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -15,7 +15,7 @@ extern "C" fn note(signal: i32) {
 pub fn listen() -> Result<(), Errno> {
     // SA_RESETHAND: the second signal finds the default action.
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESETHAND, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler stores to an atomic and does nothing else, which is allowed at any instant.
         unsafe { sigaction(signal, &action) }?;
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use isolab_reports::folder::{self, FolderError};
-use isolab_reports::model::{Outcome, Run};
+use isolab_reports::model::{Outcome, Run, Stop};
 use isolab_reports::{report, units};
 use nix::errno::Errno;
 use thiserror::Error;
@@ -75,9 +75,15 @@ pub enum JobError {
     /// The record can't be written as JSON.
     #[error("cannot write the record of the run")]
     Json(#[from] serde_json::Error),
+    /// A choice that the suite does not leave.
+    #[error("the suite {} has its own subjects", .0.name())]
+    Fixed(Suite),
     /// There was no time for a single start.
-    #[error("the run ended before the first start")]
-    Empty,
+    #[error("the time given was over before the first start")]
+    NoTime,
+    /// Ctrl-C came before anything was measured.
+    #[error("interrupted before the first start")]
+    Interrupted,
 }
 
 impl JobError {
@@ -88,7 +94,9 @@ impl JobError {
             Self::Lab(error) => error.hint().to_owned(),
             Self::Folder(error) => error.hint().to_owned(),
             Self::Json(_) | Self::Signals(_) => "isolab-bench doctor".to_owned(),
-            Self::Empty => "give it more time: --budget 3m".to_owned(),
+            Self::Fixed(_) => "leave --subjects and --parallel away, or choose --suite startup".to_owned(),
+            Self::NoTime => "give it more: --budget 3m".to_owned(),
+            Self::Interrupted => "nothing was measured, and nothing is left".to_owned(),
         }
     }
 }
@@ -99,7 +107,11 @@ pub fn run(request: &Request, begun: Instant) -> Result<Run, JobError> {
     if let Choice::Named(names) = &request.subjects {
         Choice::check(names)?;
     }
+    if request.suite == Suite::Overhead && (request.subjects != Choice::All || request.parallel != [1]) {
+        return Err(JobError::Fixed(request.suite));
+    }
     folder::check(&request.out)?;
+    interrupt::listen().map_err(JobError::Signals)?;
     let run = measure(request, begun)?;
     let text = serde_json::to_vec(&run)?;
     folder::write(&request.out, &report::render(&run, &text))?;
@@ -132,7 +144,6 @@ fn carry_out(
     left_out: Vec<LeftOut>,
     begun: Instant,
 ) -> Result<Run, JobError> {
-    interrupt::listen().map_err(JobError::Signals)?;
     let frame = Frame {
         started: clock::date(),
         command: request.command.clone(),
@@ -146,7 +157,7 @@ fn carry_out(
     eprintln!("measuring: {}, at most {rounds} rounds{limit}", units::count(stations.len(), "cell"));
     let measured = runner::run(stations, &frame.plan, begun);
     if measured.samples.is_empty() {
-        return Err(JobError::Empty);
+        return Err(if measured.stopped == Stop::Interrupted { JobError::Interrupted } else { JobError::NoTime });
     }
     Ok(record(frame, measured))
 }

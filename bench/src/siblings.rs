@@ -47,7 +47,7 @@ pub fn build() -> Result<(), SiblingError> {
     let Some(place) = env::current_exe().ok().as_deref().and_then(Place::of) else { return Ok(()) };
     let cargo = PathBuf::from(cargo);
     let mut command = Command::new(&cargo);
-    command.args(["build", "--quiet", "--bins", "--manifest-path"]).arg(Path::new(&manifest).join("Cargo.toml"));
+    command.args(["build", "--bins", "--manifest-path"]).arg(Path::new(&manifest).join("Cargo.toml"));
     command.arg("--target-dir").arg(&place.target).args(["--profile", &place.profile]);
     for package in PACKAGES {
         command.args(["--package", package]);

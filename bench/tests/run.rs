@@ -262,7 +262,8 @@ fn overhead() -> Result<(), Failed> {
     let output = place.run(false, "--suite overhead --quick --rounds 50")?;
     ensure(text(&output.stdout).contains("the harness adds "), text(&output.stdout))?;
     let run = place.written()?;
-    ensure(counts(&run, "process.bare") == (55, 0), format!("{:?}", counts(&run, "process.bare")))
+    ensure(counts(&run, "process.bare") == (55, 0), format!("{:?}", counts(&run, "process.bare")))?;
+    refused(&place.run(false, "--suite overhead --parallel 2")?, &["its own subjects", "--suite startup"])
 }
 
 fn containers() -> Result<(), Failed> {
@@ -290,11 +291,11 @@ fn with_out(mut command: Command, place: &Place) -> Command {
 }
 
 fn failures(run: &Run) -> BTreeSet<&str> {
-    let reason = |outcome| match outcome {
-        &Outcome::Failed { ref reason } => Some(reason.as_str()),
+    let failed = run.samples.iter().filter_map(|sample| match &sample.outcome {
+        Outcome::Failed { reason } => Some(reason.as_str()),
         Outcome::Ready(_) => None,
-    };
-    run.samples.iter().filter_map(|sample| reason(&sample.outcome)).collect()
+    });
+    failed.collect()
 }
 
 fn failing_peers() -> Result<(), Failed> {
@@ -328,6 +329,7 @@ fn killed() -> Result<(), Failed> {
         ensure(!place.traces(pid).is_empty(), "a killed bench can't have removed its scratch folder")?;
         let clean = place.bench(false, "doctor --clean").output()?;
         ensure(clean.status.success(), text(&clean.stdout))?;
+        ensure(!place.path("root/run").exists(), "the runtime root is still there, empty")?;
         place.is_clean(pid).map_err(|error| format!("after {moment} ms: {}", error.message().unwrap_or_default()))?;
         ensure(!Path::new(&place.path("out/run.json")).exists(), "half a report")?;
     }

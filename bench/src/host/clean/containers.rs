@@ -36,6 +36,8 @@ fn prune_below(root: &Path, cleaned: &mut Cleaned) {
         }
         Err(error) => cleaned.note(Kind::Container, states.display().to_string(), Err(crate::chain(&error))),
     }
+    // Only where it is empty; the next container's runtime makes it again.
+    let _ = fs::remove_dir(&states);
 }
 
 /// The containers that a dead bench started: by now its runtimes have been ended too.

@@ -51,9 +51,9 @@ pub(super) fn remove_scratches(folders: &[PathBuf], cleaned: &mut Cleaned) {
         };
         cleaned.note(Kind::Scratch, folder.display().to_string(), outcome);
     }
-    if let Some(bench) = folders.first().and_then(|folder| folder.parent()) {
-        // Only where it is empty now: another bench may have its folder there.
-        let _ = fs::remove_dir(bench);
+    // The folder of all benches and the runtime root above it: only where they are empty now.
+    for shared in folders.first().into_iter().flat_map(|folder| folder.ancestors().skip(1).take(2)) {
+        let _ = fs::remove_dir(shared);
     }
 }
 
