@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use isolab_vmm::guest::app::App;
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 type Done = Result<(), Failed>;
@@ -315,6 +317,7 @@ fn deeds() -> Vec<Trial> {
     }
     const DEATH: i32 = 128;
     const SIGILL: i32 = DEATH + 4;
+    const SIGTRAP: i32 = DEATH + 5;
     const SIGABRT: i32 = DEATH + 6;
     const SIGFPE: i32 = DEATH + 8;
     const SIGSEGV: i32 = DEATH + 11;
@@ -358,6 +361,7 @@ fn deeds() -> Vec<Trial> {
         deed("an_undefined_instruction_kills", "undefined", SIGILL, &["SIGILL", "bytes there: 0f 0b"]),
         deed("a_privileged_instruction_kills", "privileged", SIGSEGV, &["may not execute", "bytes there: f4"]),
         deed("a_division_by_zero_kills", "divide", SIGFPE, &["SIGFPE: a division by zero"]),
+        deed("a_program_that_steps_itself_never_steps_through_the_stub", "step", SIGTRAP, &["SIGTRAP", "rip 0x40"]),
         deed("an_abort_is_sigabrt", "abort", SIGABRT, &["ended itself by SIGABRT"]),
         deed("the_doorbell_is_no_system_call_without_the_stub", "doorbell", SIGSEGV, &["a write to 0x3000"]),
         deed(
@@ -418,6 +422,15 @@ fn waits() -> Vec<Trial> {
             ends(Path::new(BUSYBOX), &["sleep", "1000"], &["error:"])
         }),
         trial("a_pause_ends_at_the_time_limit", &["kvm", "gcc"], || ends(probe()?, &["sleep"], &["error:"])),
+        trial("a_signal_to_the_monitor_ends_a_program_that_waits", &["kvm", "busybox"], || {
+            let mut command = machine(Path::new(BUSYBOX), &["sh", "-c", "echo up; read line"]);
+            let mut child = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+            let mut up = [0; 3];
+            child.0.stdout.take().ok_or("no pipe")?.read_exact(&mut up)?;
+            kill(Pid::from_raw(child.0.id() as i32), Signal::SIGTERM)?;
+            assert_eq!(child.0.wait()?.code(), Some(128 + 15));
+            Ok(())
+        }),
         trial("a_loop_of_system_calls_ends_at_the_time_limit", &["kvm"], || {
             // mov $110, %eax (getppid); syscall; jmp back
             ends(&file("calls", &elf(0x40_0000, &[0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7])), &[], &["error:"])

@@ -162,6 +162,13 @@ static void divide(void) {
     printf("%d\n", some / zero);
 }
 
+// The trap flag, set so that the first instruction it stops after is a system call.
+static void step(void) {
+    long answer = SYS_getppid;
+    __asm__ volatile("sub $128, %%rsp; pushf; orq $0x100, (%%rsp); popf; syscall; nop; nop; add $128, %%rsp"
+                     : "+a"(answer) : : "rcx", "r11", "memory", "cc");
+}
+
 static void clocks(void) {
     struct timespec one, two, rest = {0, 20 * 1000 * 1000};
     CHECK(clock_gettime(CLOCK_MONOTONIC, &one) == 0);
@@ -216,7 +223,7 @@ int main(int argc, char **argv) {
         {"guard", guard}, {"readonly", readonly}, {"unmapped", unmapped}, {"upgrade", upgrade}, {"noexec", noexec},
         {"zeroed", zeroed}, {"efault", efault}, {"badfd", badfd}, {"enosys", enosys}, {"exhaust", exhaust}, {"avx", avx},
         {"stack", stack}, {"divide", divide}, {"clocks", clocks}, {"auxiliary", auxiliary}, {"closed", closed},
-        {"ignored", ignored}, {"loop", loop}, {"calls", calls}, {"abort", abort},
+        {"ignored", ignored}, {"loop", loop}, {"calls", calls}, {"step", step}, {"abort", abort},
     };
     const char *wanted = argc > 1 ? argv[1] : "";
     if (!strcmp(wanted, "status")) return atoi(argv[2]);
