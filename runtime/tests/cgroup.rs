@@ -29,7 +29,9 @@ fn main() {
         trial("more_processes_than_allowed_are_not_made", more_processes_than_allowed_are_not_made),
         trial("what_is_frozen_uses_no_cpu_until_thawed", what_is_frozen_uses_no_cpu_until_thawed),
         trial("a_kill_reaches_children_and_what_is_frozen", || a_kill_reaches_children_and_what_is_frozen(&detect()?)),
-        trial("a_kill_needs_no_v2", || a_kill_reaches_children_and_what_is_frozen(&detect()?.only(Version::V1))),
+        needs::trial("a_kill_needs_no_v2", &["cgroup", "cgroup1"], || {
+            a_kill_reaches_children_and_what_is_frozen(&detect()?.only(Version::V1))
+        }),
         trial("a_dropped_cgroup_takes_its_processes_along", a_dropped_cgroup_takes_its_processes_along),
         trial("a_cgroup_in_use_is_not_taken_over", a_cgroup_in_use_is_not_taken_over),
         trial("cgroups_made_inside_go_with_it", cgroups_made_inside_go_with_it),

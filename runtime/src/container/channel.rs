@@ -18,8 +18,8 @@ use super::report::{At, Failure, SIZE, Step};
 pub(crate) enum Word {
     /// The user namespace has its numbers.
     Mapped = b'm',
-    /// The process is in its cgroup, and is known on the host by the number that comes with the word.
-    Attached = b'a',
+    /// All that only an outsider can write is written; the host knows the process by the number that comes with the word.
+    Furnished = b'f',
     /// The hooks that want to see the container before it has its root have run.
     HooksDone = b'h',
     /// The container is written down: the process may outlive the runtime.
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_failure_is_heard_though_our_words_were_not() {
         let (runtime, process) = pair().expect("a socket pair");
-        runtime.say(Word::Attached, Pid::from_raw(42)).expect("said");
+        runtime.say(Word::Furnished, Pid::from_raw(42)).expect("said");
         process.failed(Failure::new(Step::Mount, 3, Errno::EPERM));
         drop(process);
         let Ok(Heard::Failed(failure)) = runtime.hear() else { panic!("no failure heard") };
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn each_end_hears_the_other() {
         let (runtime, process) = pair().expect("a socket pair");
-        runtime.say(Word::Attached, Pid::from_raw(42)).expect("said");
-        assert_eq!(process.await_word(Word::Attached).ok(), Some(42));
+        runtime.say(Word::Furnished, Pid::from_raw(42)).expect("said");
+        assert_eq!(process.await_word(Word::Furnished).ok(), Some(42));
         process.ready().expect("said");
         assert!(matches!(runtime.hear(), Ok(Heard::Ready)));
         process.failed(Failure::new(Step::Pivot, 0, Errno::EBUSY));

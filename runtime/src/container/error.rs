@@ -196,6 +196,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Domainname => "set the domainname".to_owned(),
         Step::Loopback => "bring the loopback interface up".to_owned(),
         Step::Sysctl => format!("set the kernel parameter {}", plan?.sysctl.get(index)?.0.to_string_lossy()),
+        Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),

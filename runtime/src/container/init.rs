@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{sethostname, setsid, write};
 use tracing::info_span;
 
+use super::cgroup::Doors;
 use super::channel::{ProcessEnd, Word};
 use super::hooks::HookPlan;
 use super::network;
@@ -32,10 +33,10 @@ use super::sys::process::{accept, close_on_exec_from, prctl, set_domainname};
 pub(crate) const GO: &[u8] = b"go";
 
 /// Lives the process's life. Never returns: it becomes the program, or ends.
-pub(crate) fn live(plan: &Plan, wire: ProcessEnd) -> ! {
+pub(crate) fn live(plan: &Plan, doors: &Doors, wire: ProcessEnd) -> ! {
     crate::spans::in_container();
     let mut process = Init { plan, wire: Some(wire), starter: None, host_pid: None };
-    let failure = match process.live() {
+    let failure = match process.live(doors) {
         Err(failure) => failure,
         Ok(never) => match never {},
     };
@@ -49,21 +50,21 @@ struct Init<'a> {
     wire: Option<ProcessEnd>,
     /// The connection of the one who said "go".
     starter: Option<OwnedFd>,
-    /// The number of this process on the host, once it is in its cgroup.
+    /// The number of this process on the host, once the runtime has told it.
     host_pid: Option<i32>,
 }
 
 impl Init<'_> {
-    fn live(&mut self) -> Result<Infallible, Failure> {
+    fn live(&mut self, doors: &Doors) -> Result<Infallible, Failure> {
         let plan = self.plan;
-        self.be_born()?; //                                        1. die with the runtime; a session of its own
+        self.be_born(doors)?; //                                   1. die with the runtime; inside its limits
         self.enter_namespaces()?; //                               2. those that clone3 could not make
         let root = match &plan.rootfs {
-            Some(rootfs) => Some(rootfs.assemble(&mut || self.be_attached())?), // 3. the file system, beside the host's
+            Some(rootfs) => Some(rootfs.assemble(&mut || self.be_furnished())?), // 3. the file system, beside the host's
             None => None,
         };
         self.settle()?; //                                         4. names, network, kernel parameters
-        self.be_attached()?; //                                    5. inside the cgroup, before anything of the image runs
+        self.be_furnished()?; //                                   5. all that the runtime writes is written
         self.let_hooks_run()?; //                                  6. others may add to the container
         if let (Some(rootfs), Some(root)) = (&plan.rootfs, &root) {
             rootfs.enter(root)?; //                                7. the host's tree is gone
@@ -79,8 +80,9 @@ impl Init<'_> {
         Err(plan.process.execute(program)) //                     11. the filter, and the program
     }
 
-    fn be_born(&self) -> Result<(), Failure> {
+    fn be_born(&self, doors: &Doors) -> Result<(), Failure> {
         self.die_with_runtime()?;
+        enter(doors)?;
         umask(Mode::empty()); // the modes in the plan are meant as they stand
         setsid().map(drop).at(Step::Session)
     }
@@ -111,6 +113,12 @@ impl Init<'_> {
             unshare(time).at(Step::TimeNamespace)?;
             if let Some(offsets) = &namespaces.time_offsets {
                 write_file(c"/proc/self/timens_offsets", offsets).at(Step::TimeNamespace)?;
+            }
+            if !namespaces.execve_enters_time {
+                // The offsets are written; from here on somebody may be in it.
+                let path = c"/proc/self/ns/time_for_children";
+                let made = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+                setns(made.at(Step::TimeNamespace)?, time).at(Step::TimeNamespace)?;
             }
         }
         Ok(())
@@ -151,20 +159,12 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// Waits, once, until the runtime has put this process into its cgroup.
-    fn be_attached(&mut self) -> Result<(), Failure> {
+    /// Waits, once, until the runtime has written all that it has to write.
+    fn be_furnished(&mut self) -> Result<(), Failure> {
         if self.host_pid.is_some() {
             return Ok(());
         }
-        {
-            let _span = info_span!(
-                "cgroup.wait",
-                call = "recv(2)",
-                why = "the limits must hold before the program runs; the runtime writes them while this process mounts"
-            )
-            .entered();
-            self.host_pid = Some(self.wire()?.await_word(Word::Attached)?);
-        }
+        self.host_pid = Some(self.wire()?.await_word(Word::Furnished)?);
         if self.plan.namespaces.unshared_later.contains(CloneFlags::CLONE_NEWCGROUP) {
             let _span = info_span!(
                 "cgroup.namespace",
@@ -237,6 +237,17 @@ impl Init<'_> {
             let _ = send(starter.as_raw_fd(), &failure.to_bytes(), MsgFlags::MSG_NOSIGNAL);
         }
     }
+}
+
+fn enter(doors: &Doors) -> Result<(), Failure> {
+    let _span = info_span!(
+        "cgroup.attach",
+        call = "write(tasks)",
+        why =
+            "from here on the kernel counts and limits this process; who moves himself in need not wait for all others"
+    )
+    .entered();
+    doors.enter().map_err(|(path, errno)| Failure::new(Step::Cgroup, 0, errno).with_detail(path.as_os_str().as_bytes()))
 }
 
 fn close_descriptors() -> Result<(), Failure> {

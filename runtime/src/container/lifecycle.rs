@@ -47,7 +47,7 @@ impl Runtime {
 
     /// The steps from a bundle to a process that is about to become its program.
     ///
-    /// Side by side with steps 6 to 9 the process follows its own list, in [`super::init`].
+    /// Side by side with steps 6 to 8 the process follows its own list, in [`super::init`].
     fn make(&self, id: &ContainerId, bundle: &Bundle, when: When, mask: SigSet) -> Result<Making, ContainerError> {
         let mut warnings = bundle.warnings().to_vec();
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
@@ -56,17 +56,12 @@ impl Runtime {
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
         self.warn_of(&warnings);
-        let cgroup = limits.make_before_birth()?; //                     4. v2: the limits, before anything can exceed them
-        let inside = cgroup.as_ref().and_then(Cgroup::clone_into);
-        let process = InitProcess::new(&plan, inside)?; //               5. the process, in namespaces of its own
+        let cgroup = limits.make()?; //                                  4. the limits, before anything can exceed them
+        let process = InitProcess::new(&plan, cgroup.as_ref())?; //      5. the process, in namespaces of its own
         let mut making = Making { process, cgroup, folder, record, plan };
         making.process.furnish(&making.plan)?; //                        6. what only an outsider can write
-        if making.cgroup.is_none() {
-            making.cgroup = limits.make_and_attach(making.process.pid())?; // 7. v1: the limits, all in one burst
-        }
-        making.process.say(Word::Attached)?;
-        making.write_down()?; //                                         8. other commands can find it
-        making.run_create_hooks()?; //                                   9. others may add to it
+        making.write_down()?; //                                         7. other commands can find it
+        making.run_create_hooks()?; //                                   8. others may add to it
         Ok(making)
     }
 

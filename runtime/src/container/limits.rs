@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 use oci_spec::runtime::LinuxResources;
 use tracing::info_span;
 
 use super::bundle::Bundle;
-use super::cgroup::{Cgroup, CgroupError, Flavour, Layout};
+use super::cgroup::{Cgroup, CgroupError, Layout};
 use super::error::ContainerError;
 use super::id::ContainerId;
 
@@ -58,25 +58,9 @@ impl Limits {
         self.place.as_ref().map(|(layout, path)| (layout, path.as_path()))
     }
 
-    /// On a pure v2 host: makes the cgroup, so that the process can be born inside (`CLONE_INTO_CGROUP`), which needs no move
-    /// and so no waiting for the kernel's other processors.
-    pub(crate) fn make_before_birth(&self) -> Result<Option<Cgroup>, ContainerError> {
-        match &self.place {
-            Some((layout, path)) if layout.flavour() == Flavour::V2 => Ok(Some(self.make(layout, path)?)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Where v1 hierarchies are: makes the cgroup while the process prepares itself already, and moves it there. No
-    /// instruction of the image has run by then.
-    pub(crate) fn make_and_attach(&self, pid: Pid) -> Result<Option<Cgroup>, ContainerError> {
+    /// Makes the cgroup, with its limits. Before the process: so nothing of the container ever runs without them.
+    pub(crate) fn make(&self) -> Result<Option<Cgroup>, ContainerError> {
         let Some((layout, path)) = &self.place else { return Ok(None) };
-        let cgroup = self.make(layout, path)?;
-        cgroup.attach(pid)?;
-        Ok(Some(cgroup))
-    }
-
-    fn make(&self, layout: &Layout, path: &Path) -> Result<Cgroup, CgroupError> {
-        Cgroup::create(layout, path, self.resources.as_ref())
+        Ok(Some(Cgroup::create(layout, path, self.resources.as_ref())?))
     }
 }

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
+use nix::sys::utsname::uname;
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
 
@@ -28,6 +29,9 @@ pub(crate) struct Namespaces {
     pub(crate) ids: Option<IdMaps>,
     /// What to write to `/proc/self/timens_offsets`.
     pub(crate) time_offsets: Option<CString>,
+    /// Whether execve(2) leads into a new time namespace: since Linux 6.3. Before, the process enters by itself, and the
+    /// steps it takes after that are timed by the namespace's clock.
+    pub(crate) execve_enters_time: bool,
 }
 
 /// An existing namespace.
@@ -79,6 +83,7 @@ impl Namespaces {
             joined_pid: None,
             ids: None,
             time_offsets: time_offsets(bundle),
+            execve_enters_time: is_at_least((6, 3)),
         };
         for namespace in bundle.linux.namespaces().iter().flatten() {
             let kind = flag(namespace.typ());
@@ -131,6 +136,18 @@ impl Namespaces {
     }
 }
 
+/// Whether the kernel's release is this or a later one. False where it can't be read.
+fn is_at_least(wanted: (u32, u32)) -> bool {
+    let Ok(name) = uname() else { return false };
+    release(&name.release().to_string_lossy()).is_some_and(|found| found >= wanted)
+}
+
+/// The first two numbers of a release such as `6.1.0-56-cloud-amd64`.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// The kernel's flag for a kind; the specification's type has the same numbers.
 fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     CloneFlags::from_bits_retain(kind as i32)
@@ -177,7 +194,15 @@ fn time_offsets(bundle: &Bundle) -> Option<CString> {
 
 #[cfg(test)]
 mod tests {
-    use super::IdMaps;
+    use super::{IdMaps, release};
+
+    #[test]
+    fn the_release_is_read_whatever_a_distribution_appends() {
+        assert_eq!(release("6.1.0-56-cloud-amd64"), Some((6, 1)));
+        assert_eq!(release("6.18.5"), Some((6, 18)));
+        assert_eq!(release("5.15-microsoft"), Some((5, 15)));
+        assert_eq!(release("next"), None);
+    }
 
     #[test]
     fn a_group_outside_every_range_has_no_number_inside() {

@@ -65,16 +65,21 @@ impl OverlayPlan {
         )
         .entered();
         match self.configure()? {
-            Some(context) => {
-                let mounted = context.mount(0).map_err(|errno| complain(&context, errno))?;
-                attach(&mounted, place).at(Step::Overlay)?;
-                Ok(mounted)
-            }
+            Some(context) => match context.mount(0) {
+                Ok(mounted) => {
+                    attach(&mounted, place).at(Step::Overlay)?;
+                    Ok(mounted)
+                }
+                // Before Linux 6.5 overlayfs has its options read by the kernel's stand-in for file systems that know only
+                // mount(2). That takes any name, `lowerdir+` too, and refuses it only now.
+                Err(Errno::EINVAL) => self.mount_by_line(path),
+                Err(errno) => Err(complain(&context, errno)),
+            },
             None => self.mount_by_line(path),
         }
     }
 
-    /// Sets all options one by one; nothing where this kernel (before 6.5), or the length of a path, wants the old call.
+    /// Sets all options one by one; nothing where this kernel, or the length of a path, wants the old call.
     fn configure(&self) -> Result<Option<Context>, Failure> {
         let paths = || self.lower.iter().chain([&self.upper, &self.work]);
         if paths().any(|path| path.count_bytes() > VALUE_MAX) {

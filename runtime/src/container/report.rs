@@ -31,6 +31,7 @@ pub(crate) enum Step {
     Domainname,
     Loopback,
     Sysctl,
+    Cgroup,
     CgroupNamespace,
     CloseDescriptors,
     Rlimit,
@@ -49,7 +50,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 39] = [
+    const ALL: [Self; 40] = [
         Self::Protocol,
         Self::Session,
         Self::IdentityInside,
@@ -74,6 +75,7 @@ impl Step {
         Self::Domainname,
         Self::Loopback,
         Self::Sysctl,
+        Self::Cgroup,
         Self::CgroupNamespace,
         Self::CloseDescriptors,
         Self::Rlimit,

@@ -68,10 +68,14 @@ impl Drop for Signals {
     }
 }
 
-/// Undoes what the Rust runtime does to every program at its start: an ignored SIGPIPE would stay ignored through
-/// `execve`, and a shell's `yes | head` would then never end.
+/// Gives every signal its default action, as an ignored one stays ignored through `execve`: SIGPIPE, which the Rust runtime
+/// ignores at every program's start, and without which a shell's `yes | head` would never end; and whatever the shell or the
+/// service that started us ignores, which is no business of the container's.
 pub(crate) fn restore_defaults() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action has no handler that could do anything unsafe.
-    let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+    for signal in Signal::iterator() {
+        // SAFETY: the default action has no handler that could do anything unsafe. SIGKILL and SIGSTOP refuse, and have
+        // no other action anyway.
+        let _ = unsafe { sigaction(signal, &default) };
+    }
 }

@@ -12,6 +12,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, write};
 use tracing::info_span;
 
+use super::cgroup::Cgroup;
 use super::channel::{Heard, RuntimeEnd, Word, pair};
 use super::error::ContainerError;
 use super::namespaces::Join;
@@ -30,8 +31,10 @@ pub(crate) struct InitProcess {
 }
 
 impl InitProcess {
-    /// Makes the process in its new namespaces, on v2 inside `cgroup`. It begins to follow `plan` at once.
-    pub(crate) fn new(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> Result<Self, ContainerError> {
+    /// Makes the process in its new namespaces: on v2 inside `cgroup`, on v1 before its doors. It begins to follow `plan` at
+    /// once.
+    pub(crate) fn new(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Self, ContainerError> {
+        let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
         let failed =
             |source| ContainerError::System { attempt: "make a process in", on: "new namespaces".to_owned(), source };
         let (wire, process_end) = pair().map_err(failed)?;
@@ -39,11 +42,12 @@ impl InitProcess {
         let _span = info_span!("container.clone3", call = "clone3(2)",
             why = "one call makes the process and its namespaces; it is a copy of the runtime and prepares itself from here on")
         .entered();
+        let flags = u64::from(plan.namespaces.born_into.bits() as u32);
         // SAFETY: the child runs `init::live`, which neither allocates nor returns.
-        match unsafe { clone3(u64::from(plan.namespaces.born_into.bits() as u32), cgroup) }.map_err(failed)? {
+        match unsafe { clone3(flags, cgroup.and_then(Cgroup::clone_into)) }.map_err(failed)? {
             Side::Child => {
                 drop(wire);
-                super::init::live(plan, process_end)
+                super::init::live(plan, &doors, process_end)
             }
             Side::Parent { child, pidfd } => {
                 crate::spans::container_is(child.as_raw().unsigned_abs());
@@ -59,9 +63,13 @@ impl InitProcess {
 
     /// Writes what only an outsider can: the numbers of the user namespace, and how soon it dies when memory runs out.
     pub(crate) fn furnish(&self, plan: &Plan) -> Result<(), ContainerError> {
-        if plan.namespaces.ids.is_none() && plan.oom_score.is_none() {
-            return Ok(());
+        if plan.namespaces.ids.is_some() || plan.oom_score.is_some() {
+            self.write_files(plan)?;
         }
+        self.say(Word::Furnished)
+    }
+
+    fn write_files(&self, plan: &Plan) -> Result<(), ContainerError> {
         let files = ProcFiles::open(self.pid)?;
         if let Some(score) = plan.oom_score {
             files.write("oom_score_adj", &score.to_string())?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::Instant;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
@@ -109,10 +109,16 @@ fn killed_runtime() -> Result<(), Failed> {
 
 /// Kills the command after delays that cover its whole course; after each `clean` says how to clean up.
 fn kill_everywhere<'a>(lab: &'a Lab, verb: &str, clean: impl Fn() -> Vec<&'a str>) -> Result<(), Failed> {
+    const KILLS: u32 = 80;
+    let begin = Instant::now();
+    lab.oci(&[verb, &lab.id]);
+    let course = begin.elapsed();
+    lab.oci(&["delete", "--force", &lab.id]);
     let mut left = 0;
-    for delay in (0..6_000).step_by(75) {
+    for part in 0..KILLS {
+        let delay = course * part / KILLS;
         let mut child = lab.command(&[verb, &lab.id]).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_micros(delay));
+        std::thread::sleep(delay);
         child.kill()?;
         child.wait()?;
         left += usize::from(!lab.traces().is_empty());

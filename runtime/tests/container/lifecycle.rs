@@ -191,7 +191,7 @@ fn explained() -> Result<(), Failed> {
     same(text(&output.stdout).as_str(), "said\n")?;
     let lesson = text(&output.stderr);
     for step in
-        ["container.clone3", "cgroup.attach", "rootfs.mount /proc", "rootfs.pivot", "process.exec", "[execve(2)]"]
+        ["container.clone3", "cgroup.create", "rootfs.mount /proc", "rootfs.pivot", "process.exec", "[execve(2)]"]
     {
         has(&lesson, step)?;
     }

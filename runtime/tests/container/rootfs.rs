@@ -191,8 +191,8 @@ fn overlay_colon() -> Result<(), Failed> {
 }
 
 fn cgroup_mount() -> Result<(), Failed> {
-    let mut lab =
-        Lab::new("cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max; echo 1 > /sys/fs/cgroup/pids/pids.max");
+    // A hierarchy of version 1 has a folder of its own; version 2 is the whole mount.
+    let mut lab = Lab::new("cd /sys/fs/cgroup; test -e pids.max || cd pids; cat pids.max; echo 1 > pids.max");
     lab.set("/linux/resources", json!({ "pids": { "limit": 77 } }));
     let cgroup = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"] });
     lab.set("/mounts/-", cgroup);

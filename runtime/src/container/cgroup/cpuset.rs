@@ -15,7 +15,9 @@ use super::layout::Version;
 use super::{CgroupError, Stats};
 
 pub(super) const NAME: &str = "cpuset";
-const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+/// The list of CPUs.
+pub(super) const CPUS: &str = "cpuset.cpus";
+const FILES: [&str; 2] = [CPUS, "cpuset.mems"];
 
 /// The controller.
 pub(super) struct Cpuset;
@@ -34,7 +36,7 @@ impl Controller for Cpuset {
 
     fn measure(&self, folder: &Folder, stats: &mut Stats) -> Result<(), CgroupError> {
         stats.cpu.cpus = match folder.version {
-            Version::V1 => folder.read_optional("cpuset.cpus")?,
+            Version::V1 => folder.read_optional(CPUS)?,
             Version::V2 => folder.read_optional("cpuset.cpus.effective")?,
         };
         Ok(())

@@ -255,6 +255,12 @@ impl Folder {
         self.open_file("cgroup.procs", OFlag::O_WRONLY).and_then(|open| line(&open, &pid.to_string()))
     }
 
+    /// Opens the file through which a single thread moves in.
+    pub(super) fn open_tasks(&self) -> Result<OwnedFd, CgroupError> {
+        let file = "tasks";
+        self.open_file(file, OFlag::O_WRONLY).map_err(|source| CgroupError::Open { path: self.path.join(file), source })
+    }
+
     /// Reads a file, without the line break at its end.
     pub(super) fn read(&self, file: &str) -> Result<String, CgroupError> {
         let failed = |source| CgroupError::Read { file: self.path.join(file), source };

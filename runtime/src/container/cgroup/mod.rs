@@ -9,6 +9,7 @@
 //! ```text
 //! layout      where the hierarchies are, and which of them this process may use
 //! folder      one directory: open, write, read, remove
+//! doors       how a process moves itself in
 //! limits      from linux.resources to files, and what v2 wants before
 //! controller  what all controllers have in common; then a file for each of them
 //! program     the eBPF program that stands for v2's missing device list
@@ -20,6 +21,7 @@ mod controller;
 mod cpu;
 mod cpuset;
 mod devices;
+mod doors;
 mod error;
 mod folder;
 mod freezer;
@@ -43,6 +45,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use tracing::info_span;
 
+pub(crate) use doors::Doors;
 pub use error::CgroupError;
 pub use layout::{Flavour, Hierarchy, Layout, Version};
 pub use stats::{CpuStats, DeviceIo, MemoryStats, PidsStats, Stats};
@@ -107,25 +110,29 @@ impl Cgroup {
         Ok(Self { folders, flavour: layout.flavour(), owned: false })
     }
 
-    /// Where clone3(2) can put a new process at once (`CLONE_INTO_CGROUP`): on a host that has v2 alone.
+    /// Where clone3(2) can put a new process at once (`CLONE_INTO_CGROUP`): its directory in v2, where the host has that.
     ///
-    /// A process born in its cgroup needs no migration, and so no wait (see [`Cgroup::attach`]).
+    /// A process born in its cgroup need not be moved there, and so nobody waits.
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        let unified = self.folders.first().filter(|_| self.flavour == Flavour::V2);
-        unified.and_then(Folder::directory)
+        self.unified().and_then(Folder::directory)
     }
 
-    /// Moves a process into every hierarchy that [`Cgroup::clone_into`] has not put it into.
+    /// The ways into the other hierarchies, those of v1, for a process to take by itself.
+    pub(crate) fn doors(&self) -> Result<Doors, CgroupError> {
+        let mut doors = Doors::default();
+        for folder in self.folders.iter().filter(|folder| folder.version == Version::V1) {
+            if folder.has(cpuset::NAME) && folder.read_optional(cpuset::CPUS)?.is_none_or(|cpus| cpus.is_empty()) {
+                // Its parent is somebody else's, who did not hand down CPUs: nobody could enter (`ENOSPC`).
+                cpuset::fill(folder)?;
+            }
+            doors.add(folder.path.clone(), folder.open_tasks()?);
+        }
+        Ok(doors)
+    }
+
+    /// Moves a process into every hierarchy, wherever it was born: for processes that exist already.
     ///
-    /// All in one burst: the kernel keeps every process of the system from forking and exiting while one changes its
-    /// group, and after 20 ms without such a change it first waits 7 to 15 ms until all CPUs have heard of that (an RCU
-    /// grace period). Only the first write of a burst pays; give it something to overlap with.
-    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
-        if self.clone_into().is_some() { Ok(()) } else { self.adopt(pid) }
-    }
-
-    /// Moves a process into every hierarchy, wherever it was born: for kernels before 5.7, and for processes that are
-    /// not ours.
+    /// All in one burst: the first move after a pause waits for an RCU grace period (see `doors`), the next ones do not.
     pub fn adopt(&self, pid: Pid) -> Result<(), CgroupError> {
         let _span = info_span!(
             "cgroup.attach",

@@ -200,7 +200,7 @@ fn a_hybrid_host_writes_each_limit_where_its_controller_lives() {
     assert_eq!(host.read("pids/box/pids.max"), "5\n");
     assert_eq!(host.read("unified/box/hugetlb.2MB.max"), "0\n");
     assert_eq!(host.read("unified/cgroup.subtree_control"), "+hugetlb");
-    assert!(cgroup.clone_into().is_none(), "a hybrid host's v1 hierarchies have to be written anyway");
+    assert!(cgroup.clone_into().is_some(), "its v2 tree is entered by birth, as on any other host");
     cgroup.destroy().unwrap();
 }
 
@@ -386,7 +386,7 @@ fn a_limit_without_its_controller_is_refused_with_a_hint() {
 fn a_process_enters_every_hierarchy() {
     let host = Host::hybrid();
     let cgroup = host.create(json!({})).unwrap();
-    cgroup.attach(nix::unistd::Pid::from_raw(4242)).unwrap();
+    cgroup.adopt(nix::unistd::Pid::from_raw(4242)).unwrap();
     for hierarchy in ["cpu", "cpuset", "memory", "devices", "freezer", "pids", "name=systemd", "unified"] {
         assert_eq!(host.read(&format!("{hierarchy}/box/cgroup.procs")), "4242\n", "{hierarchy}");
     }
@@ -395,14 +395,14 @@ fn a_process_enters_every_hierarchy() {
 }
 
 #[test]
-fn a_process_cloned_into_v2_is_in_already_and_one_that_was_not_can_be_adopted() {
-    let host = Host::v2();
+fn a_thread_goes_through_the_doors_of_v1_and_is_born_inside_v2() {
+    let host = Host::hybrid();
     let cgroup = host.create(json!({})).unwrap();
-    cgroup.attach(nix::unistd::Pid::from_raw(4242)).unwrap();
+    cgroup.doors().unwrap().enter().unwrap();
+    for hierarchy in ["cpu", "cpuset", "memory", "devices", "freezer", "pids", "name=systemd"] {
+        assert_eq!(host.read(&format!("{hierarchy}/box/tasks")), "0", "{hierarchy}");
+    }
     assert!(!host.at("unified/box/cgroup.procs").exists());
-    cgroup.adopt(nix::unistd::Pid::from_raw(4242)).unwrap();
-    assert_eq!(host.read("unified/box/cgroup.procs"), "4242\n");
-    fs::remove_file(host.at("unified/box/cgroup.procs")).unwrap();
     cgroup.destroy().unwrap();
 }
 
