@@ -379,7 +379,8 @@ fn deeds() -> Vec<Trial> {
         }),
         trial("a_write_to_nobody_is_sigpipe_or_epipe", &["kvm", "gcc"], || {
             for (argument, status) in [("closed", DEATH + 13), ("ignored", 4)] {
-                let mut child = Running(machine(probe()?, &[argument]).stdout(Stdio::piped()).spawn()?);
+                let mut child =
+                    Running(machine(probe()?, &[argument]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
                 drop(child.0.stdout.take());
                 assert_eq!(child.0.wait()?.code(), Some(status));
             }
@@ -424,7 +425,8 @@ fn waits() -> Vec<Trial> {
         trial("a_pause_ends_at_the_time_limit", &["kvm", "gcc"], || ends(probe()?, &["sleep"], &["error:"])),
         trial("a_signal_to_the_monitor_ends_a_program_that_waits", &["kvm", "busybox"], || {
             let mut command = machine(Path::new(BUSYBOX), &["sh", "-c", "echo up; read line"]);
-            let mut child = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+            let mut child =
+                Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
             let mut up = [0; 3];
             child.0.stdout.take().ok_or("no pipe")?.read_exact(&mut up)?;
             kill(Pid::from_raw(child.0.id() as i32), Signal::SIGTERM)?;

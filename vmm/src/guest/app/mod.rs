@@ -252,18 +252,12 @@ impl Guest for App {
     fn store(&mut self, at: u64, _data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError> {
         let Some(running) = &mut self.running else { return Err(AppError::Stray { at }.into()) };
         let rip = cpu.regs().rip;
-        let flow = match running.doorbells.who(at, rip) {
+        match running.doorbells.who(at, rip) {
             Some(Ring::SystemCall) => running.system_call(cpu, memory),
             Some(Ring::Fault(vector)) => running.fault(vector, cpu, memory),
             Some(Ring::Trespass) => Err(AppError::Fault(Box::new(Fault::doorbell(rip))).into()),
             None => Err(AppError::Stray { at }.into()),
-        };
-        if !matches!(flow, Ok(Flow::Continue))
-            && let Some(line) = running.task.unserved_line()
-        {
-            debug!(target: "app.unserved", "answered ENOSYS: {line}");
         }
-        flow
     }
 }
 
@@ -320,6 +314,15 @@ impl Running {
         let frame = Frame::read(memory, vector, cpu.regs().rsp).unwrap_or_default();
         let fault = Fault::new(vector, &frame, cr2, memory.guest(), self.task.space.tables());
         Err(AppError::Fault(Box::new(fault)).into())
+    }
+}
+
+impl Drop for Running {
+    /// However the program ended, what it asked for in vain is told.
+    fn drop(&mut self) {
+        if let Some(line) = self.task.unserved_line() {
+            debug!(target: "app.unserved", "answered ENOSYS: {line}");
+        }
     }
 }
 
