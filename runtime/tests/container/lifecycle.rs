@@ -132,7 +132,8 @@ fn hook(lab: &Lab, name: &str) -> Value {
 }
 
 fn hooks() -> Result<(), Failed> {
-    let mut lab = Lab::new("echo program >> /log");
+    // It runs on until the hook that is to see it running has.
+    let mut lab = Lab::new("echo program >> /log; until grep -q poststart /log; do sleep 0.01; done");
     fs::write(lab.path("log"), "")?;
     fs::write(lab.root().join("log"), "")?;
     let log = lab.path("log");
