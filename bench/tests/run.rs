@@ -12,12 +12,21 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isolab_bench::subject::kernel;
 use isolab_reports::model::{Outcome, Role, Run, Stop};
 use isolab_reports::read;
+use isolab_vmm::guest::bare::long_mode;
+use isolab_vmm::guest::{Entry, Flow, Guest, GuestError};
+use isolab_vmm::machine::{Config, Machine};
+use isolab_vmm::memory::Memory;
+use isolab_vmm::units::Mib;
+use isolab_vmm::vcpu::Cpu;
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use vm_memory::{Bytes, GuestAddress};
 
 fn main() {
     let root = is_root();
@@ -33,6 +42,7 @@ fn main() {
         needs(&[("root", root)], "twenty_containers_are_proved_and_leave_nothing", containers),
         needs(&[("root", root)], "what_fails_or_lies_is_shown_and_never_timed", failing_peers),
         needs(&[("root", root)], "a_run_that_was_killed_is_cleaned_up_after", killed),
+        needs(&[("kvm", kvm)], "the_kernel_that_firecracker_is_given_prints_ready_in_64_bit_mode", bare_kernel),
         needs(&[("root", root), ("kvm", kvm)], "processes_containers_and_machines_run_side_by_side", everything),
     ];
     // One at a time: they measure.
@@ -348,4 +358,30 @@ fn everything() -> Result<(), Failed> {
     let ratio = |cell: &str| run.verdicts.iter().find(|verdict| verdict.cell == cell).map(|verdict| verdict.ratio);
     ensure(ratio("container").is_some_and(|ratio| ratio > 1.0), "a container is no slower than a process")?;
     ensure(ratio("microvm-app").is_some_and(|ratio| ratio > 1.0), "a machine is no slower than a process")
+}
+
+/// An ELF kernel, entered as the 64-bit boot protocol says.
+struct Kernel(Vec<u8>);
+
+impl Guest for Kernel {
+    fn load(&mut self, memory: &Memory, reset: &kvm_sregs, _: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
+        memory.guest().write_slice(&self.0, GuestAddress(kernel::BASE))?;
+        let entry = self.0.iter().skip(24).take(8).rev().fold(0, |entry, byte| entry << 8 | u64::from(*byte));
+        let regs = kvm_regs { rip: entry, rflags: 2, ..kvm_regs::default() };
+        Ok(Entry { regs, sregs: long_mode::enter(memory, reset)?, msrs: Vec::new(), xcr0: None })
+    }
+
+    fn store(&mut self, at: u64, data: &[u8], _: &mut Cpu<'_>, _: &Memory) -> Result<Flow, GuestError> {
+        Err(GuestError::Nowhere { at, length: data.len() })
+    }
+}
+
+fn bare_kernel() -> Result<(), Failed> {
+    let mut said = Vec::new();
+    let config = Config { memory: Mib(16), timeout: Some(Duration::from_secs(2)) };
+    let guest = Kernel(kernel::printing(b"ISOLAB-READY 0123456789abcdef\n"));
+    // Our board has no reset line: there the guest halts for ever, and the monitor says so.
+    let ended = Machine::boot(&config, guest, &mut said)?.resume();
+    ensure(ended.is_err(), format!("{ended:?}"))?;
+    ensure(said == b"ISOLAB-READY 0123456789abcdef\n", text(&said))
 }

@@ -20,6 +20,7 @@ mod catalogue;
 pub(crate) mod child;
 mod container;
 pub(crate) mod gate;
+pub mod kernel;
 mod lab;
 pub(crate) mod launch;
 mod microvm;

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_damaged_header_names_no_loader() {
-        let mut header = vec![0xff; 64];
+        let mut header = [0xff; 64];
         header[..6].copy_from_slice(b"\x7fELF\x02\x01");
         for cut in [0, 5, 6, 40, 64] {
             assert_eq!(interpreter(&mut Cursor::new(header[..cut].to_vec())).ok().flatten(), None, "{cut}");

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::super::catalogue::LeftOut;
 use super::super::launch::{Farewell, Launch};
 use super::super::microvm::may_use_kvm;
-use super::super::{About, Lab, Nonce, Subject};
-use super::{Peers, elf};
+use super::super::{About, Lab, Nonce, Subject, kernel};
+use super::Peers;
 
 pub(in super::super) struct Firecracker<'a> {
     lab: &'a Lab,
@@ -40,15 +40,15 @@ impl Subject for Firecracker<'_> {
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
         let scratch = self.lab.scratch();
         let folder = scratch.path().join(scratch.name(number));
-        let (kernel, file) = (folder.join("kernel"), folder.join("machine.json"));
+        let (image, file) = (folder.join("kernel"), folder.join("machine.json"));
         let token = nonce.token();
         let machine = json!({
-            "boot-source": { "kernel_image_path": kernel },
+            "boot-source": { "kernel_image_path": image },
             "drives": [],
             "machine-config": { "vcpu_count": 1, "mem_size_mib": 128 }
         });
         let written = fs::create_dir_all(&folder)
-            .and_then(|()| fs::write(&kernel, elf::printing(&token)))
+            .and_then(|()| fs::write(&image, kernel::printing(&token)))
             .and_then(|()| fs::write(&file, machine.to_string()));
         written.map_err(|error| format!("cannot write {}: {error}", folder.display()))?;
         let mut arguments: Vec<OsString> = ["--no-api", "--level", "Error", "--config-file"].map(OsString::from).into();

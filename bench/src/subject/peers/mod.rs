@@ -1,7 +1,6 @@
 //! Other projects' programs on the same work: the same image, the same payload, the same clock.
 
 mod bwrap;
-mod elf;
 mod firecracker;
 mod oci;
 mod root;

@@ -4,8 +4,8 @@
 //! Entered in long mode with interrupts off and low memory identity-mapped (Documentation/arch/x86/boot.rst, "64-bit Boot
 //! Protocol"), which is all that it needs: it uses no stack and touches no memory but its own text.
 
-/// Where it is loaded: 1 MiB, above what a monitor keeps for boot parameters and page tables.
-const BASE: u64 = 0x10_0000;
+/// Where it is loaded, in bytes: 1 MiB, above what a monitor keeps for boot parameters and page tables.
+pub const BASE: u64 = 0x10_0000;
 const HEADERS: usize = 64 + 56;
 
 /// The instructions; `lea` counts from the one after it, `TEXT` bytes away.
@@ -25,7 +25,7 @@ const CODE: [u8; 30] = [
 ];
 
 /// The kernel that prints `text`, as a static x86-64 ELF with one segment (System V ABI, chapters 4 and 5).
-pub(super) fn printing(text: &[u8]) -> Vec<u8> {
+pub fn printing(text: &[u8]) -> Vec<u8> {
     let size = (HEADERS + CODE.len() + text.len() + 1) as u64;
     let mut file = Vec::with_capacity(size as usize);
     // e_ident: 64 bits, little-endian, version 1.
