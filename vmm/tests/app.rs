@@ -184,6 +184,19 @@ fn refused_programs() -> Vec<Trial> {
         }),
         refused("a_text_file_is_refused", "it is no ELF file", |bytes| *bytes = b"#!/bin/sh\necho no\n".to_vec()),
         refused("an_empty_file_is_refused", "it is no ELF file", Vec::clear),
+        trial("noise_as_a_program_hurts_nobody_but_itself", &["kvm"], || {
+            let noise = noise(60 * 500);
+            for (turn, code) in noise.chunks_exact(500).enumerate() {
+                let program = file(&format!("noise-{turn}"), &elf(0x40_0000, code));
+                let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
+                let ended: Ended = command.args(["run", "--timeout", "0.5", "--app"]).arg(&program).output()?.into();
+                // Any status will do but that of a monitor that died; and whoever fails says why.
+                let status = ended.status.ok_or_else(|| format!("the monitor was killed, turn {turn}"))?;
+                assert!(status < 125 || ended.stderr.starts_with("error: "), "turn {turn}: {status} {}", ended.stderr);
+                assert!(!ended.stderr.contains("panicked"), "turn {turn}: {}", ended.stderr);
+            }
+            Ok(())
+        }),
         trial("a_program_larger_than_the_machine_is_refused", &["kvm"], || {
             let mut bytes = elf(0x40_0000, &EXIT_42);
             bytes[104..112].copy_from_slice(&(1_u64 << 33).to_le_bytes());
