@@ -37,7 +37,11 @@ impl Forward {
     pub(super) fn place(&self) -> Option<String> {
         let path = Path::new(FOLDER).join(match &self.guest {
             Some(path) => path.clone(),
-            None => self.host.canonicalize().unwrap_or_else(|_| self.host.clone()).file_name()?.into(),
+            // By the name it was called by: what `gcc` is a link to has another. A path like `..` has none of its own.
+            None => match self.host.file_name() {
+                Some(name) => name.into(),
+                None => self.host.canonicalize().ok()?.file_name()?.into(),
+            },
         });
         normal(&path).filter(|place| !HIDDEN.iter().any(|folder| Path::new(place).starts_with(folder)))
     }
@@ -67,6 +71,8 @@ mod tests {
     #[test]
     fn a_file_lands_under_its_name_or_where_it_was_told_to() {
         assert_eq!(place("/etc/passwd").as_deref(), Some("forward/passwd"));
+        assert_eq!(place("/bin/sh").as_deref(), Some("forward/sh"), "not what it is a link to");
+        assert_eq!(place("/usr/bin/..").as_deref(), Some("forward/usr"));
         assert_eq!(place("no/such.file").as_deref(), Some("forward/such.file"));
         assert_eq!(place("/etc/passwd=/etc/people").as_deref(), Some("etc/people"));
         assert_eq!(place("/etc/passwd=lists/./people").as_deref(), Some("forward/lists/people"));
