@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::sys::process::{LAST_SIGNAL, default_action};
 
 /// Signals that are about this process itself and mean nothing to the container: news of children, of a pipe without a
 /// reader, and the faults that only the process at fault can have.
@@ -72,10 +74,8 @@ impl Drop for Signals {
 /// ignores at every program's start, and without which a shell's `yes | head` would never end; and whatever the shell or the
 /// service that started us ignores, which is no business of the container's.
 pub(crate) fn restore_defaults() {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator() {
-        // SAFETY: the default action has no handler that could do anything unsafe. SIGKILL and SIGSTOP refuse, and have
-        // no other action anyway.
-        let _ = unsafe { sigaction(signal, &default) };
+    for signal in 1..=LAST_SIGNAL {
+        // SIGKILL and SIGSTOP refuse, and have no other action anyway.
+        let _ = default_action(signal);
     }
 }

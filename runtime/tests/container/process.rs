@@ -170,11 +170,15 @@ fn signal_state() -> Result<(), Failed> {
     let mut lab = Lab::new("");
     lab.set("/process/args", json!(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]));
     let mut command = lab.command(&["run", &lab.id]);
-    // SAFETY: signal(2) may be called between fork and exec. A caller that ignores one, as shells do for what they start
-    // in the background.
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask.
+    let ignored = [libc::SIG_IGN, 0, 0, 0];
+    // SAFETY: system calls may be made between fork and exec. A caller that ignores one, as shells do for what they start
+    // in the background; and one that ignores 32, which the C library keeps for itself and so never resets.
     unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGQUIT, libc::SIG_IGN);
+        command.pre_exec(move || {
+            for signal in [libc::SIGQUIT, 32, 64] {
+                libc::syscall(libc::SYS_rt_sigaction, signal, ignored.as_ptr(), 0_usize, 8_usize);
+            }
             Ok(())
         });
     }

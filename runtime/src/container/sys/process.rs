@@ -53,6 +53,24 @@ pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> nix::Result<()> {
     .map(drop)
 }
 
+/// The highest signal number on x86-64 (signal(7)); the real-time ones end with it.
+pub(crate) const LAST_SIGNAL: i32 = 64;
+
+/// Gives a signal its default action (rt_sigaction(2)).
+///
+/// Not by the C library's sigaction(3): that refuses 32 and 33, which it keeps for its threads, and so could not take back
+/// what a parent without it has ignored.
+pub(crate) fn default_action(signal: i32) -> nix::Result<()> {
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask. All zero is the default action without flags.
+    let action = [0_usize; 4];
+    // SAFETY: `action` has the kernel's layout and outlives the call; a null pointer means the old action isn't asked for;
+    // the default action has no handler that could do anything unsafe.
+    super::check(unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null_mut::<usize>(), size_of::<u64>())
+    })
+    .map(drop)
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
