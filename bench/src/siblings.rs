@@ -57,7 +57,7 @@ pub fn build() -> Result<(), SiblingError> {
     if status.success() { Ok(()) } else { Err(SiblingError::Build { status }) }
 }
 
-/// Where cargo put this command: `TARGET/TRIPLE/FOLDER/isolab-bench`.
+/// Where cargo put this command: `TARGET/TRIPLE/FOLDER/isolab-bench`, for a benchmark one folder deeper, in `deps`.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     target: PathBuf,
@@ -67,6 +67,7 @@ struct Place {
 impl Place {
     fn of(command: &Path) -> Option<Self> {
         let folder = command.parent()?;
+        let folder = if folder.ends_with("deps") { folder.parent()? } else { folder };
         // Only a folder that cargo keeps; a copy of this command elsewhere has its own neighbours.
         let target = folder.parent()?.parent()?;
         let profile = match folder.file_name()?.to_str()? {
