@@ -12,11 +12,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("a_program_sees_the_same_under_runc", &["root", "busybox", "cgroup", "runc"], same_as_runc)]
 }
 
-/// Everything a program could tell its runtime by, except times and numbers that differ at each start.
+/// Everything a program could tell its runtime by, except times and numbers that differ at each start, and the signals it
+/// is born ignoring: runc hands on what its own caller ignores (`no_signal_is_blocked_and_none_is_ignored` is ours).
 const LOOK: &str = "
     id; pwd; umask; hostname; env | grep -v ^HOME=; cat /proc/self/uid_map;
     cd /dev; for f in *; do test $f = core || test $f = console || stat -c '%n %F %a %t:%T %u:%g' $f; done; cd /;
-    grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Sig(Ign|Blk))' /proc/self/status;
+    grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|SigBlk)' /proc/self/status;
     grep -E 'open files|core' /proc/self/limits;
     cat /proc/self/mounts | grep -vE ' (/|/proc/keys|/proc/kcore|/proc/scsi|/sys/firmware) ' | cut -d' ' -f2-4 | sed 's/,inode64//; s/,size=[0-9]*k,nr_inodes=[0-9]*//' | sort;
     cat /proc/self/cgroup; ls -A /sys/firmware /proc/scsi; cat /proc/keys; ls /proc/self/fd; ip addr;
