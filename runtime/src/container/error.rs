@@ -9,6 +9,7 @@ use super::cgroup::CgroupError;
 use super::hooks::HookError;
 use super::id::{ContainerId, IdError};
 use super::inside::shown;
+use super::labels::LabelError;
 use super::namespaces::NamespaceError;
 use super::plan::Plan;
 use super::report::{Failure, Step};
@@ -33,6 +34,9 @@ pub enum ContainerError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A label.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -147,6 +151,9 @@ impl ContainerError {
             Self::System { attempt: "make a process in", source: Errno::ENOSPC, .. } => {
                 "a limit of namespaces is reached; see /proc/sys/user"
             }
+            Self::Label(LabelError::NoAppArmor(_) | LabelError::NoSelinux(_)) => {
+                "remove the label, or run on a host whose kernel has that security module"
+            }
             Self::ProgramMissing { .. } => "process.args[0] is looked for inside root.path",
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
                 "raising a hard limit needs CAP_SYS_RESOURCE; lower process.rlimits"
@@ -199,6 +206,11 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
+        Step::Label => "set the label of the program".to_owned(),
+        Step::Scheduler => "set process.scheduler".to_owned(),
+        Step::IoPriority => "set process.ioPriority".to_owned(),
+        Step::MemoryPolicy => "set linux.memoryPolicy".to_owned(),
+        Step::Personality => "set linux.personality".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),
         Step::BoundingSet => format!("drop capability {index} from the bounding set"),
         Step::User => "become user and group of process.user".to_owned(),

@@ -71,6 +71,8 @@ impl Init<'_> {
         }
         drop(root);
         close_descriptors()?; //                                   8. nothing of the host stays open past execve
+        plan.labels.apply()?;
+        plan.treatment.apply()?;
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
         let program = plan.process.find_program()?;

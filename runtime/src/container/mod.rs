@@ -9,12 +9,12 @@
 //!
 //! | file | mechanism | specification |
 //! |---|---|---|
-//! | `bundle`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
+//! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
 //! | `namespaces` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
 //! | `rootfs`, `overlay`, `mounts`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
-//! | `process`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
+//! | `process`, `treatment`, `labels`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
@@ -29,6 +29,7 @@ mod hooks;
 mod id;
 mod init;
 mod inside;
+mod labels;
 mod lifecycle;
 mod limits;
 mod mounts;
@@ -45,12 +46,15 @@ mod signals;
 mod spawn;
 mod start;
 mod state;
+mod statements;
 mod sys;
+mod treatment;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 pub use error::ContainerError;
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
+pub use labels::LabelError;
 pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
 pub use place::{default_root, parse_signal};

@@ -126,6 +126,9 @@ impl MountPlan {
             if fstype == "devpts" {
                 options.retain(|option| !names_unmapped_group(option, namespaces));
             }
+            if let (Some(label), "tmpfs" | "devpts") = (&bundle.file_label, fstype) {
+                options.push((c"context".to_owned(), Some(CString::new(label.as_str())?)));
+            }
             let source = CString::new(source.as_os_str().as_bytes())?;
             Kind::New(Filesystem { fstype: CString::new(fstype)?, source, options })
         };

@@ -13,6 +13,7 @@ use super::capabilities::CapabilityPlan;
 use super::cgroup_mount::CgroupMount;
 use super::error::ContainerError;
 use super::hooks::{self, HookPlan};
+use super::labels::Labels;
 use super::limits::Limits;
 use super::namespaces::Namespaces;
 use super::process::ProcessPlan;
@@ -20,6 +21,7 @@ use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
 use super::state::Record;
 use super::sys::credentials;
+use super::treatment::Treatment;
 
 /// What the process reads; made before it, in the form that the kernel takes.
 pub(crate) struct Plan {
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     /// Kernel parameters: the path inside a procfs, and the value.
     pub(crate) sysctl: Vec<(CString, CString)>,
     pub(crate) process: ProcessPlan,
+    pub(crate) treatment: Treatment,
+    pub(crate) labels: Labels,
     /// What to write to the process's `oom_score_adj`, from outside.
     pub(crate) oom_score: Option<i32>,
     /// Run by the runtime before the root is entered: the deprecated `prestart` ones, then `createRuntime`.
@@ -97,6 +101,8 @@ impl Plan {
             loopback: namespaces.has_new(CloneFlags::CLONE_NEWNET),
             sysctl: sysctl(bundle)?,
             process,
+            treatment: bundle.treatment.clone(),
+            labels: Labels::plan(&bundle.process)?,
             oom_score: bundle.process.oom_score_adj(),
             create_runtime: [
                 hooks::plan(hooks.and_then(prestart))?,

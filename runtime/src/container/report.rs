@@ -34,6 +34,11 @@ pub(crate) enum Step {
     Cgroup,
     CgroupNamespace,
     CloseDescriptors,
+    Label,
+    Scheduler,
+    IoPriority,
+    MemoryPolicy,
+    Personality,
     Rlimit,
     BoundingSet,
     User,
@@ -50,7 +55,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 45] = [
         Self::Protocol,
         Self::Session,
         Self::IdentityInside,
@@ -78,6 +83,11 @@ impl Step {
         Self::Cgroup,
         Self::CgroupNamespace,
         Self::CloseDescriptors,
+        Self::Label,
+        Self::Scheduler,
+        Self::IoPriority,
+        Self::MemoryPolicy,
+        Self::Personality,
         Self::Rlimit,
         Self::BoundingSet,
         Self::User,

@@ -4,6 +4,8 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod config_hooks;
+mod config_process;
 mod failures;
 mod lab;
 mod lifecycle;
@@ -25,6 +27,8 @@ fn main() {
         lifecycle::trials(),
         failures::trials(),
         attacks::trials(),
+        config_process::trials(),
+        config_hooks::trials(),
         rootless::trials(),
         peers::trials(),
     ];
