@@ -154,6 +154,12 @@ impl ContainerError {
             Self::Label(LabelError::NoAppArmor(_) | LabelError::NoSelinux(_)) => {
                 "remove the label, or run on a host whose kernel has that security module"
             }
+            Self::System { attempt: "map the ids of", source: Errno::EINVAL, .. } => {
+                "not every file system can be mounted with other ids; see mount_setattr(2), MOUNT_ATTR_IDMAP"
+            }
+            Self::System { attempt: "find uidMappings for", .. } => {
+                "the option idmap needs uidMappings and gidMappings: of the mount, or of linux"
+            }
             Self::ProgramMissing { .. } => "process.args[0] is looked for inside root.path",
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
                 "raising a hard limit needs CAP_SYS_RESOURCE; lower process.rlimits"
@@ -190,6 +196,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Overlay => "mount the overlay at root.path".to_owned(),
         Step::MountPoint => format!("make the mount point {}", mount()?),
         Step::MountOverProc => format!("mount {} beside what /proc is for", mount()?),
+        Step::CopyUp => format!("copy what the image has at {} into its tmpfs", mount()?),
         Step::Mount => format!("mount {}", mount()?),
         Step::Device => format!("make the device {}", shown(&rootfs()?.devices.as_ref()?.get(index)?.path)),
         Step::Link => "make the links of /dev or of the cgroup mount".to_owned(),

@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
 //! | `namespaces` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
-//! | `rootfs`, `overlay`, `mounts`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
+//! | `rootfs`, `overlay`, `mounts`, `outside_binds`, `copy_up`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
 //! | `process`, `treatment`, `labels`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
@@ -23,6 +23,7 @@ mod capabilities;
 pub mod cgroup;
 mod cgroup_mount;
 mod channel;
+mod copy_up;
 mod devices;
 mod error;
 mod hooks;
@@ -35,6 +36,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod network;
+mod outside_binds;
 mod overlay;
 mod place;
 mod plan;

@@ -153,14 +153,16 @@ fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     CloneFlags::from_bits_retain(kind as i32)
 }
 
+/// What to write to a map file for these ranges, in the form of `user_namespaces(7)`.
+pub(crate) fn lines(mappings: &[LinuxIdMapping]) -> String {
+    let line = |id: &LinuxIdMapping| format!("{} {} {}\n", id.container_id(), id.host_id(), id.size());
+    mappings.iter().map(line).collect::<Vec<_>>().concat()
+}
+
 impl IdMaps {
     fn plan(bundle: &Bundle) -> Result<Self, NamespaceError> {
-        let lines = |mappings: &Option<Vec<LinuxIdMapping>>| {
-            let line = |id: &LinuxIdMapping| format!("{} {} {}\n", id.container_id(), id.host_id(), id.size());
-            mappings.iter().flatten().map(line).collect::<String>()
-        };
-        let users = lines(bundle.linux.uid_mappings());
-        let groups = lines(bundle.linux.gid_mappings());
+        let users = lines(bundle.linux.uid_mappings().as_deref().unwrap_or_default());
+        let groups = lines(bundle.linux.gid_mappings().as_deref().unwrap_or_default());
         let ordinary = !geteuid().is_root();
         if users.is_empty() && groups.is_empty() && ordinary {
             // All that an ordinary user may map is itself; inside it is root over what it owns.

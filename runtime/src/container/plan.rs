@@ -16,6 +16,7 @@ use super::hooks::{self, HookPlan};
 use super::labels::Labels;
 use super::limits::Limits;
 use super::namespaces::Namespaces;
+use super::outside_binds;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
@@ -92,7 +93,9 @@ impl Plan {
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
             rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) {
-                Some(RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?)
+                let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
+                outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
+                Some(rootfs)
             } else {
                 None
             },

@@ -19,6 +19,7 @@ pub(crate) enum Step {
     MountPoint,
     MountOverProc,
     Mount,
+    CopyUp,
     Device,
     Link,
     MaskSource,
@@ -55,7 +56,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 45] = [
+    const ALL: [Self; 46] = [
         Self::Protocol,
         Self::Session,
         Self::IdentityInside,
@@ -68,6 +69,7 @@ impl Step {
         Self::MountPoint,
         Self::MountOverProc,
         Self::Mount,
+        Self::CopyUp,
         Self::Device,
         Self::Link,
         Self::MaskSource,

@@ -191,13 +191,14 @@ impl Drop for PidNamespace {
 }
 
 /// The folder of a process in /proc, proved to be in a procfs: somebody may have mounted something else there.
-struct ProcFiles {
+pub(crate) struct ProcFiles {
     folder: OwnedFd,
     pid: Pid,
 }
 
 impl ProcFiles {
-    fn open(pid: Pid) -> Result<Self, ContainerError> {
+    /// Opens the folder of the process `pid`.
+    pub(crate) fn open(pid: Pid) -> Result<Self, ContainerError> {
         let name = format!("/proc/{pid}");
         let failed = |source| ContainerError::System { attempt: "open", on: name.clone(), source };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -208,7 +209,14 @@ impl ProcFiles {
         Ok(Self { folder, pid })
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
+    /// Opens a file of the process for reading.
+    pub(crate) fn open_file(&self, name: &str) -> Result<OwnedFd, ContainerError> {
+        nix::fcntl::openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(ContainerError::system("open", format!("/proc/{}/{name}", self.pid)))
+    }
+
+    /// Writes a file of the process at once.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
         let file = nix::fcntl::openat(&self.folder, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
         let written = file.and_then(|file| write(&file, text.as_bytes()));
         written

@@ -8,6 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::bundle::{Refusal, refuse};
+use super::mounts::propagation;
 
 /// Checks all of them.
 pub(super) fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), Refusal> {
@@ -16,6 +17,7 @@ pub(super) fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(),
     check_hooks(spec)?;
     check_mappings(spec)?;
     check_devices(linux)?;
+    check_propagation(linux)?;
     check_shared_with_host(spec, linux)
 }
 
@@ -85,6 +87,16 @@ fn check_devices(linux: &Linux) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// config-linux.md, "Rootfs Mount Propagation": one of four, or its recursive form.
+fn check_propagation(linux: &Linux) -> Result<(), Refusal> {
+    match linux.rootfs_propagation().as_deref() {
+        Some(word) if !word.is_empty() && propagation(word).is_none() => {
+            refuse("linux.rootfsPropagation", format!("{word:?}, but only private, shared, slave and unbindable exist"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A namespace that is joined may be the host's own; what is set in there would be set on the host.

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod config_hooks;
+mod config_mounts;
 mod config_process;
 mod failures;
 mod lab;
@@ -29,6 +30,7 @@ fn main() {
         attacks::trials(),
         config_process::trials(),
         config_hooks::trials(),
+        config_mounts::trials(),
         rootless::trials(),
         peers::trials(),
     ];

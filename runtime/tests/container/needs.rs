@@ -26,6 +26,13 @@ fn is_here(need: &str) -> bool {
         "overlay" => fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("overlay")),
         // A kernel that knows of memory on nodes, even if it is only one.
         "numa" => Path::new("/proc/self/numa_maps").exists(),
+        // Linux 6.3; before, only file systems on disks could show other ids.
+        "idmapped-tmpfs" => nix::sys::utsname::uname().is_ok_and(|name| {
+            let release = name.release().to_string_lossy().into_owned();
+            let mut numbers =
+                release.split(|letter: char| !letter.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+            (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
+        }),
         "no-lsm" => !Path::new("/sys/fs/selinux/enforce").exists() && !Path::new("/sys/module/apparmor").exists(),
         "userns" => {
             let mut probe = Command::new("unshare");
