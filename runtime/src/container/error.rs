@@ -140,6 +140,7 @@ impl ContainerError {
                 "root.path is the folder with the container's files, seen from the bundle"
             }
             Self::Cgroup(error) => return error.hint(),
+            Self::Seccomp(error) => return error.hint(),
             Self::State(StateError::Exists(id)) => {
                 return Some(format!("remove it with: isolab-oci delete --force {id}"));
             }
@@ -225,6 +226,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::WorkingDirectoryOutside => "use process.cwd, which lies outside of the container".to_owned(),
         Step::Capabilities => "set the capabilities".to_owned(),
         Step::NoNewPrivileges => "set no_new_privs".to_owned(),
+        Step::SeccompListener => "send the filter's descriptor to linux.seccomp.listenerPath".to_owned(),
         Step::Seccomp => "install the seccomp filter".to_owned(),
         Step::Hook => "run a hook inside the container".to_owned(),
         Step::StartSignal => "wait for start".to_owned(),

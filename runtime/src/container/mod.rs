@@ -14,7 +14,7 @@
 //! | `rootfs`, `overlay`, `mounts`, `outside_binds`, `copy_up`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
-//! | `process`, `treatment`, `labels`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
+//! | `process`, `treatment`, `labels`, `capabilities`, `seccomp`, `listener` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
@@ -33,6 +33,7 @@ mod inside;
 mod labels;
 mod lifecycle;
 mod limits;
+mod listener;
 mod mounts;
 mod namespaces;
 mod network;

@@ -188,7 +188,9 @@ fn inside(path: &Path) -> PathBuf {
 }
 
 fn may_mount_sysfs(namespaces: &Namespaces) -> bool {
-    namespaces.ids.is_none() || namespaces.has_new(CloneFlags::CLONE_NEWNET)
+    let net = CloneFlags::CLONE_NEWNET;
+    let joined = namespaces.ids.is_none() && namespaces.joined.iter().any(|join| join.kind == net);
+    !namespaces.in_user_namespace() || namespaces.has_new(net) || joined
 }
 
 /// `gid=5` for a terminal's group, in a user namespace that has no group 5, would make the whole mount fail.

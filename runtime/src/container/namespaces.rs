@@ -64,9 +64,6 @@ pub enum NamespaceError {
         /// What the system said.
         source: io::Error,
     },
-    /// New namespaces inside a joined user namespace.
-    #[error("a user namespace can be joined only where every other namespace is joined too or left as it is")]
-    NewInsideJoinedUser,
     /// A new user namespace without any id in it.
     #[error("a new user namespace needs linux.uidMappings and linux.gidMappings")]
     NoIds,
@@ -104,10 +101,7 @@ impl Namespaces {
             CloneFlags::CLONE_NEWNS => 2,
             _ => 1,
         });
-        let joins_user = plan.joined.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER);
-        if joins_user && !plan.born_into.is_empty() {
-            return Err(NamespaceError::NewInsideJoinedUser);
-        }
+        let joins_user = plan.joined_user().is_some();
         if !geteuid().is_root() && !joins_user {
             plan.born_into |= CloneFlags::CLONE_NEWUSER;
         }
@@ -120,6 +114,22 @@ impl Namespaces {
     /// Whether a namespace of this kind is made for the container.
     pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
         (self.born_into | self.unshared_later).contains(kind)
+    }
+
+    /// An existing user namespace that the process joins.
+    pub(crate) fn joined_user(&self) -> Option<&Join> {
+        self.joined.iter().find(|join| join.kind == CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// The joined user namespace that shall own the new ones. Those belong to the user namespace that their maker is in, and
+    /// only its root may work in them, so the process must be born by somebody who is in there already.
+    pub(crate) fn born_through(&self) -> Option<&Join> {
+        self.joined_user().filter(|_| !self.born_into.is_empty())
+    }
+
+    /// Whether the container's root is an ordinary user to the host.
+    pub(crate) fn in_user_namespace(&self) -> bool {
+        self.ids.is_some() || self.joined_user().is_some()
     }
 
     fn join(&mut self, kind: LinuxNamespaceType, path: PathBuf) -> Result<(), NamespaceError> {

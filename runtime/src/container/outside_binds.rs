@@ -70,7 +70,7 @@ fn user_namespace(
     if let Some((users, groups)) = maps {
         return with_maps(&lines(users), &lines(groups));
     }
-    if let Some(join) = namespaces.joined.iter().find(|join| join.kind == CloneFlags::CLONE_NEWUSER) {
+    if let Some(join) = namespaces.joined_user() {
         return join.file.try_clone().map_err(|error| {
             ContainerError::system("use the user namespace for", on)(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
         });

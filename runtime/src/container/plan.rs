@@ -15,6 +15,7 @@ use super::error::ContainerError;
 use super::hooks::{self, HookPlan};
 use super::labels::Labels;
 use super::limits::Limits;
+use super::listener::Listener;
 use super::namespaces::Namespaces;
 use super::outside_binds;
 use super::process::ProcessPlan;
@@ -88,7 +89,11 @@ impl Plan {
         {
             warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
         }
-        let process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
+        let listens = filter.as_ref().is_some_and(Filter::notifies);
+        let mut process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
+        if let (true, Some(profile)) = (listens, bundle.linux.seccomp()) {
+            process.listener = Some(Listener::connect(profile, record)?);
+        }
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {

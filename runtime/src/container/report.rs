@@ -48,6 +48,7 @@ pub(crate) enum Step {
     Capabilities,
     NoNewPrivileges,
     Seccomp,
+    SeccompListener,
     Hook,
     StartSignal,
     ProgramMissing,
@@ -56,7 +57,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 46] = [
+    const ALL: [Self; 47] = [
         Self::Protocol,
         Self::Session,
         Self::IdentityInside,
@@ -98,6 +99,7 @@ impl Step {
         Self::Capabilities,
         Self::NoNewPrivileges,
         Self::Seccomp,
+        Self::SeccompListener,
         Self::Hook,
         Self::StartSignal,
         Self::ProgramMissing,

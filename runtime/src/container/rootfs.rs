@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, fchdir, pivot_root};
@@ -70,7 +69,7 @@ impl RootfsPlan {
         let linux = &bundle.linux;
         let mounts = mounts::plan(bundle, namespaces)?;
         let own_dev = mounts.iter().any(|mount| mount.is_at("/dev") && matches!(mount.kind, Kind::Bind { .. }));
-        let in_user_namespace = namespaces.has_new(CloneFlags::CLONE_NEWUSER);
+        let in_user_namespace = namespaces.in_user_namespace();
         let overlay = bundle.root.overlay.as_ref();
         let propagation = linux.rootfs_propagation().as_deref().and_then(mounts::propagation);
         Ok(Self {

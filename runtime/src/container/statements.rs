@@ -105,6 +105,9 @@ fn check_shared_with_host(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
     let parameters = || linux.sysctl().iter().flatten().map(|(name, _)| name.replace('/', "."));
     for namespace in linux.namespaces().iter().flatten() {
         let Some(path) = namespace.path() else { continue };
+        if namespace.typ() == LinuxNamespaceType::Time && linux.time_offsets().is_some() {
+            return refuse("linux.timeOffsets", "set, but the time namespace is a joined one, whose clocks are set");
+        }
         let sets = match namespace.typ() {
             LinuxNamespaceType::Uts => names || parameters().any(|name| name.ends_with("name")),
             LinuxNamespaceType::Network => parameters().any(|name| name.starts_with("net.")),

@@ -6,7 +6,9 @@
 mod attacks;
 mod config_hooks;
 mod config_mounts;
+mod config_namespaces;
 mod config_process;
+mod config_seccomp;
 mod failures;
 mod lab;
 mod lifecycle;
@@ -31,6 +33,8 @@ fn main() {
         config_process::trials(),
         config_hooks::trials(),
         config_mounts::trials(),
+        config_namespaces::trials(),
+        config_seccomp::trials(),
         rootless::trials(),
         peers::trials(),
     ];
