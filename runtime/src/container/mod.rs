@@ -35,6 +35,8 @@ mod lifecycle;
 mod limits;
 mod listener;
 mod mounts;
+#[cfg(test)]
+mod mutations;
 mod namespaces;
 mod network;
 mod outside_binds;

@@ -4,6 +4,7 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod config_attacks;
 mod config_hooks;
 mod config_mounts;
 mod config_namespaces;
@@ -31,6 +32,7 @@ fn main() {
         failures::trials(),
         attacks::trials(),
         config_process::trials(),
+        config_attacks::trials(),
         config_hooks::trials(),
         config_mounts::trials(),
         config_namespaces::trials(),
