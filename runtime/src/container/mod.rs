@@ -55,6 +55,9 @@ mod statements;
 mod sys;
 mod treatment;
 
+#[cfg(feature = "fault")]
+pub(crate) use sys::clone::exit_now as exit_at_once;
+
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 pub use error::ContainerError;
 pub use hooks::{HookError, Outcome};

@@ -11,6 +11,7 @@ mod config_namespaces;
 mod config_process;
 mod config_seccomp;
 mod failures;
+mod faults;
 mod lab;
 mod lifecycle;
 mod namespaces;
@@ -30,6 +31,7 @@ fn main() {
         process::trials(),
         lifecycle::trials(),
         failures::trials(),
+        faults::trials(),
         attacks::trials(),
         config_process::trials(),
         config_attacks::trials(),
