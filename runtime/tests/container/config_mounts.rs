@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_tmpfs_begins_with_what_the_image_has_there", &NEEDS, copy_up),
         trial("a_tmpfs_that_is_too_small_for_the_image_is_told_of", &NEEDS, copy_up_fails),
         trial("a_bind_of_a_file_makes_a_file_where_there_is_none", &NEEDS, files),
+        trial("a_bind_over_a_link_to_nothing_makes_what_it_names", &NEEDS, dangling),
         trial("an_id_mapped_mount_shows_other_owners", &IDMAP, id_mapped),
         trial("an_id_mapped_mount_can_use_the_containers_own_map", &IDMAP, id_mapped_as_container),
         trial("an_id_mapped_mount_without_a_map_is_refused", &NEEDS, id_mapped_without_map),
@@ -243,6 +244,21 @@ fn files() -> Result<(), Failed> {
     same(text(&output.stdout).as_str(), "given\ngiven\ngiven\n")?;
     has(&text(&output.stderr), "Read-only file system")?;
     same(fs::read_to_string(lab.root().join("etc/given"))?.as_str(), "the image's\n")?;
+    lab.is_clean()
+}
+
+/// As an image does that expects systemd to write its /etc/resolv.conf.
+fn dangling() -> Result<(), Failed> {
+    let mut lab = Lab::new("cat /etc/resolv.conf /run/systemd/resolve/stub; ls -d /var/run/made");
+    fs::create_dir(lab.root().join("var"))?;
+    symlink("../run/systemd/resolve/stub", lab.root().join("etc/resolv.conf"))?;
+    symlink("/run", lab.root().join("var/run"))?;
+    fs::write(lab.path("given"), "given\n")?;
+    let source = lab.path("given");
+    lab.set("/mounts/-", json!({ "destination": "/var/run/made", "type": "tmpfs", "source": "t" }));
+    lab.set("/mounts/-", json!({ "destination": "/etc/resolv.conf", "source": source, "options": ["bind", "ro"] }));
+    same(lab.output()?.as_str(), "given\ngiven\n/var/run/made\n")?;
+    same(lab.root().join("run/systemd/resolve/stub").is_file(), true)?;
     lab.is_clean()
 }
 
