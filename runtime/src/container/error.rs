@@ -15,6 +15,7 @@ use super::plan::Plan;
 use super::report::{Failure, Step};
 use super::seccomp::SeccompError;
 use super::state::StateError;
+use super::subids::SubidError;
 
 /// Anything that can go wrong with a container.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum ContainerError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The ids of an ordinary user's container.
+    #[error(transparent)]
+    Subid(#[from] SubidError),
     /// A label.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -141,6 +145,7 @@ impl ContainerError {
             }
             Self::Cgroup(error) => return error.hint(),
             Self::Seccomp(error) => return error.hint(),
+            Self::Subid(error) => return Some(error.hint()),
             Self::State(StateError::Exists(id)) => {
                 return Some(format!("remove it with: isolab-oci delete --force {id}"));
             }

@@ -10,7 +10,7 @@
 //! | file | mechanism | specification |
 //! |---|---|---|
 //! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
-//! | `namespaces` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
+//! | `namespaces`, `subids` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
 //! | `rootfs`, `overlay`, `mounts`, `outside_binds`, `copy_up`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
@@ -52,6 +52,7 @@ mod spawn;
 mod start;
 mod state;
 mod statements;
+mod subids;
 mod sys;
 mod treatment;
 
@@ -67,4 +68,5 @@ pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
 pub use place::{default_root, parse_signal};
 pub use state::{ProcessId, Record, StateError};
+pub use subids::SubidError;
 pub use sys::process::Ending;

@@ -49,6 +49,8 @@ pub(crate) struct IdMaps {
     /// The kernel lets an ordinary user map groups only after setgroups(2) is forbidden in there: dropping a group could
     /// otherwise gain access that membership denies.
     pub(crate) deny_setgroups: bool,
+    /// Whether it takes newuidmap(1) and newgidmap(1) to write them (see `subids`).
+    pub(crate) lent: bool,
 }
 
 /// Why the namespaces cannot be as asked.
@@ -177,12 +179,16 @@ impl IdMaps {
         if users.is_empty() && groups.is_empty() && ordinary {
             // All that an ordinary user may map is itself; inside it is root over what it owns.
             let own = |id: u32| format!("0 {id} 1\n");
-            return Ok(Self { users: own(geteuid().as_raw()), groups: own(getegid().as_raw()), deny_setgroups: true });
+            let (users, groups) = (own(geteuid().as_raw()), own(getegid().as_raw()));
+            return Ok(Self { users, groups, deny_setgroups: true, lent: false });
         }
         if users.is_empty() || groups.is_empty() {
             return Err(NamespaceError::NoIds);
         }
-        Ok(Self { users, groups, deny_setgroups: ordinary })
+        let only = |mappings: &Option<Vec<LinuxIdMapping>>, own: u32| matches!(mappings.as_deref(), Some([one]) if (one.host_id(), one.size()) == (own, 1));
+        let own = only(bundle.linux.uid_mappings(), geteuid().as_raw())
+            && only(bundle.linux.gid_mappings(), getegid().as_raw());
+        Ok(Self { users, groups, deny_setgroups: ordinary && own, lent: ordinary && !own })
     }
 
     /// Whether the group has a number inside.
@@ -218,7 +224,12 @@ mod tests {
 
     #[test]
     fn a_group_outside_every_range_has_no_number_inside() {
-        let maps = IdMaps { users: String::new(), groups: "0 1000 1\n10 2000 5\n".to_owned(), deny_setgroups: false };
+        let maps = IdMaps {
+            users: String::new(),
+            groups: "0 1000 1\n10 2000 5\n".to_owned(),
+            deny_setgroups: false,
+            lent: false,
+        };
         let inside: Vec<u32> = (0..20).filter(|id| maps.has_group(*id)).collect();
         assert_eq!(inside, [0, 10, 11, 12, 13, 14]);
     }

@@ -18,6 +18,7 @@ use super::error::ContainerError;
 use super::namespaces::Join;
 use super::plan::Plan;
 use super::signals::Signals;
+use super::subids;
 use super::sys::clone::{CLONE_PARENT, Side, clone3, exit_now};
 use super::sys::process::{Ending, pidfd_open, pidfd_signal, reap, wait_end};
 
@@ -95,8 +96,12 @@ impl InitProcess {
             if ids.deny_setgroups {
                 files.write("setgroups", "deny")?;
             }
-            files.write("uid_map", &ids.users)?;
-            files.write("gid_map", &ids.groups)?;
+            if ids.lent {
+                subids::map(self.pid, ids)?;
+            } else {
+                files.write("uid_map", &ids.users)?;
+                files.write("gid_map", &ids.groups)?;
+            }
             self.say(Word::Mapped)?;
         }
         Ok(())
