@@ -308,6 +308,8 @@ impl Subscriber for Collector {
     }
 
     fn exit(&self, id: &Id) {
+        #[cfg(feature = "fault")]
+        self.0.change(id, |record| crate::faults::pass(record.name));
         self.0.change(id, |record| record.end = now());
         DEPTH.fetch_sub(1, Ordering::Relaxed);
     }

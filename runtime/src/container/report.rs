@@ -182,6 +182,10 @@ impl<T> At<T> for nix::Result<T> {
     }
 
     fn at_index(self, step: Step, index: usize) -> Result<T, Failure> {
+        #[cfg(feature = "fault")]
+        if crate::faults::due() {
+            return Err(Failure::new(step, index, Errno::EIO));
+        }
         self.map_err(|errno| Failure::new(step, index, errno))
     }
 }

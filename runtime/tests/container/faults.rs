@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_create_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, create),
         trial("a_start_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, start),
         trial("a_delete_that_dies_at_any_step_can_be_said_again", &NEEDS, delete),
+        trial("a_step_of_the_container_that_fails_leaves_nothing_whichever_it_is", &NEEDS, failing),
         trial("a_fault_that_is_none_is_refused", &NEEDS, wrong_fault),
     ]
 }
@@ -125,6 +126,38 @@ fn delete() -> Result<(), Failed> {
         same((step, output.status.success()), (step, false))?;
         wait_for("the container's end", || !text(&lab.oci(&["state", &lab.id]).stdout).contains("\"running\""))?;
         comes_clean(&lab, step)?;
+    }
+    Ok(())
+}
+
+fn failing() -> Result<(), Failed> {
+    let lab = lab("true");
+    for verb in ["run", "create"] {
+        let steps = steps(&lab, &[verb, &lab.id])?;
+        lab.oci(&["delete", "--force", &lab.id]);
+        let mut failed = BTreeSet::new();
+        for step in &steps {
+            let output = lab
+                .command(&[verb, &lab.id])
+                .env("ISOLAB_FAULT", format!("{step}:error"))
+                .stdout(Stdio::null())
+                .stderr(fs::File::create(lab.path("err"))?)
+                .status()?;
+            let said = fs::read_to_string(lab.path("err"))?;
+            if output.success() {
+                // A step of the runtime's own. The container is there, and that is all.
+                lab.oci(&["delete", "--force", &lab.id]);
+            } else {
+                same((step, said.starts_with("error: cannot "), said.contains("EIO")), (step, true, true))?;
+                failed.insert(step.as_str());
+            }
+            lab.is_clean().map_err(|failed| Failed::from(format!("after {step}: {failed:?}")))?;
+        }
+        for step in
+            ["rootfs.mount", "rootfs.mask", "rootfs.pivot", "rootfs.devices", "process.close", "process.privileges"]
+        {
+            same((verb, step, failed.contains(step)), (verb, step, true))?;
+        }
     }
     Ok(())
 }
