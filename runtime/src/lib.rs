@@ -4,5 +4,7 @@
 //! each step, so that a start can be read as a lesson and measured as a benchmark.
 
 pub mod container;
+#[cfg(feature = "fault")]
+pub mod faults;
 pub mod image;
 pub mod spans;

@@ -298,6 +298,8 @@ impl Subscriber for Collector {
     }
 
     fn enter(&self, id: &Id) {
+        #[cfg(feature = "fault")]
+        self.0.change(id, |record| crate::faults::strike(record.name));
         let depth = DEPTH.fetch_add(1, Ordering::Relaxed);
         self.0.change(id, |record| {
             record.depth = depth;
@@ -306,6 +308,8 @@ impl Subscriber for Collector {
     }
 
     fn exit(&self, id: &Id) {
+        #[cfg(feature = "fault")]
+        self.0.change(id, |record| crate::faults::pass(record.name));
         self.0.change(id, |record| record.end = now());
         DEPTH.fetch_sub(1, Ordering::Relaxed);
     }

@@ -86,6 +86,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "fault")]
+    if let Err(exit) = arm_fault(&arguments) {
+        return exit;
+    }
     let recorder = match (arguments.explain, &arguments.timeline) {
         (false, None) => None,
         _ => match Recorder::install() {
@@ -102,6 +106,20 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => complain(&failure),
     }
+}
+
+/// Prepares the fault that the environment asks for, if it does.
+#[cfg(feature = "fault")]
+fn arm_fault(arguments: &Arguments) -> Result<(), ExitCode> {
+    let armed = isolab_runtime::faults::arm().map_err(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })?;
+    // The recorder is who hears of each step; where none is asked for, one that nobody reads.
+    if armed && !arguments.explain && arguments.timeline.is_none() {
+        Recorder::install().map_err(|error| complain(&Failure::Recorder(error)))?;
+    }
+    Ok(())
 }
 
 /// What the command itself can say went wrong.

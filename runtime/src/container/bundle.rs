@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use tracing::info_span;
 
+use super::labels;
+use super::treatment::Treatment;
+
 /// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
 /// colon or backslash that belongs to a path has a backslash before it.
 pub const OVERLAY_LOWER: &str = "org.isolab.overlay.lower";
@@ -25,6 +28,9 @@ pub struct Bundle {
     pub(crate) process: Process,
     pub(crate) linux: Linux,
     pub(crate) root: Root,
+    pub(crate) treatment: Treatment,
+    /// The `SELinux` context of files that are made for the container; nothing where nobody would read it.
+    pub(crate) file_label: Option<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -86,9 +92,9 @@ pub enum BundleError {
 }
 
 /// A refusal before the file's name is known.
-type Refusal = (String, String);
+pub(super) type Refusal = (String, String);
 
-fn refuse<T>(field: &str, problem: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(field: &str, problem: impl Into<String>) -> Result<T, Refusal> {
     Err((field.to_owned(), problem.into()))
 }
 
@@ -113,14 +119,17 @@ impl Bundle {
         &self.warnings
     }
 
-    fn check(folder: PathBuf, spec: Spec, warnings: Vec<String>) -> Result<Self, Refusal> {
+    fn check(folder: PathBuf, spec: Spec, mut warnings: Vec<String>) -> Result<Self, Refusal> {
         check_version(spec.version())?;
         let Some(process) = spec.process().clone() else { return refuse("process", "missing") };
         check_process(&process)?;
         let linux = spec.linux().clone().unwrap_or_else(empty_linux);
         check_namespaces(&spec, &linux)?;
         check_unsupported(&process, &linux)?;
+        super::statements::check(&spec, &process, &linux)?;
+        let treatment = Treatment::plan(&process, &linux).map_err(|(field, problem)| (field.to_owned(), problem))?;
         let root = check_root(&folder, &spec)?;
+        let file_label = labels::for_files(linux.mount_label().as_ref(), &mut warnings);
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
             let field = format!("mounts[{index}].destination");
             if without_nul(mount.destination().as_os_str().as_encoded_bytes()).is_none() {
@@ -130,7 +139,7 @@ impl Bundle {
                 return refuse(&field, "must name a folder below the root");
             }
         }
-        Ok(Self { folder, spec, process, linux, root, warnings })
+        Ok(Self { folder, spec, process, linux, root, treatment, file_label, warnings })
     }
 }
 
@@ -248,17 +257,9 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
 
 /// What would silently be missing must be refused.
 fn check_unsupported(process: &Process, linux: &Linux) -> Result<(), Refusal> {
-    let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let refused = [
         ("process.terminal", process.terminal() == Some(true), "no terminal can be made; set it to false"),
-        ("process.apparmorProfile", asked(process.apparmor_profile()), "AppArmor profiles are not supported"),
-        ("process.selinuxLabel", asked(process.selinux_label()), "SELinux labels are not supported"),
-        ("process.scheduler", process.scheduler().is_some(), "schedulers are not supported"),
-        ("process.ioPriority", process.io_priority().is_some(), "I/O priorities are not supported"),
-        ("linux.mountLabel", asked(linux.mount_label()), "SELinux labels are not supported"),
         ("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT is not supported"),
-        ("linux.personality", linux.personality().is_some(), "personalities are not supported"),
-        ("linux.memoryPolicy", linux.memory_policy().is_some(), "memory policies are not supported"),
         ("linux.netDevices", linux.net_devices().is_some(), "moving network devices is not supported"),
     ];
     match refused.iter().find(|(_, wrong, _)| *wrong) {

@@ -9,11 +9,13 @@ use super::cgroup::CgroupError;
 use super::hooks::HookError;
 use super::id::{ContainerId, IdError};
 use super::inside::shown;
+use super::labels::LabelError;
 use super::namespaces::NamespaceError;
 use super::plan::Plan;
 use super::report::{Failure, Step};
 use super::seccomp::SeccompError;
 use super::state::StateError;
+use super::subids::SubidError;
 
 /// Anything that can go wrong with a container.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,12 @@ pub enum ContainerError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The ids of an ordinary user's container.
+    #[error(transparent)]
+    Subid(#[from] SubidError),
+    /// A label.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -136,6 +144,8 @@ impl ContainerError {
                 "root.path is the folder with the container's files, seen from the bundle"
             }
             Self::Cgroup(error) => return error.hint(),
+            Self::Seccomp(error) => return error.hint(),
+            Self::Subid(error) => return Some(error.hint()),
             Self::State(StateError::Exists(id)) => {
                 return Some(format!("remove it with: isolab-oci delete --force {id}"));
             }
@@ -146,6 +156,15 @@ impl ContainerError {
             }
             Self::System { attempt: "make a process in", source: Errno::ENOSPC, .. } => {
                 "a limit of namespaces is reached; see /proc/sys/user"
+            }
+            Self::Label(LabelError::NoAppArmor(_) | LabelError::NoSelinux(_)) => {
+                "remove the label, or run on a host whose kernel has that security module"
+            }
+            Self::System { attempt: "map the ids of", source: Errno::EINVAL, .. } => {
+                "not every file system can be mounted with other ids; see mount_setattr(2), MOUNT_ATTR_IDMAP"
+            }
+            Self::System { attempt: "find uidMappings for", .. } => {
+                "the option idmap needs uidMappings and gidMappings: of the mount, or of linux"
             }
             Self::ProgramMissing { .. } => "process.args[0] is looked for inside root.path",
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
@@ -183,6 +202,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Overlay => "mount the overlay at root.path".to_owned(),
         Step::MountPoint => format!("make the mount point {}", mount()?),
         Step::MountOverProc => format!("mount {} beside what /proc is for", mount()?),
+        Step::CopyUp => format!("copy what the image has at {} into its tmpfs", mount()?),
         Step::Mount => format!("mount {}", mount()?),
         Step::Device => format!("make the device {}", shown(&rootfs()?.devices.as_ref()?.get(index)?.path)),
         Step::Link => "make the links of /dev or of the cgroup mount".to_owned(),
@@ -199,6 +219,11 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
+        Step::Label => "set the label of the program".to_owned(),
+        Step::Scheduler => "set process.scheduler".to_owned(),
+        Step::IoPriority => "set process.ioPriority".to_owned(),
+        Step::MemoryPolicy => "set linux.memoryPolicy".to_owned(),
+        Step::Personality => "set linux.personality".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),
         Step::BoundingSet => format!("drop capability {index} from the bounding set"),
         Step::User => "become user and group of process.user".to_owned(),
@@ -206,6 +231,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::WorkingDirectoryOutside => "use process.cwd, which lies outside of the container".to_owned(),
         Step::Capabilities => "set the capabilities".to_owned(),
         Step::NoNewPrivileges => "set no_new_privs".to_owned(),
+        Step::SeccompListener => "send the filter's descriptor to linux.seccomp.listenerPath".to_owned(),
         Step::Seccomp => "install the seccomp filter".to_owned(),
         Step::Hook => "run a hook inside the container".to_owned(),
         Step::StartSignal => "wait for start".to_owned(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{dup2_stdin, pipe2, write};
 use oci_spec::runtime::Hook;
 
@@ -138,6 +138,8 @@ impl HookPlan {
     fn become_program(&self, reader: &OwnedFd) -> ! {
         if dup2_stdin(reader).is_ok() && close_on_exec_from(3).is_ok() {
             super::signals::restore_defaults();
+            // `run` holds signals back for the container. A hook that did too could not even be asked to end.
+            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
             execute(&self.path, &self.arguments, &self.environment);
         }
         exit_now(127)

@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::stat::{Mode, umask};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{sethostname, setsid, write};
 use tracing::info_span;
 
@@ -71,6 +72,8 @@ impl Init<'_> {
         }
         drop(root);
         close_descriptors()?; //                                   8. nothing of the host stays open past execve
+        plan.labels.apply()?;
+        plan.treatment.apply()?;
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
         let program = plan.process.find_program()?;
@@ -96,18 +99,12 @@ impl Init<'_> {
     fn enter_namespaces(&self) -> Result<(), Failure> {
         let namespaces = &self.plan.namespaces;
         for (index, join) in namespaces.joined.iter().enumerate() {
+            if join.kind == CloneFlags::CLONE_NEWUSER && namespaces.born_through().is_some() {
+                continue; // born in there, and setns(2) refuses to enter where one is
+            }
             setns(&join.file, join.kind).at_index(Step::JoinNamespace, index)?;
         }
-        if namespaces.ids.is_some() {
-            let _span = info_span!("namespace.identity", call = "setresuid(2)",
-                why = "in a new user namespace nobody has a number until the maps are written; then this process is its root")
-            .entered();
-            self.wire()?.await_word(Word::Mapped)?;
-        }
-        if namespaces.ids.is_some() || namespaces.joined.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER) {
-            credentials::set_group(0).at(Step::IdentityInside)?;
-            credentials::set_user(0).at(Step::IdentityInside)?;
-        }
+        // Before the change of user: after it, this process's own files in /proc are the host's root's (proc(5)).
         let time = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         if namespaces.unshared_later.contains(time) {
             unshare(time).at(Step::TimeNamespace)?;
@@ -120,6 +117,16 @@ impl Init<'_> {
                 let made = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
                 setns(made.at(Step::TimeNamespace)?, time).at(Step::TimeNamespace)?;
             }
+        }
+        if namespaces.ids.is_some() {
+            let _span = info_span!("namespace.identity", call = "setresuid(2)",
+                why = "in a new user namespace nobody has a number until the maps are written; then this process is its root")
+            .entered();
+            self.wire()?.await_word(Word::Mapped)?;
+        }
+        if namespaces.in_user_namespace() {
+            credentials::set_group(0).at(Step::IdentityInside)?;
+            credentials::set_user(0).at(Step::IdentityInside)?;
         }
         Ok(())
     }
@@ -164,7 +171,11 @@ impl Init<'_> {
         if self.host_pid.is_some() {
             return Ok(());
         }
-        self.host_pid = Some(self.wire()?.await_word(Word::Furnished)?);
+        let pid = self.wire()?.await_word(Word::Furnished)?;
+        self.host_pid = Some(pid);
+        if let Some(listener) = &self.plan.process.listener {
+            listener.pid_is(pid);
+        }
         if self.plan.namespaces.unshared_later.contains(CloneFlags::CLONE_NEWCGROUP) {
             let _span = info_span!(
                 "cgroup.namespace",
@@ -260,13 +271,17 @@ fn close_descriptors() -> Result<(), Failure> {
     close_on_exec_from(3).at(Step::CloseDescriptors)
 }
 
+/// Writes a file in /proc, proved to be in a procfs: a joined mount namespace may have anything there.
 fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
     let file = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(Errno::EXDEV);
+    }
     write(&file, text.to_bytes()).map(drop)
 }
 
 /// The decimal digits of a number that is not negative, without allocation.
-fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
+pub(crate) fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
     let mut rest = number.unsigned_abs();
     let mut first = digits.len();
     for (place, digit) in digits.iter_mut().enumerate().rev() {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 
 /// Where a mount goes: both opened and made where missing.
@@ -45,35 +45,43 @@ fn resolve(root: &impl AsFd, path: &Path, flags: OFlag, more: ResolveFlag) -> ni
     Err(Errno::EAGAIN)
 }
 
+/// How many links to nothing are followed one after the other; the kernel's own limit (`path_resolution(7)`).
+const LINKS: u32 = 40;
+
 /// Opens the folder at `path`, and makes it and its parents where they are missing.
 pub(crate) fn folder(root: &impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
-    match open(root, path, OFlag::O_DIRECTORY) {
-        Err(Errno::ENOENT) => {}
-        other => return other,
-    }
-    let (parent, name) = split(path).ok_or(Errno::ENOENT)?;
-    let parent = folder(root, parent)?;
-    match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-        Ok(()) | Err(Errno::EEXIST) => open(root, path, OFlag::O_DIRECTORY),
-        Err(errno) => Err(errno),
-    }
+    make(root, path, Node::Folder, LINKS)
 }
 
 /// Opens the place at `path` for a mount of this kind, and makes what is missing.
 pub(crate) fn place(root: &impl AsFd, path: &Path, node: Node) -> nix::Result<OwnedFd> {
-    if node == Node::Folder {
-        return folder(root, path);
-    }
-    match open(root, path, OFlag::empty()) {
+    make(root, path, node, LINKS)
+}
+
+fn make(root: &impl AsFd, path: &Path, node: Node, links: u32) -> nix::Result<OwnedFd> {
+    let flags = if node == Node::Folder { OFlag::O_DIRECTORY } else { OFlag::empty() };
+    match open(root, path, flags) {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    let (parent, name) = split(path).ok_or(Errno::ENOENT)?;
-    let parent = folder(root, parent)?;
-    // mknod(2) of a plain file: unlike open(2) it never follows a link that lies in wait at the name.
-    match mknodat(&parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0) {
-        Ok(()) | Err(Errno::EEXIST) => open(root, path, OFlag::empty()),
-        Err(errno) => Err(errno),
+    let (above, name) = split(path).ok_or(Errno::ENOENT)?;
+    let parent = make(root, above, Node::Folder, links)?;
+    let made = match node {
+        Node::Folder => mkdirat(&parent, name, Mode::from_bits_truncate(0o755)),
+        // mknod(2) of a plain file: unlike open(2) it never follows a link that lies in wait at the name.
+        Node::File => mknodat(&parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0),
+    };
+    match made {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    match open(root, path, flags) {
+        // A link to nothing, as many an image's /etc/resolv.conf is: what it names is made, inside the root like all else.
+        Err(Errno::ENOENT) if links > 0 => {
+            let target = readlinkat(&parent, name).map_err(|_| Errno::ENOENT)?;
+            make(root, &above.join(target), node, links - 1)
+        }
+        other => other,
     }
 }
 
@@ -115,6 +123,12 @@ mod tests {
             let inode = fs::metadata(root.join("etc")).expect("its inode").ino();
             assert_eq!(fstat(&found).expect("its inode").st_ino, inode, "{name} led elsewhere");
         }
+        symlink("../nowhere/else", root.join("etc/dangling")).expect("a link");
+        symlink("/etc/dangling", root.join("far")).expect("a link");
+        symlink("self", root.join("self")).expect("a link");
+        place(&opened, Path::new("/far"), Node::File).expect("made inside");
+        assert!(root.join("nowhere/else").is_file());
+        place(&opened, Path::new("/self/x"), Node::File).expect_err("it leads to itself");
         place(&opened, Path::new("/dots/made/file"), Node::File).expect("made inside");
         assert!(root.join("made/file").is_file() && !outside.path().join("made").exists());
     }

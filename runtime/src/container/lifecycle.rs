@@ -302,11 +302,15 @@ fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, war
     if hooks.is_none_or(Vec::is_empty) {
         return;
     }
-    let outcome = hooks::plan(hooks)
-        .map_err(ContainerError::from)
-        .and_then(|plans| Ok(hooks::run(moment, &plans, record.state_text(status).as_bytes())?));
-    if let Err(error) = outcome {
-        warn(&error.to_string());
+    let state = record.state_text(status);
+    match hooks::plan(hooks) {
+        Err(error) => warn(&ContainerError::from(error).to_string()),
+        // One by one: a hook that fails doesn't keep the ones behind it from running.
+        Ok(plans) => {
+            for error in plans.chunks(1).filter_map(|one| hooks::run(moment, one, state.as_bytes()).err()) {
+                warn(&error.to_string());
+            }
+        }
     }
 }
 

@@ -9,12 +9,12 @@
 //!
 //! | file | mechanism | specification |
 //! |---|---|---|
-//! | `bundle`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
-//! | `namespaces` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
-//! | `rootfs`, `overlay`, `mounts`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
+//! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
+//! | `namespaces`, `subids` | new and joined namespaces, user and group maps | config-linux.md, "Namespaces" |
+//! | `rootfs`, `overlay`, `mounts`, `outside_binds`, `copy_up`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
-//! | `process`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
+//! | `process`, `treatment`, `labels`, `capabilities`, `seccomp`, `listener` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
@@ -23,17 +23,23 @@ mod capabilities;
 pub mod cgroup;
 mod cgroup_mount;
 mod channel;
+mod copy_up;
 mod devices;
 mod error;
 mod hooks;
 mod id;
 mod init;
 mod inside;
+mod labels;
 mod lifecycle;
 mod limits;
+mod listener;
 mod mounts;
+#[cfg(test)]
+mod mutations;
 mod namespaces;
 mod network;
+mod outside_binds;
 mod overlay;
 mod place;
 mod plan;
@@ -45,14 +51,22 @@ mod signals;
 mod spawn;
 mod start;
 mod state;
+mod statements;
+mod subids;
 mod sys;
+mod treatment;
+
+#[cfg(feature = "fault")]
+pub(crate) use sys::clone::exit_now as exit_at_once;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 pub use error::ContainerError;
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
+pub use labels::LabelError;
 pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
 pub use place::{default_root, parse_signal};
 pub use state::{ProcessId, Record, StateError};
+pub use subids::SubidError;
 pub use sys::process::Ending;

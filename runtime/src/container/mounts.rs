@@ -4,6 +4,7 @@
 //! mount, its propagation, or words for the file system itself.
 
 use std::ffi::{CString, NulError};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,7 +17,7 @@ use super::namespaces::Namespaces;
 use super::sys::mount::{Change, attribute};
 
 /// One mount, ready to be made.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct MountPlan {
     /// Where, as a path inside the container.
     pub(crate) destination: PathBuf,
@@ -27,6 +28,21 @@ pub(crate) struct MountPlan {
     pub(crate) deep_change: Change,
     /// How mounts made later spread into or out of this one, in the order given.
     pub(crate) propagation: Vec<Propagation>,
+    /// Whether it begins with what the image has at the destination (`tmpcopyup`); a mode of its own was given or not.
+    pub(crate) copy_up: Option<CopyUp>,
+    /// Whether its files have other owners than on the disk (`idmap`), and those of the mounts below too (`ridmap`).
+    pub(crate) maps_ids: Option<bool>,
+    /// A bind that the runtime has made already (see `outside_binds`).
+    pub(crate) ready: Option<OwnedFd>,
+}
+
+/// What a tmpfs takes over from the folder that it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyUp {
+    /// What is in it.
+    Content,
+    /// And its own mode and owner.
+    Folder,
 }
 
 /// What is mounted.
@@ -126,11 +142,29 @@ impl MountPlan {
             if fstype == "devpts" {
                 options.retain(|option| !names_unmapped_group(option, namespaces));
             }
+            if let (Some(label), "tmpfs" | "devpts") = (&bundle.file_label, fstype) {
+                options.push((c"context".to_owned(), Some(CString::new(label.as_str())?)));
+            }
             let source = CString::new(source.as_os_str().as_bytes())?;
             Kind::New(Filesystem { fstype: CString::new(fstype)?, source, options })
         };
-        let destination = inside(mount.destination());
-        Ok(Self { destination, kind, change: words.change, deep_change: words.deep, propagation: words.propagation })
+        let copy_up = match &kind {
+            Kind::New(made) if words.copy_up => {
+                let dressed = made.options.iter().any(|(key, _)| key.as_c_str() == c"mode");
+                Some(if dressed { CopyUp::Content } else { CopyUp::Folder })
+            }
+            _ => None,
+        };
+        Ok(Self {
+            destination: inside(mount.destination()),
+            kind,
+            change: words.change,
+            deep_change: words.deep,
+            propagation: words.propagation,
+            copy_up,
+            maps_ids: words.maps_ids,
+            ready: None,
+        })
     }
 
     /// Whether the destination is exactly this folder.
@@ -154,7 +188,9 @@ fn inside(path: &Path) -> PathBuf {
 }
 
 fn may_mount_sysfs(namespaces: &Namespaces) -> bool {
-    namespaces.ids.is_none() || namespaces.has_new(CloneFlags::CLONE_NEWNET)
+    let net = CloneFlags::CLONE_NEWNET;
+    let joined = namespaces.ids.is_none() && namespaces.joined.iter().any(|join| join.kind == net);
+    !namespaces.in_user_namespace() || namespaces.has_new(net) || joined
 }
 
 /// `gid=5` for a terminal's group, in a user namespace that has no group 5, would make the whole mount fail.
@@ -169,6 +205,8 @@ fn names_unmapped_group((key, value): &(CString, Option<CString>), namespaces: &
 struct Words {
     bind: bool,
     recursive_bind: bool,
+    copy_up: bool,
+    maps_ids: Option<bool>,
     change: Change,
     deep: Change,
     propagation: Vec<Propagation>,
@@ -179,7 +217,11 @@ impl Words {
     fn take(&mut self, option: &str) -> Result<(), NulError> {
         let attribute = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
         match option {
-            "defaults" | "async" | "silent" | "loud" | "nouser" | "nofail" => {}
+            // `iversion` is a flag of mount(2) only: file systems that count a file's changes don't ask for it any more.
+            "defaults" | "async" | "silent" | "loud" | "nouser" | "nofail" | "iversion" | "noiversion" => {}
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" => self.maps_ids = Some(false),
+            "ridmap" => self.maps_ids = Some(true),
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive_bind) = (true, true),
             _ => {

@@ -49,6 +49,8 @@ pub(crate) struct IdMaps {
     /// The kernel lets an ordinary user map groups only after setgroups(2) is forbidden in there: dropping a group could
     /// otherwise gain access that membership denies.
     pub(crate) deny_setgroups: bool,
+    /// Whether it takes newuidmap(1) and newgidmap(1) to write them (see `subids`).
+    pub(crate) lent: bool,
 }
 
 /// Why the namespaces cannot be as asked.
@@ -64,9 +66,6 @@ pub enum NamespaceError {
         /// What the system said.
         source: io::Error,
     },
-    /// New namespaces inside a joined user namespace.
-    #[error("a user namespace can be joined only where every other namespace is joined too or left as it is")]
-    NewInsideJoinedUser,
     /// A new user namespace without any id in it.
     #[error("a new user namespace needs linux.uidMappings and linux.gidMappings")]
     NoIds,
@@ -104,10 +103,7 @@ impl Namespaces {
             CloneFlags::CLONE_NEWNS => 2,
             _ => 1,
         });
-        let joins_user = plan.joined.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER);
-        if joins_user && !plan.born_into.is_empty() {
-            return Err(NamespaceError::NewInsideJoinedUser);
-        }
+        let joins_user = plan.joined_user().is_some();
         if !geteuid().is_root() && !joins_user {
             plan.born_into |= CloneFlags::CLONE_NEWUSER;
         }
@@ -120,6 +116,22 @@ impl Namespaces {
     /// Whether a namespace of this kind is made for the container.
     pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
         (self.born_into | self.unshared_later).contains(kind)
+    }
+
+    /// An existing user namespace that the process joins.
+    pub(crate) fn joined_user(&self) -> Option<&Join> {
+        self.joined.iter().find(|join| join.kind == CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// The joined user namespace that shall own the new ones. Those belong to the user namespace that their maker is in, and
+    /// only its root may work in them, so the process must be born by somebody who is in there already.
+    pub(crate) fn born_through(&self) -> Option<&Join> {
+        self.joined_user().filter(|_| !self.born_into.is_empty())
+    }
+
+    /// Whether the container's root is an ordinary user to the host.
+    pub(crate) fn in_user_namespace(&self) -> bool {
+        self.ids.is_some() || self.joined_user().is_some()
     }
 
     fn join(&mut self, kind: LinuxNamespaceType, path: PathBuf) -> Result<(), NamespaceError> {
@@ -153,24 +165,30 @@ fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     CloneFlags::from_bits_retain(kind as i32)
 }
 
+/// What to write to a map file for these ranges, in the form of `user_namespaces(7)`.
+pub(crate) fn lines(mappings: &[LinuxIdMapping]) -> String {
+    let line = |id: &LinuxIdMapping| format!("{} {} {}\n", id.container_id(), id.host_id(), id.size());
+    mappings.iter().map(line).collect::<Vec<_>>().concat()
+}
+
 impl IdMaps {
     fn plan(bundle: &Bundle) -> Result<Self, NamespaceError> {
-        let lines = |mappings: &Option<Vec<LinuxIdMapping>>| {
-            let line = |id: &LinuxIdMapping| format!("{} {} {}\n", id.container_id(), id.host_id(), id.size());
-            mappings.iter().flatten().map(line).collect::<String>()
-        };
-        let users = lines(bundle.linux.uid_mappings());
-        let groups = lines(bundle.linux.gid_mappings());
+        let users = lines(bundle.linux.uid_mappings().as_deref().unwrap_or_default());
+        let groups = lines(bundle.linux.gid_mappings().as_deref().unwrap_or_default());
         let ordinary = !geteuid().is_root();
         if users.is_empty() && groups.is_empty() && ordinary {
             // All that an ordinary user may map is itself; inside it is root over what it owns.
             let own = |id: u32| format!("0 {id} 1\n");
-            return Ok(Self { users: own(geteuid().as_raw()), groups: own(getegid().as_raw()), deny_setgroups: true });
+            let (users, groups) = (own(geteuid().as_raw()), own(getegid().as_raw()));
+            return Ok(Self { users, groups, deny_setgroups: true, lent: false });
         }
         if users.is_empty() || groups.is_empty() {
             return Err(NamespaceError::NoIds);
         }
-        Ok(Self { users, groups, deny_setgroups: ordinary })
+        let only = |mappings: &Option<Vec<LinuxIdMapping>>, own: u32| matches!(mappings.as_deref(), Some([one]) if (one.host_id(), one.size()) == (own, 1));
+        let own = only(bundle.linux.uid_mappings(), geteuid().as_raw())
+            && only(bundle.linux.gid_mappings(), getegid().as_raw());
+        Ok(Self { users, groups, deny_setgroups: ordinary && own, lent: ordinary && !own })
     }
 
     /// Whether the group has a number inside.
@@ -206,7 +224,12 @@ mod tests {
 
     #[test]
     fn a_group_outside_every_range_has_no_number_inside() {
-        let maps = IdMaps { users: String::new(), groups: "0 1000 1\n10 2000 5\n".to_owned(), deny_setgroups: false };
+        let maps = IdMaps {
+            users: String::new(),
+            groups: "0 1000 1\n10 2000 5\n".to_owned(),
+            deny_setgroups: false,
+            lent: false,
+        };
         let inside: Vec<u32> = (0..20).filter(|id| maps.has_group(*id)).collect();
         assert_eq!(inside, [0, 10, 11, 12, 13, 14]);
     }

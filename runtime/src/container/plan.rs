@@ -13,13 +13,17 @@ use super::capabilities::CapabilityPlan;
 use super::cgroup_mount::CgroupMount;
 use super::error::ContainerError;
 use super::hooks::{self, HookPlan};
+use super::labels::Labels;
 use super::limits::Limits;
+use super::listener::Listener;
 use super::namespaces::Namespaces;
+use super::outside_binds;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
 use super::state::Record;
 use super::sys::credentials;
+use super::treatment::Treatment;
 
 /// What the process reads; made before it, in the form that the kernel takes.
 pub(crate) struct Plan {
@@ -32,6 +36,8 @@ pub(crate) struct Plan {
     /// Kernel parameters: the path inside a procfs, and the value.
     pub(crate) sysctl: Vec<(CString, CString)>,
     pub(crate) process: ProcessPlan,
+    pub(crate) treatment: Treatment,
+    pub(crate) labels: Labels,
     /// What to write to the process's `oom_score_adj`, from outside.
     pub(crate) oom_score: Option<i32>,
     /// Run by the runtime before the root is entered: the deprecated `prestart` ones, then `createRuntime`.
@@ -83,12 +89,18 @@ impl Plan {
         {
             warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
         }
-        let process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
+        let listens = filter.as_ref().is_some_and(Filter::notifies);
+        let mut process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
+        if let (true, Some(profile)) = (listens, bundle.linux.seccomp()) {
+            process.listener = Some(Listener::connect(profile, record)?);
+        }
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
             rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) {
-                Some(RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?)
+                let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
+                outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
+                Some(rootfs)
             } else {
                 None
             },
@@ -97,6 +109,8 @@ impl Plan {
             loopback: namespaces.has_new(CloneFlags::CLONE_NEWNET),
             sysctl: sysctl(bundle)?,
             process,
+            treatment: bundle.treatment.clone(),
+            labels: Labels::plan(&bundle.process)?,
             oom_score: bundle.process.oom_score_adj(),
             create_runtime: [
                 hooks::plan(hooks.and_then(prestart))?,

@@ -11,6 +11,7 @@ use oci_spec::runtime::{PosixRlimitType, Process};
 use tracing::info_span;
 
 use super::capabilities::CapabilityPlan;
+use super::listener::Listener;
 use super::report::{At, Failure, Step};
 use super::seccomp::Filter;
 use super::sys::credentials;
@@ -35,6 +36,8 @@ pub(crate) struct ProcessPlan {
     capabilities: CapabilityPlan,
     no_new_privileges: bool,
     seccomp: Option<Filter>,
+    /// Who decides about the calls that the filter leaves open.
+    pub(crate) listener: Option<Listener>,
 }
 
 impl ProcessPlan {
@@ -63,6 +66,7 @@ impl ProcessPlan {
             capabilities,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             seccomp,
+            listener: None,
         })
     }
 
@@ -152,7 +156,12 @@ impl ProcessPlan {
             why = "the kernel asks this filter before each system call of the program; what it needn't do, it can't"
         )
         .entered();
-        filter.install().at(Step::Seccomp)
+        if !filter.notifies() {
+            return filter.install().at(Step::Seccomp);
+        }
+        let asked = filter.install_with_listener().at(Step::Seccomp)?;
+        let listener = self.listener.as_ref().ok_or_else(|| Failure::new(Step::SeccompListener, 0, Errno::ENOTCONN))?;
+        listener.tell(&asked).at(Step::SeccompListener)
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) enum Step {
     MountPoint,
     MountOverProc,
     Mount,
+    CopyUp,
     Device,
     Link,
     MaskSource,
@@ -34,6 +35,11 @@ pub(crate) enum Step {
     Cgroup,
     CgroupNamespace,
     CloseDescriptors,
+    Label,
+    Scheduler,
+    IoPriority,
+    MemoryPolicy,
+    Personality,
     Rlimit,
     BoundingSet,
     User,
@@ -42,6 +48,7 @@ pub(crate) enum Step {
     Capabilities,
     NoNewPrivileges,
     Seccomp,
+    SeccompListener,
     Hook,
     StartSignal,
     ProgramMissing,
@@ -50,7 +57,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 47] = [
         Self::Protocol,
         Self::Session,
         Self::IdentityInside,
@@ -63,6 +70,7 @@ impl Step {
         Self::MountPoint,
         Self::MountOverProc,
         Self::Mount,
+        Self::CopyUp,
         Self::Device,
         Self::Link,
         Self::MaskSource,
@@ -78,6 +86,11 @@ impl Step {
         Self::Cgroup,
         Self::CgroupNamespace,
         Self::CloseDescriptors,
+        Self::Label,
+        Self::Scheduler,
+        Self::IoPriority,
+        Self::MemoryPolicy,
+        Self::Personality,
         Self::Rlimit,
         Self::BoundingSet,
         Self::User,
@@ -86,6 +99,7 @@ impl Step {
         Self::Capabilities,
         Self::NoNewPrivileges,
         Self::Seccomp,
+        Self::SeccompListener,
         Self::Hook,
         Self::StartSignal,
         Self::ProgramMissing,
@@ -168,6 +182,10 @@ impl<T> At<T> for nix::Result<T> {
     }
 
     fn at_index(self, step: Step, index: usize) -> Result<T, Failure> {
+        #[cfg(feature = "fault")]
+        if crate::faults::due() {
+            return Err(Failure::new(step, index, Errno::EIO));
+        }
         self.map_err(|errno| Failure::new(step, index, errno))
     }
 }

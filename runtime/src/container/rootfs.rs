@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, fchdir, pivot_root};
@@ -19,9 +18,10 @@ use tracing::info_span;
 
 use super::bundle::Bundle;
 use super::cgroup_mount::CgroupMount;
+use super::copy_up;
 use super::devices::{self, DevicePlan};
 use super::inside::{self, Node};
-use super::mounts::{self, Filesystem, Kind, MountPlan, Propagation};
+use super::mounts::{self, CopyUp, Filesystem, Kind, MountPlan, Propagation};
 use super::namespaces::Namespaces;
 use super::overlay::OverlayPlan;
 use super::report::{At, Failure, Step};
@@ -69,7 +69,7 @@ impl RootfsPlan {
         let linux = &bundle.linux;
         let mounts = mounts::plan(bundle, namespaces)?;
         let own_dev = mounts.iter().any(|mount| mount.is_at("/dev") && matches!(mount.kind, Kind::Bind { .. }));
-        let in_user_namespace = namespaces.has_new(CloneFlags::CLONE_NEWUSER);
+        let in_user_namespace = namespaces.in_user_namespace();
         let overlay = bundle.root.overlay.as_ref();
         let propagation = linux.rootfs_propagation().as_deref().and_then(mounts::propagation);
         Ok(Self {
@@ -170,14 +170,21 @@ impl RootfsPlan {
             why = "each file system the bundle asks for is made by descriptor, inside the root whatever its links say"
         )
         .entered();
-        let mounted = match &plan.kind {
-            Kind::New(filesystem) => filesystem.make(plan.change.set, index)?,
-            Kind::Bind { source, recursive } => {
+        let mounted = match (&plan.ready, &plan.kind) {
+            (Some(ready), _) => duplicate(ready).at_index(Step::Mount, index)?,
+            // What is copied must be written first, whatever the mount's attributes say of writing.
+            (None, Kind::New(filesystem)) if plan.copy_up.is_some() => filesystem.make(0, index)?,
+            (None, Kind::New(filesystem)) => filesystem.make(plan.change.set, index)?,
+            (None, Kind::Bind { source, recursive }) => {
                 clone_tree(AT_FDCWD, source, *recursive).at_index(Step::Mount, index)?
             }
-            Kind::Cgroup => return self.cgroup.mount(root, plan, index),
+            (None, Kind::Cgroup) => return self.cgroup.mount(root, plan, index),
         };
-        if matches!(plan.kind, Kind::Bind { .. }) && !plan.change.is_empty() {
+        if let Some(copied) = plan.copy_up {
+            let covered = plan.place(root, &mounted, index)?;
+            copy_up::copy(&covered, &mounted, copied == CopyUp::Folder).at_index(Step::CopyUp, index)?;
+        }
+        if (plan.copy_up.is_some() || matches!(plan.kind, Kind::Bind { .. })) && !plan.change.is_empty() {
             set_attributes(&mounted, &plan.change, false).at_index(Step::Mount, index)?;
         }
         if !plan.deep_change.is_empty() {
@@ -245,6 +252,11 @@ impl RootfsPlan {
         }
         Ok(())
     }
+}
+
+/// Another descriptor of the same mount.
+fn duplicate(mount: &OwnedFd) -> nix::Result<OwnedFd> {
+    mount.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))
 }
 
 /// A path that not every kernel has: one that is missing needs no cover.

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::{Pid, write};
+use nix::unistd::{Pid, pipe2, read, write};
 use tracing::info_span;
 
 use super::cgroup::Cgroup;
@@ -18,8 +18,9 @@ use super::error::ContainerError;
 use super::namespaces::Join;
 use super::plan::Plan;
 use super::signals::Signals;
-use super::sys::clone::{Side, clone3};
-use super::sys::process::{Ending, pidfd_signal, reap, wait_end};
+use super::subids;
+use super::sys::clone::{CLONE_PARENT, Side, clone3, exit_now};
+use super::sys::process::{Ending, pidfd_open, pidfd_signal, reap, wait_end};
 
 /// A process that is the runtime's to end: dropped, it is killed and reaped.
 #[derive(Debug)]
@@ -38,19 +39,30 @@ impl InitProcess {
         let failed =
             |source| ContainerError::System { attempt: "make a process in", on: "new namespaces".to_owned(), source };
         let (wire, process_end) = pair().map_err(failed)?;
-        let _elsewhere = plan.namespaces.joined_pid.as_ref().map(PidNamespace::enter).transpose()?;
+        let through = plan.namespaces.born_through();
+        let joined_pid = plan.namespaces.joined_pid.as_ref();
+        let _elsewhere = joined_pid.filter(|_| through.is_none()).map(PidNamespace::enter).transpose()?;
         let _span = info_span!("container.clone3", call = "clone3(2)",
             why = "one call makes the process and its namespaces; it is a copy of the runtime and prepares itself from here on")
         .entered();
         let flags = u64::from(plan.namespaces.born_into.bits() as u32);
-        // SAFETY: the child runs `init::live`, which neither allocates nor returns.
-        match unsafe { clone3(flags, cgroup.and_then(Cgroup::clone_into)) }.map_err(failed)? {
+        let cgroup = cgroup.and_then(Cgroup::clone_into);
+        let side = match through {
+            // SAFETY: the child runs `init::live`, which neither allocates nor returns.
+            None => unsafe { clone3(flags, cgroup) },
+            // SAFETY: as above.
+            Some(user) => unsafe { born_through(user, joined_pid, flags, cgroup) },
+        };
+        match side.map_err(failed)? {
             Side::Child => {
                 drop(wire);
                 super::init::live(plan, &doors, process_end)
             }
             Side::Parent { child, pidfd } => {
                 crate::spans::container_is(child.as_raw().unsigned_abs());
+                if let Some(listener) = &plan.process.listener {
+                    listener.leave_to_process();
+                }
                 Ok(Self { pid: child, pidfd, wire, ours: true })
             }
         }
@@ -84,8 +96,12 @@ impl InitProcess {
             if ids.deny_setgroups {
                 files.write("setgroups", "deny")?;
             }
-            files.write("uid_map", &ids.users)?;
-            files.write("gid_map", &ids.groups)?;
+            if ids.lent {
+                subids::map(self.pid, ids)?;
+            } else {
+                files.write("uid_map", &ids.users)?;
+                files.write("gid_map", &ids.groups)?;
+            }
             self.say(Word::Mapped)?;
         }
         Ok(())
@@ -168,6 +184,54 @@ impl Drop for InitProcess {
     }
 }
 
+/// Makes the process as a child of this one, but by a helper that is in an existing user namespace, so that the new
+/// namespaces belong to that one. The helper has ended when this returns.
+///
+/// # Safety
+/// As for [`clone3`].
+unsafe fn born_through(
+    user: &Join,
+    pids: Option<&Join>,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> nix::Result<Side> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the helper makes system calls and ends, or becomes the new process, for which the caller answers. It, and not
+    // the new process, enters the cgroup: a child is born in its maker's, and from inside the right to it is gone.
+    let Side::Parent { pidfd: helper, .. } = unsafe { clone3(0, cgroup) }? else {
+        drop(reader);
+        let born = (|| {
+            if let Some(pids) = pids {
+                setns(&pids.file, CloneFlags::CLONE_NEWPID)?;
+            }
+            setns(&user.file, CloneFlags::CLONE_NEWUSER)?;
+            // SAFETY: as above.
+            unsafe { clone3(flags | CLONE_PARENT, None) }
+        })();
+        let told = match born {
+            Ok(Side::Child) => return Ok(Side::Child),
+            // Its number as this helper's own PID namespace has it, which is the runtime's.
+            Ok(Side::Parent { child, .. }) => child.as_raw(),
+            Err(errno) => -(errno as i32),
+        };
+        let _ = write(&writer, &told.to_ne_bytes());
+        exit_now(0)
+    };
+    drop(writer);
+    let mut bytes = [0; 4];
+    let length = read(&reader, &mut bytes)?;
+    reap(&helper)?;
+    match i32::from_ne_bytes(bytes) {
+        _ if length != bytes.len() => Err(Errno::ECHILD),
+        child if child > 0 => {
+            // A child that nobody else reaps: its number is its own until then.
+            let child = Pid::from_raw(child);
+            Ok(Side::Parent { child, pidfd: pidfd_open(child)? })
+        }
+        errno => Err(Errno::from_raw(-errno)),
+    }
+}
+
 /// The runtime's stay in another PID namespace, for its children's sake; over when dropped.
 struct PidNamespace {
     back: OwnedFd,
@@ -191,13 +255,14 @@ impl Drop for PidNamespace {
 }
 
 /// The folder of a process in /proc, proved to be in a procfs: somebody may have mounted something else there.
-struct ProcFiles {
+pub(crate) struct ProcFiles {
     folder: OwnedFd,
     pid: Pid,
 }
 
 impl ProcFiles {
-    fn open(pid: Pid) -> Result<Self, ContainerError> {
+    /// Opens the folder of the process `pid`.
+    pub(crate) fn open(pid: Pid) -> Result<Self, ContainerError> {
         let name = format!("/proc/{pid}");
         let failed = |source| ContainerError::System { attempt: "open", on: name.clone(), source };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -208,7 +273,14 @@ impl ProcFiles {
         Ok(Self { folder, pid })
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
+    /// Opens a file of the process for reading.
+    pub(crate) fn open_file(&self, name: &str) -> Result<OwnedFd, ContainerError> {
+        nix::fcntl::openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(ContainerError::system("open", format!("/proc/{}/{name}", self.pid)))
+    }
+
+    /// Writes a file of the process at once.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), ContainerError> {
         let file = nix::fcntl::openat(&self.folder, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
         let written = file.and_then(|file| write(&file, text.as_bytes()));
         written

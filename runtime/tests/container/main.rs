@@ -4,7 +4,14 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod config_attacks;
+mod config_hooks;
+mod config_mounts;
+mod config_namespaces;
+mod config_process;
+mod config_seccomp;
 mod failures;
+mod faults;
 mod lab;
 mod lifecycle;
 mod namespaces;
@@ -24,7 +31,14 @@ fn main() {
         process::trials(),
         lifecycle::trials(),
         failures::trials(),
+        faults::trials(),
         attacks::trials(),
+        config_process::trials(),
+        config_attacks::trials(),
+        config_hooks::trials(),
+        config_mounts::trials(),
+        config_namespaces::trials(),
+        config_seccomp::trials(),
         rootless::trials(),
         peers::trials(),
     ];

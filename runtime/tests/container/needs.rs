@@ -24,6 +24,16 @@ fn is_here(need: &str) -> bool {
         // A hierarchy of version 1 that can hold processes still: newer hosts have only version 2.
         "cgroup1" => fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(" cgroup ")),
         "overlay" => fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("overlay")),
+        // A kernel that knows of memory on nodes, even if it is only one.
+        "numa" => Path::new("/proc/self/numa_maps").exists(),
+        // Linux 6.3; before, only file systems on disks could show other ids.
+        "idmapped-tmpfs" => nix::sys::utsname::uname().is_ok_and(|name| {
+            let release = name.release().to_string_lossy().into_owned();
+            let mut numbers =
+                release.split(|letter: char| !letter.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+            (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
+        }),
+        "no-lsm" => !Path::new("/sys/fs/selinux/enforce").exists() && !Path::new("/sys/module/apparmor").exists(),
         "userns" => {
             let mut probe = Command::new("unshare");
             probe.args(["--user", "true"]).stderr(Stdio::null());

@@ -12,8 +12,9 @@ const ERRNO_MAX: u32 = 4095;
 /// The largest value that a tracer can be told.
 const TRACE_MAX: u32 = 0xffff;
 
-/// The value for an action, with the error number that belongs to it; that is EPERM if none is given.
-pub(super) fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, SeccompError> {
+/// The value for an action, with the error number that belongs to it; that is EPERM if none is given. `listener`: whether
+/// there is somebody to be notified.
+pub(super) fn action(action: LinuxSeccompAction, errno: Option<u32>, listener: bool) -> Result<u32, SeccompError> {
     let with = |base, largest| match errno.unwrap_or(libc::EPERM.cast_unsigned()) {
         value if value > largest => Err(SeccompError::Errno { value, largest }),
         value => Ok(base | value),
@@ -21,6 +22,7 @@ pub(super) fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u
     let plain = match action {
         LinuxSeccompAction::ScmpActErrno => return with(libc::SECCOMP_RET_ERRNO, ERRNO_MAX),
         LinuxSeccompAction::ScmpActTrace => return with(libc::SECCOMP_RET_TRACE, TRACE_MAX),
+        LinuxSeccompAction::ScmpActNotify if listener => libc::SECCOMP_RET_USER_NOTIF,
         LinuxSeccompAction::ScmpActNotify => return Err(SeccompError::Notify),
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => libc::SECCOMP_RET_KILL_THREAD,
         LinuxSeccompAction::ScmpActKillProcess => libc::SECCOMP_RET_KILL_PROCESS,

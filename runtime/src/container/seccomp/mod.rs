@@ -21,6 +21,7 @@ mod table;
 mod tree;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
@@ -44,9 +45,15 @@ const NO_CALL: u32 = u32::MAX;
 /// Why a profile cannot become a filter.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
-    /// The profile hands decisions to another process, which this runtime does not connect.
-    #[error("linux.seccomp asks for SCMP_ACT_NOTIFY, and no listener can be connected")]
+    /// The profile hands decisions to another process, and does not say to which.
+    #[error("linux.seccomp asks for a listener's decisions, but has no listenerPath")]
     Notify,
+    /// The listener would be asked before it can answer.
+    #[error("linux.seccomp has SCMP_ACT_NOTIFY for {0}, which is needed to reach the listener")]
+    NotifyTooEarly(String),
+    /// Metadata for a listener that there isn't.
+    #[error("linux.seccomp has listenerMetadata, but no listenerPath")]
+    Metadata,
     /// An `errnoRet` stands where nothing returns an error.
     #[error("linux.seccomp gives errnoRet {value} to {action:?}, which returns no error")]
     ErrnoWithoutError {
@@ -80,7 +87,10 @@ impl SeccompError {
     /// What to try next, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Notify => Some("use SCMP_ACT_ERRNO for those calls, or remove listenerPath".to_owned()),
+            Self::Notify | Self::Metadata => {
+                Some("name the listener's socket in listenerPath, or use SCMP_ACT_ERRNO for those calls".to_owned())
+            }
+            Self::NotifyTooEarly(_) => Some("use another action for it".to_owned()),
             Self::ErrnoWithoutError { .. } => {
                 Some("errnoRet belongs to SCMP_ACT_ERRNO and SCMP_ACT_TRACE only".to_owned())
             }
@@ -95,13 +105,19 @@ impl SeccompError {
 pub struct Filter {
     program: Vec<libc::sock_filter>,
     flags: libc::c_ulong,
+    notifies: bool,
 }
 
 impl Filter {
     /// Compiles a profile. Nothing is installed yet.
     pub fn compile(profile: &LinuxSeccomp) -> Result<Self, SeccompError> {
-        let default = action(profile.default_action(), profile.default_errno_ret())?;
-        let rules = rules(profile)?;
+        let listener = profile.listener_path().is_some();
+        if !listener && profile.listener_metadata().is_some() {
+            return Err(SeccompError::Metadata);
+        }
+        let default = action(profile.default_action(), profile.default_errno_ret(), listener)?;
+        let rules = rules(profile, listener)?;
+        let notifies = notifies(profile)?;
         let mut program = vec![statement(tree::LOAD, ARCHITECTURE_AT)];
         for (audit, tables) in architectures(profile) {
             let mut section = vec![statement(tree::LOAD, NUMBER_AT)];
@@ -113,12 +129,27 @@ impl Filter {
         if program.len() > LENGTH_MAX {
             return Err(SeccompError::TooLong(program.len()));
         }
-        Ok(Self { program, flags: flags(profile)? })
+        Ok(Self { program, flags: flags(profile, notifies)?, notifies })
     }
 
     /// Puts the calling thread, and all that it will start, under the filter: one seccomp(2) call, no allocation.
+    ///
+    /// A filter with a listener is refused here ([`Filter::install_with_listener`]): nobody would answer.
     pub fn install(&self) -> Result<(), Errno> {
-        super::sys::seccomp::set_filter(&self.program, self.flags)
+        if self.notifies {
+            return Err(Errno::ENOTCONN);
+        }
+        super::sys::seccomp::set_filter(&self.program, self.flags).map(drop)
+    }
+
+    /// As [`Filter::install`], and returns the descriptor that calls are answered by (`seccomp_unotify(2)`).
+    pub fn install_with_listener(&self) -> Result<OwnedFd, Errno> {
+        super::sys::seccomp::set_filter(&self.program, self.flags)?.ok_or(Errno::ENOTCONN)
+    }
+
+    /// Whether some calls are for a listener to decide.
+    pub fn notifies(&self) -> bool {
+        self.notifies
     }
 
     /// The program as the kernel gets it.
@@ -134,10 +165,10 @@ impl fmt::Debug for Filter {
 }
 
 /// The rules, sorted by the name of their call; those of one call in the order in which the profile has them.
-fn rules(profile: &LinuxSeccomp) -> Result<Vec<Rule<'_>>, SeccompError> {
+fn rules(profile: &LinuxSeccomp, listener: bool) -> Result<Vec<Rule<'_>>, SeccompError> {
     let mut rules = Vec::new();
     for entry in profile.syscalls().iter().flatten() {
-        let action = action(entry.action(), entry.errno_ret())?;
+        let action = action(entry.action(), entry.errno_ret(), listener)?;
         let conditions = entry.args().as_deref().unwrap_or_default();
         for name in entry.names() {
             if let Some(condition) = conditions.iter().find(|condition| condition.index() >= condition::ARGUMENTS) {
@@ -186,8 +217,23 @@ fn ranges(tables: &[Architecture], rules: &[Rule<'_>], default: u32) -> Vec<Rang
     tree::joined(ranges)
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<libc::c_ulong, SeccompError> {
-    let mut flags = 0;
+/// Whether a listener is asked about some call. Not about those by which it gets to know that it shall be: the process
+/// that sends the news is under the filter already.
+fn notifies(profile: &LinuxSeccomp) -> Result<bool, SeccompError> {
+    let notify = |action| action == LinuxSeccompAction::ScmpActNotify;
+    if notify(profile.default_action()) {
+        return Err(SeccompError::NotifyTooEarly("every other call".to_owned()));
+    }
+    let mut names =
+        profile.syscalls().iter().flatten().filter(|rule| notify(rule.action())).flat_map(LinuxSyscall::names);
+    match names.clone().find(|name| matches!(name.as_str(), "sendmsg" | "close")) {
+        Some(name) => Err(SeccompError::NotifyTooEarly(name.clone())),
+        None => Ok(names.next().is_some()),
+    }
+}
+
+fn flags(profile: &LinuxSeccomp, notifies: bool) -> Result<libc::c_ulong, SeccompError> {
+    let mut flags = if notifies { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
     for flag in profile.flags().iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
@@ -197,6 +243,9 @@ fn flags(profile: &LinuxSeccomp) -> Result<libc::c_ulong, SeccompError> {
             }
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             // It is about waiting for a listener, and the kernel refuses it where there is none.
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => {
+                libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+            }
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => return Err(SeccompError::Notify),
         };
     }

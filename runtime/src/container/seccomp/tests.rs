@@ -87,7 +87,7 @@ fn no_arguments(name: &str) -> Call {
 
 /// The profile as its reader understands it: rule after rule, the first that fits.
 fn reference(profile: &LinuxSeccomp, call: Call) -> u32 {
-    let code = |action, errno| super::action::action(action, errno).unwrap();
+    let code = |action, errno| super::action::action(action, errno, false).unwrap();
     let has = |arch| profile.architectures().iter().flatten().any(|other| *other == arch);
     let x32 = call.number & super::table::X32_BIT != 0 && call.number != u32::MAX;
     let table = match call.architecture {

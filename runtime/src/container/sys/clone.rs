@@ -7,6 +7,9 @@ use nix::unistd::Pid;
 /// linux/sched.h; the bit does not fit the type that `libc` gives such constants.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// The child's parent is the caller's parent.
+pub(crate) const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
+
 /// Which of the two a caller of [`clone3`] has become.
 pub(crate) enum Side {
     /// The caller; the child is known by number and, safe against reuse of the number, by descriptor.
@@ -33,7 +36,8 @@ pub(crate) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::
     // CLONE_PIDFD: a number may be recycled once the process is reaped; the descriptor never means another process.
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A child that is made for one's parent tells it of its end as its maker would (clone(2), CLONE_PARENT).
+    arguments.exit_signal = if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(folder) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = folder.as_raw_fd() as u64;

@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 
 use nix::errno::Errno;
