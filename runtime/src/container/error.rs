@@ -81,6 +81,28 @@ pub enum ContainerError {
         /// Where it is in its life.
         status: oci_spec::runtime::ContainerState,
     },
+    /// It is paused already, or cannot do what was asked for because it is.
+    #[error("cannot {attempt} container {id}: it is paused")]
+    Paused {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        id: ContainerId,
+    },
+    /// It is not paused, so it cannot be resumed.
+    #[error("cannot resume container {id}: it is not paused")]
+    NotPaused {
+        /// The container.
+        id: ContainerId,
+    },
+    /// What was asked for is done to a cgroup, and the container has none.
+    #[error("cannot {attempt} container {id}: it has no cgroup")]
+    NoCgroup {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        id: ContainerId,
+    },
     /// A word that is no signal.
     #[error("there is no signal {name:?}")]
     Signal {
@@ -157,7 +179,11 @@ impl ContainerError {
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.contains("beside what /proc") => {
                 "below /proc only descriptions of the machine may be covered, and /proc itself only by a procfs"
             }
-            Self::Status { id, status, .. } if *status != oci_spec::runtime::ContainerState::Stopped => {
+            Self::Paused { id, .. } => return Some(format!("let it go on first: isolab-oci resume {id}")),
+            Self::NoCgroup { .. } => "have a cgroup delegated to this user, or run as root: limits need one",
+            Self::Status { id, status, attempt: "delete" | "start" }
+                if *status != oci_spec::runtime::ContainerState::Stopped =>
+            {
                 return Some(format!("end it first: isolab-oci kill {id} KILL, or delete it with --force"));
             }
             _ => return None,

@@ -126,6 +126,11 @@ impl Runtime {
         Ok(record.state(status(&folder, &record)))
     }
 
+    /// The names of all containers, in order.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
+        Ok(self.states.list()?)
+    }
+
     /// The states of all containers, by name.
     pub fn list(&self) -> Result<Vec<State>, ContainerError> {
         let states = self.states.list()?.into_iter().map(|id| self.state(&id));
@@ -140,9 +145,10 @@ impl Runtime {
         let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
             return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
         };
+        let cgroup = if all || signal == Signal::SIGKILL as i32 { open_cgroup(&record)? } else { None };
         let sent =
             |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
-        if let (true, Some(cgroup)) = (all, open_cgroup(&record)?) {
+        if let (true, Some(cgroup)) = (all, &cgroup) {
             for pid in cgroup.pids()? {
                 match nix::sys::signal::kill(pid, None)
                     .and_then(|()| pidfd_open(pid))
@@ -152,9 +158,11 @@ impl Runtime {
                     Err(source) => return Err(sent(source)),
                 }
             }
-            return Ok(());
+        } else {
+            init.signal(signal).map_err(sent)?;
         }
-        init.signal(signal).map_err(sent)
+        // One that is held still would die only once let go (v1; v2 lets a killed process go by itself).
+        if signal == Signal::SIGKILL as i32 { let_go(cgroup.as_ref()) } else { Ok(()) }
     }
 
     /// Removes a container. One that has not ended is removed only with `force`, which ends it.
@@ -171,8 +179,8 @@ impl Runtime {
         if status != ContainerState::Stopped && !force {
             return Err(ContainerError::Status { attempt: "delete", id: id.clone(), status });
         }
-        end(&record)?;
         let cgroup = open_cgroup(&record)?;
+        end(&record, cgroup.as_ref())?;
         self.remove(folder, cgroup, &record)
     }
 
@@ -199,7 +207,7 @@ impl Runtime {
         }
     }
 
-    fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
+    pub(super) fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
         let folder = self.states.find(id)?;
         let record = folder.read()?.ok_or_else(|| StateError::Missing(id.clone()))?;
         Ok((folder, record))
@@ -310,12 +318,12 @@ fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, war
     }
 }
 
-fn status(folder: &StateFolder, record: &Record) -> ContainerState {
+pub(super) fn status(folder: &StateFolder, record: &Record) -> ContainerState {
     record.status(|| folder.start_socket().exists())
 }
 
 /// The container's cgroup; nothing where it has none, or none any more.
-fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
+pub(super) fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
     let Some(path) = &record.cgroup else { return Ok(None) };
     match Cgroup::open(&Layout::detect()?, path) {
         Ok(cgroup) => Ok(Some(cgroup)),
@@ -324,8 +332,16 @@ fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
     }
 }
 
+/// Lets a paused container's processes go on.
+fn let_go(cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
+    match cgroup {
+        Some(cgroup) if cgroup.frozen().unwrap_or(false) => Ok(cgroup.thaw()?),
+        _ => Ok(()),
+    }
+}
+
 /// Ends the container's first process, if it runs, and waits for that.
-fn end(record: &Record) -> Result<(), ContainerError> {
+fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
     let Some(init) = record.init else { return Ok(()) };
     let Some(pidfd) = init.open() else { return Ok(()) };
     match pidfd_signal(&pidfd, Signal::SIGKILL as i32) {
@@ -334,6 +350,7 @@ fn end(record: &Record) -> Result<(), ContainerError> {
             return Err(ContainerError::System { attempt: "kill", on: format!("process {}", init.pid), source });
         }
     }
+    let_go(cgroup)?;
     match wait_end(&pidfd, 10_000) {
         Ok(true) => Ok(()),
         _ => Err(ContainerError::Unkillable { pid: init.pid }),

@@ -16,6 +16,8 @@
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
 //! | `process`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
+//! | `overview`, `control`, `watch`, `isolation` | looking at a container and changing it while it is there | runtime.md, "Operations" |
+//! | `features`, `template` | what this runtime can; a configuration to begin with | features.md |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
 mod bundle;
@@ -23,18 +25,23 @@ mod capabilities;
 pub mod cgroup;
 mod cgroup_mount;
 mod channel;
+mod clock;
+mod control;
 mod devices;
 mod error;
+mod features;
 mod hooks;
 mod id;
 mod init;
 mod inside;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod mounts;
 mod namespaces;
 mod network;
 mod overlay;
+mod overview;
 mod place;
 mod plan;
 mod process;
@@ -46,13 +53,21 @@ mod spawn;
 mod start;
 mod state;
 mod sys;
+mod template;
+mod watch;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
+pub use clock::{rfc3339, since_epoch};
 pub use error::ContainerError;
+pub use features::features;
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
+pub use isolation::{Isolation, MountView, NamespaceView, Owner, SeccompView};
 pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
+pub use overview::{Overview, Status};
 pub use place::{default_root, parse_signal};
 pub use state::{ProcessId, Record, StateError};
 pub use sys::process::Ending;
+pub use template::{TemplateError, write_template};
+pub use watch::ContainerEvent;

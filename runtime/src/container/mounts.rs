@@ -83,12 +83,26 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("symfollow", 0, attribute::NOSYMFOLLOW),
 ];
 
+/// What mount(8) writes into tables and the kernel does not hear of.
+const IGNORED: [&str; 6] = ["defaults", "async", "silent", "loud", "nouser", "nofail"];
+const BINDS: [&str; 2] = ["bind", "rbind"];
+
 const PROPAGATIONS: [(&str, MsFlags); 4] = [
     ("private", MsFlags::MS_PRIVATE),
     ("shared", MsFlags::MS_SHARED),
     ("slave", MsFlags::MS_SLAVE),
     ("unbindable", MsFlags::MS_UNBINDABLE),
 ];
+
+/// Every option that is not a word for the file system itself: those of one mount, those that reach all mounts below it,
+/// and propagation.
+pub(crate) fn known_options() -> Vec<String> {
+    let mut words: Vec<String> = IGNORED.iter().chain(&BINDS).map(ToString::to_string).collect();
+    let names = ATTRIBUTES.iter().map(|(name, ..)| *name).chain(PROPAGATIONS.iter().map(|(name, _)| *name));
+    words.extend(names.flat_map(|name| [name.to_owned(), format!("r{name}")]));
+    words.sort();
+    words
+}
 
 /// The propagation that a word names: `private`, `rprivate`, ...
 pub(crate) fn propagation(word: &str) -> Option<Propagation> {
@@ -179,7 +193,7 @@ impl Words {
     fn take(&mut self, option: &str) -> Result<(), NulError> {
         let attribute = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
         match option {
-            "defaults" | "async" | "silent" | "loud" | "nouser" | "nofail" => {}
+            ignored if IGNORED.contains(&ignored) => {}
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive_bind) = (true, true),
             _ => {

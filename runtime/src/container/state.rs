@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info_span;
 
 use super::bundle::Bundle;
+use super::clock::since_epoch;
 use super::id::ContainerId;
 use super::sys::process::{pidfd_open, pidfd_signal};
 
@@ -44,6 +45,12 @@ pub struct Record {
     pub id: String,
     /// The bundle's folder.
     pub bundle: PathBuf,
+    /// The folder that is, or is covered by, the root file system.
+    #[serde(default)]
+    pub rootfs: PathBuf,
+    /// When the container was made, in nanoseconds since the epoch.
+    #[serde(default)]
+    pub created: u64,
     /// The annotations of the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<HashMap<String, String>>,
@@ -271,6 +278,8 @@ impl Record {
             oci_version: bundle.spec.version().clone(),
             id: id.to_string(),
             bundle: bundle.folder.clone(),
+            rootfs: bundle.root.path.clone(),
+            created: since_epoch().as_nanos() as u64,
             annotations: bundle.spec.annotations().clone(),
             cgroup: cgroup.map(Path::to_owned),
             owner: ProcessId::of(Pid::this()),
@@ -331,6 +340,8 @@ mod tests {
             oci_version: "1.0.2".to_owned(),
             id: "x".to_owned(),
             bundle: PathBuf::from("/b"),
+            rootfs: PathBuf::from("/b/rootfs"),
+            created: 1,
             annotations: None,
             cgroup: None,
             owner: ProcessId::of(Pid::this()),

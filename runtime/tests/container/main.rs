@@ -13,6 +13,7 @@ mod peers;
 mod process;
 mod rootfs;
 mod rootless;
+mod verbs;
 
 use libtest_mimic::Arguments;
 
@@ -27,6 +28,7 @@ fn main() {
         attacks::trials(),
         rootless::trials(),
         peers::trials(),
+        verbs::trials(),
     ];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

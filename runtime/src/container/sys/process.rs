@@ -56,7 +56,7 @@ pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> nix::Result<()> {
 /// The highest signal number on x86-64 (signal(7)); the real-time ones end with it.
 pub(crate) const LAST_SIGNAL: i32 = 64;
 
-/// Gives a signal its default action (rt_sigaction(2)).
+/// Gives a signal its default action (`rt_sigaction(2)`).
 ///
 /// Not by the C library's sigaction(3): that refuses 32 and 33, which it keeps for its threads, and so could not take back
 /// what a parent without it has ignored.
