@@ -71,8 +71,12 @@ pub enum ContainerError {
         /// The program's name.
         program: String,
     },
-    /// What was asked for does not fit the container's state.
-    #[error("cannot {attempt} container {id}: it is {status}")]
+    /// What was asked for does not fit the container's state. Engines look for the words at the end where they only
+    /// wanted to be sure that it has ended.
+    #[error(
+        "cannot {attempt} container {id}: it is {status}{}",
+        if *attempt == "kill" { " (container not running)" } else { "" }
+    )]
     Status {
         /// What was asked for.
         attempt: &'static str,

@@ -138,13 +138,9 @@ impl Runtime {
         states.filter(|state| !matches!(state, Err(ContainerError::State(StateError::Missing(_))))).collect()
     }
 
-    /// Sends a signal to the container's first process, or to `all` of its processes.
+    /// Sends a signal to the container's first process, or to `all` of its processes; those may have outlived the first.
     pub fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<(), ContainerError> {
         let (folder, record) = self.find(id)?;
-        let status = status(&folder, &record);
-        let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
-            return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
-        };
         let cgroup = if all || signal == Signal::SIGKILL as i32 { open_cgroup(&record)? } else { None };
         let sent =
             |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
@@ -159,6 +155,10 @@ impl Runtime {
                 }
             }
         } else {
+            let status = status(&folder, &record);
+            let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
+                return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
+            };
             init.signal(signal).map_err(sent)?;
         }
         // One that is held still would die only once let go (v1; v2 lets a killed process go by itself).

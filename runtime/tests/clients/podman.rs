@@ -69,7 +69,13 @@ fn run() -> Result<(), Failed> {
     let options = ["--rm", "--env", "WORD=hello", "--memory", "64m", "--user", "1234"];
     let got = output(&mut podman.run(&options, &script))?;
     same((text(&got.stderr).as_str(), text(&got.stdout).as_str()), ("", "hello\n67108864\n1234\n"))?;
-    same(got.status.code(), Some(7))
+    same(got.status.code(), Some(7))?;
+    let got = output(
+        podman
+            .podman(&["run", "--rm", "--network=none", "--ulimit", FILES, "--ulimit=nproc=1024:1024"])
+            .args([IMAGE, "none-such"]),
+    )?;
+    same(got.status.code(), Some(127))
 }
 
 fn lifecycle() -> Result<(), Failed> {

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("list_is_a_table_or_json_or_names", &NEEDS, list),
         trial("a_signal_has_a_name_or_a_number", &NEEDS, signals),
         trial("kill_all_reaches_every_process", &CGROUP, kill_all),
+        trial("kill_all_reaches_those_that_outlived_the_first", &CGROUP, kill_outlived),
         trial("options_may_stand_before_or_after_the_id", &NEEDS, order),
         trial("spec_writes_a_configuration_that_runs", &CGROUP, spec),
         trial("features_are_told_in_the_specifications_form", &[], features),
@@ -260,6 +261,21 @@ fn kill_all() -> Result<(), Failed> {
     ok(&lab, &["kill", "--all", &lab.id, "TERM"])?;
     // The first process ignores the signal, as the init of a PID namespace may; the others heard it.
     wait_for("the others' end", || lab.root().join("tmp/alone").exists())
+}
+
+fn kill_outlived() -> Result<(), Failed> {
+    // Without a PID namespace the others go on when the first process ends.
+    let mut lab = Lab::new("sleep 60 & touch /tmp/up");
+    lab.set("/linux/namespaces", json!([{ "type": "mount" }]));
+    start(&lab)?;
+    wait_for("the first process's end", || status(&lab).is_ok_and(|now| now == "stopped"))?;
+    fails(&lab, &["kill", &lab.id, "KILL"], "it is stopped (container not running)")?;
+    let running = || lab.traces().iter().any(|trace| trace.starts_with("process"));
+    same(running(), true)?;
+    ok(&lab, &["kill", "--all", &lab.id, "KILL"])?;
+    wait_for("the others' end", || !running())?;
+    ok(&lab, &["delete", &lab.id])?;
+    lab.is_clean()
 }
 
 fn order() -> Result<(), Failed> {
