@@ -4,11 +4,13 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{FromRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use isolab_runtime::container::{Bundle, ContainerError, ContainerId, Runtime, default_root, parse_signal};
+use clap::{Args, Parser, Subcommand};
+use isolab_runtime::container::{
+    Bundle, ContainerError, ContainerId, Exec, Handed, Runtime, ShieldError, User, default_root, parse_signal, shield,
+};
 use isolab_runtime::spans::Recorder;
 
 /// Runs containers from OCI bundles.
@@ -35,6 +37,11 @@ enum Command {
         /// The folder with config.json
         #[arg(long, short, default_value = ".", value_name = "DIR")]
         bundle: PathBuf,
+        /// Return once the program runs; the container stays
+        #[arg(long, short)]
+        detach: bool,
+        #[command(flatten)]
+        making: Making,
         /// The new container's name
         id: String,
     },
@@ -43,12 +50,13 @@ enum Command {
         /// The folder with config.json
         #[arg(long, short, default_value = ".", value_name = "DIR")]
         bundle: PathBuf,
-        /// Where to write the number of the container's process
-        #[arg(long, value_name = "FILE")]
-        pid_file: Option<PathBuf>,
+        #[command(flatten)]
+        making: Making,
         /// The new container's name
         id: String,
     },
+    /// Run another program in a running container
+    Exec(Box<Other>),
     /// Let a created container run its program
     Start {
         /// The container's name
@@ -84,7 +92,130 @@ enum Command {
     Prune,
 }
 
+/// What `run` and `create` have in common.
+#[derive(Args)]
+struct Making {
+    #[command(flatten)]
+    hand: Hand,
+    /// Refused: a root that is only chroot(2)ed into can be left again
+    #[arg(long)]
+    no_pivot: bool,
+    /// Taken for the sake of other runtimes' callers: no container gets a keyring of its own
+    #[arg(long)]
+    no_new_keyring: bool,
+}
+
+/// What is handed to a new process beside its configuration.
+#[derive(Args)]
+struct Hand {
+    /// The Unix socket that the other end of the terminal is sent to
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Where to write the number of the process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// How many more of our descriptors, from 3 on, the program gets
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+/// Another process for a container.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line, and none implies another")]
+struct Other {
+    #[command(flatten)]
+    hand: Hand,
+    /// A file with the whole process as in config.json, instead of a command and the options about it
+    #[arg(long, short, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Return once the program runs
+    #[arg(long, short)]
+    detach: bool,
+    /// Give it a terminal
+    #[arg(long, short)]
+    tty: bool,
+    /// Who it is
+    #[arg(long, short, value_name = "UID[:GID]")]
+    user: Option<User>,
+    /// A group it is in besides; may be repeated
+    #[arg(long, short = 'g', value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// The folder it begins in
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// A variable of its environment; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// A capability it has besides; may be repeated
+    #[arg(long, short, value_name = "CAP")]
+    cap: Vec<String>,
+    /// It may gain no privilege by what it executes
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Wait for a paused container to go on, instead of failing
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container's name
+    id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Hand {
+    fn handed(&self) -> Handed {
+        Handed { console_socket: self.console_socket.clone(), pid_file: self.pid_file.clone(), descriptors: 0 }
+    }
+}
+
+impl Making {
+    /// Reads the bundle and adds what is handed over.
+    fn load(&self, folder: &Path) -> Result<Bundle, Failure> {
+        if self.no_pivot {
+            return Err(Failure::NoPivot);
+        }
+        let mut handed = self.hand.handed();
+        // First of all: a descriptor that we opened must not be taken for one that was left open for us.
+        let environment = handed.keep_sockets().map_err(ContainerError::from)?;
+        handed.keep(self.hand.preserve_fds).map_err(ContainerError::from)?;
+        let mut bundle = Bundle::load(folder).map_err(ContainerError::from)?;
+        bundle.hand(handed, environment);
+        Ok(bundle)
+    }
+}
+
+impl Other {
+    fn exec(&self) -> Result<Exec, ContainerError> {
+        let mut handed = self.hand.handed();
+        handed.keep(self.hand.preserve_fds)?;
+        Ok(Exec {
+            process_file: self.process.clone(),
+            arguments: self.command.clone(),
+            terminal: self.tty,
+            user: self.user,
+            additional_gids: self.additional_gids.clone(),
+            cwd: self.cwd.clone(),
+            env: self.env.clone(),
+            capabilities: self.cap.clone(),
+            no_new_privileges: self.no_new_privs,
+            detach: self.detach,
+            ignore_paused: self.ignore_paused,
+            handed,
+        })
+    }
+}
+
+/// Whether the command may put a process of ours among a container's. A word that only looks so costs one execve.
+fn enters_containers() -> bool {
+    std::env::args_os().skip(1).any(|word| ["run", "create", "exec"].iter().any(|verb| word == *verb))
+}
+
 fn main() -> ExitCode {
+    if enters_containers()
+        && let Err(error) = shield()
+    {
+        return complain(&Failure::Shield(error));
+    }
     let arguments = Arguments::parse();
     let recorder = match (arguments.explain, &arguments.timeline) {
         (false, None) => None,
@@ -109,6 +240,10 @@ fn main() -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    Shield(ShieldError),
+    #[error("--no-pivot is not supported: a root that is only chroot(2)ed into can be left again")]
+    NoPivot,
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("cannot write {to}")]
@@ -142,19 +277,15 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     };
     let runtime = Runtime::new(&root, |text| eprintln!("warning: {text}"));
     let name = |id: &String| id.parse::<ContainerId>().map_err(ContainerError::from);
-    let load = |folder: &PathBuf| Bundle::load(folder).map_err(ContainerError::from);
     match &arguments.command {
-        Command::Run { bundle, id } => return Ok(runtime.run(&name(id)?, &load(bundle)?)?.code() as u8),
-        Command::Create { bundle, pid_file, id } => {
-            let id = name(id)?;
-            let pid = runtime.create(&id, &load(bundle)?)?;
-            if let Some(path) = pid_file
-                && let Err(source) = std::fs::write(path, pid.to_string())
-            {
-                // Whoever asked for the file cannot know the process otherwise, so there must not be one.
-                runtime.delete(&id, true)?;
-                return Err(Failure::Write { to: path.display().to_string(), source });
-            }
+        Command::Run { bundle, detach: false, making, id } => {
+            return Ok(runtime.run(&name(id)?, &making.load(bundle)?)?.code() as u8);
+        }
+        Command::Run { bundle, detach: true, making, id } => runtime.run_detached(&name(id)?, &making.load(bundle)?)?,
+        Command::Create { bundle, making, id } => drop(runtime.create(&name(id)?, &making.load(bundle)?)?),
+        Command::Exec(other) => {
+            let ending = runtime.exec(&name(&other.id)?, &other.exec()?)?;
+            return Ok(ending.map_or(0, |ending| ending.code() as u8));
         }
         Command::Start { id } => runtime.start(&name(id)?)?,
         Command::State { id } => print(&runtime.state(&name(id)?)?)?,

@@ -16,6 +16,9 @@
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
 //! | `process`, `capabilities`, `seccomp` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
+//! | `exec`, `join` | another process in a container that runs | (runc's command line) |
+//! | `shield` | the host's own command, out of the container's reach | (CVE-2019-5736) |
+//! | `terminal`, `relay`, `handed` | a terminal of the container's own, and what else a caller hands in | config.md, "Process" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
 mod bundle;
@@ -25,10 +28,13 @@ mod cgroup_mount;
 mod channel;
 mod devices;
 mod error;
+mod exec;
+mod handed;
 mod hooks;
 mod id;
 mod init;
 mod inside;
+mod join;
 mod lifecycle;
 mod limits;
 mod mounts;
@@ -38,21 +44,28 @@ mod overlay;
 mod place;
 mod plan;
 mod process;
+mod relay;
 mod report;
 mod rootfs;
 pub mod seccomp;
+mod shield;
 mod signals;
 mod spawn;
 mod start;
 mod state;
 mod sys;
+mod terminal;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 pub use error::ContainerError;
+pub use exec::{Exec, ExecError, User};
+pub use handed::{Handed, HandedError};
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
 pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
 pub use place::{default_root, parse_signal};
+pub use shield::{ShieldError, shield};
 pub use state::{ProcessId, Record, StateError};
 pub use sys::process::Ending;
+pub use terminal::TerminalError;

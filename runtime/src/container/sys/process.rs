@@ -56,7 +56,7 @@ pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> nix::Result<()> {
 /// The highest signal number on x86-64 (signal(7)); the real-time ones end with it.
 pub(crate) const LAST_SIGNAL: i32 = 64;
 
-/// Gives a signal its default action (rt_sigaction(2)).
+/// Gives a signal its default action (`rt_sigaction(2)`).
 ///
 /// Not by the C library's sigaction(3): that refuses 32 and 33, which it keeps for its threads, and so could not take back
 /// what a parent without it has ignored.
@@ -172,6 +172,15 @@ impl Strings {
     pub(crate) fn list(&self) -> &[CString] {
         &self.strings
     }
+}
+
+/// As [`execute`], the program being a file that is open (`execveat(2)`).
+pub(crate) fn execute_file(file: &impl AsFd, arguments: &Strings, environment: &Strings) -> Errno {
+    let (file, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    let (arguments, environment) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
+    unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), arguments, environment, flags) };
+    Errno::last()
 }
 
 /// Replaces the process's program (execve(2)); returns only where that fails.
