@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use tracing::info_span;
 
+use super::handed::Handed;
+
 /// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
 /// colon or backslash that belongs to a path has a backslash before it.
 pub const OVERLAY_LOWER: &str = "org.isolab.overlay.lower";
@@ -26,6 +28,10 @@ pub struct Bundle {
     pub(crate) linux: Linux,
     pub(crate) root: Root,
     pub(crate) warnings: Vec<String>,
+    /// The configuration as it was read.
+    pub(crate) text: Vec<u8>,
+    /// What the caller hands over beside it.
+    pub(crate) handed: Handed,
 }
 
 /// Where the container's root file system comes from.
@@ -105,7 +111,18 @@ impl Bundle {
         let path = folder.join("config.json");
         let text = fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
         let (spec, warnings) = parse(&text).map_err(|source| BundleError::Parse { path: path.clone(), source })?;
-        Self::check(folder, spec, warnings).map_err(|(field, problem)| BundleError::Refused { path, field, problem })
+        let checked = Self::check(folder, spec, warnings);
+        let bundle = checked.map_err(|(field, problem)| BundleError::Refused { path, field, problem })?;
+        Ok(Self { text, ..bundle })
+    }
+
+    /// Adds what the caller hands over; `environment` is added to the program's.
+    pub fn hand(&mut self, handed: Handed, environment: Vec<String>) {
+        if !environment.is_empty() {
+            let env = self.process.env_mut().get_or_insert_default();
+            env.extend(environment);
+        }
+        self.handed = handed;
     }
 
     /// What the author of the bundle should hear of, though the container starts.
@@ -130,7 +147,7 @@ impl Bundle {
                 return refuse(&field, "must name a folder below the root");
             }
         }
-        Ok(Self { folder, spec, process, linux, root, warnings })
+        Ok(Self { folder, spec, process, linux, root, warnings, text: Vec::new(), handed: Handed::default() })
     }
 }
 
@@ -161,6 +178,30 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>), serde_json::Error> {
     }
     let spec = serde_json::from_value(value).map_err(|_| error)?;
     Ok((spec, unknown.iter().map(|name| format!("capability {name} is unknown and is left out")).collect()))
+}
+
+/// Reads the configuration that a container of the bundle in `folder` was made with.
+pub(crate) fn read_kept(folder: &Path, text: &[u8]) -> Result<Spec, BundleError> {
+    let read = parse(text).map_err(|source| BundleError::Parse { path: folder.join("config.json"), source });
+    read.map(|(spec, _)| spec)
+}
+
+/// Reads a file with a process and nothing else; with what its author should hear of.
+pub(crate) fn read_process(path: &Path) -> Result<(Process, Vec<String>), BundleError> {
+    let text = fs::read(path).map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
+    let failed = |source| BundleError::Parse { path: path.to_owned(), source };
+    let process: serde_json::Value = serde_json::from_slice(&text).map_err(failed)?;
+    let whole = serde_json::json!({ "ociVersion": "1.0.0", "process": process }).to_string();
+    let (spec, warnings) = parse(whole.as_bytes()).map_err(failed)?;
+    let missing =
+        || BundleError::Refused { path: path.to_owned(), field: "process".to_owned(), problem: "missing".to_owned() };
+    Ok((spec.process().clone().ok_or_else(missing)?, warnings))
+}
+
+/// What holds for a process of a configuration holds for one that is added later.
+pub(crate) fn check_exec(process: &Process) -> Result<(), BundleError> {
+    let checked = check_process(process).and_then(|()| check_unsupported(process, &empty_linux()));
+    checked.map_err(|(field, problem)| BundleError::Refused { path: PathBuf::from("the process"), field, problem })
 }
 
 /// No namespaces and no devices; the type's own default would be a whole ready-made container.
@@ -250,7 +291,6 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
 fn check_unsupported(process: &Process, linux: &Linux) -> Result<(), Refusal> {
     let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let refused = [
-        ("process.terminal", process.terminal() == Some(true), "no terminal can be made; set it to false"),
         ("process.apparmorProfile", asked(process.apparmor_profile()), "AppArmor profiles are not supported"),
         ("process.selinuxLabel", asked(process.selinux_label()), "SELinux labels are not supported"),
         ("process.scheduler", process.scheduler().is_some(), "schedulers are not supported"),
@@ -356,7 +396,6 @@ mod tests {
             (r#""args":["sh"]"#, r#""args":[]"#, "process.args"),
             (r#""args":["sh"]"#, r#""args":["a\u0000b"]"#, "process.args"),
             (r#""cwd":"/""#, r#""cwd":"tmp""#, "process.cwd"),
-            (r#""cwd":"/""#, r#""cwd":"/","terminal":true"#, "process.terminal"),
             (r#""path":"rootfs""#, r#""path":"nowhere""#, "root.path"),
             (r#"[{"type":"mount"}]"#, "[]", "linux.namespaces"),
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"},{"type":"mount"}]"#, "linux.namespaces"),

@@ -6,6 +6,8 @@ use nix::errno::Errno;
 
 use super::bundle::BundleError;
 use super::cgroup::CgroupError;
+use super::exec::ExecError;
+use super::handed::HandedError;
 use super::hooks::HookError;
 use super::id::{ContainerId, IdError};
 use super::inside::shown;
@@ -14,6 +16,7 @@ use super::plan::Plan;
 use super::report::{Failure, Step};
 use super::seccomp::SeccompError;
 use super::state::StateError;
+use super::terminal::TerminalError;
 
 /// Anything that can go wrong with a container.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,15 @@ pub enum ContainerError {
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// Another process in a running container.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A terminal.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    /// What the caller hands over.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
     /// A text of the configuration that the kernel cannot be given.
     #[error("config.json has a text that ends before its end")]
     Nul(#[from] NulError),
@@ -173,6 +185,16 @@ impl ContainerError {
             Self::System { attempt: "make a process in", source: Errno::ENOSPC, .. } => {
                 "a limit of namespaces is reached; see /proc/sys/user"
             }
+            Self::Exec(ExecError::Paused(id)) => {
+                return Some(format!("let it go on: isolab-oci resume {id}; or wait for that with --ignore-paused"));
+            }
+            Self::Terminal(TerminalError::NoSocket) => {
+                "give --console-socket, or stay in the foreground, or set process.terminal to false"
+            }
+            Self::Terminal(TerminalError::NotAsked) => "set process.terminal to true, or leave --console-socket away",
+            Self::Init { attempt, .. } if attempt.starts_with("make a terminal") => {
+                "a terminal is made from the container's own devpts: mount one at /dev/pts"
+            }
             Self::ProgramMissing { .. } => "process.args[0] is looked for inside root.path",
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
                 "raising a hard limit needs CAP_SYS_RESOURCE; lower process.rlimits"
@@ -204,6 +226,8 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
     Some(match failure.step {
         Step::Protocol => "agree with the runtime".to_owned(),
         Step::Session => "begin a session".to_owned(),
+        Step::Sibling => "make a process in the PID namespace".to_owned(),
+        Step::OomScore => "set oomScoreAdj".to_owned(),
         Step::IdentityInside => "become root of the user namespace".to_owned(),
         Step::JoinNamespace => format!("join the namespace {:?}", plan?.namespaces.joined.get(index)?.kind),
         Step::TimeNamespace => "set the clocks of the time namespace".to_owned(),
@@ -228,6 +252,9 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Sysctl => format!("set the kernel parameter {}", plan?.sysctl.get(index)?.0.to_string_lossy()),
         Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
+        Step::Terminal => "make a terminal with /dev/pts/ptmx".to_owned(),
+        Step::TerminalSocket => "send the terminal to the console socket".to_owned(),
+        Step::Console => "mount the terminal at /dev/console".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),
         Step::BoundingSet => format!("drop capability {index} from the bounding set"),

@@ -28,6 +28,7 @@ use super::sys::clone::exit_now;
 use super::sys::credentials;
 use super::sys::mount::Context;
 use super::sys::process::{accept, close_on_exec_from, prctl, set_domainname};
+use super::terminal::show_console;
 
 /// What `start` says to a waiting process.
 pub(crate) const GO: &[u8] = b"go";
@@ -70,7 +71,8 @@ impl Init<'_> {
             rootfs.enter(root)?; //                                7. the host's tree is gone
         }
         drop(root);
-        close_descriptors()?; //                                   8. nothing of the host stays open past execve
+        self.take_terminal()?;
+        close_descriptors(plan.first_closed)?; //                  8. nothing of the host stays open past execve
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
         let program = plan.process.find_program()?;
@@ -219,6 +221,13 @@ impl Init<'_> {
         }
     }
 
+    fn take_terminal(&self) -> Result<(), Failure> {
+        let Some(terminal) = &self.plan.terminal else { return Ok(()) };
+        let near = terminal.make()?;
+        // A mount namespace that is joined is somebody else's: its console is not ours to replace.
+        if self.plan.rootfs.is_some() { show_console(&near) } else { Ok(()) }
+    }
+
     fn set_signals(&self) -> Result<(), Failure> {
         signals::restore_defaults();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.plan.mask), None).at(Step::Execute)
@@ -239,7 +248,7 @@ impl Init<'_> {
     }
 }
 
-fn enter(doors: &Doors) -> Result<(), Failure> {
+pub(crate) fn enter(doors: &Doors) -> Result<(), Failure> {
     let _span = info_span!(
         "cgroup.attach",
         call = "write(tasks)",
@@ -250,14 +259,14 @@ fn enter(doors: &Doors) -> Result<(), Failure> {
     doors.enter().map_err(|(path, errno)| Failure::new(Step::Cgroup, 0, errno).with_detail(path.as_os_str().as_bytes()))
 }
 
-fn close_descriptors() -> Result<(), Failure> {
+pub(crate) fn close_descriptors(first: u32) -> Result<(), Failure> {
     let _span = info_span!(
         "process.close",
         call = "close_range(CLOEXEC)",
         why = "a descriptor left open would be a door into the host, whatever the namespaces say"
     )
     .entered();
-    close_on_exec_from(3).at(Step::CloseDescriptors)
+    close_on_exec_from(first).at(Step::CloseDescriptors)
 }
 
 fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
@@ -266,7 +275,7 @@ fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
 }
 
 /// The decimal digits of a number that is not negative, without allocation.
-fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
+pub(crate) fn decimal(number: i32, digits: &mut [u8; 10]) -> &[u8] {
     let mut rest = number.unsigned_abs();
     let mut first = digits.len();
     for (place, digit) in digits.iter_mut().enumerate().rev() {

@@ -87,7 +87,7 @@ pub struct SeccompView {
     pub mode: u32,
     /// How many filters each call passes.
     pub filters: u32,
-    /// What the profile in the bundle allows; nothing where there is none, or where its bundle is gone.
+    /// What the profile of the configuration allows; nothing where there is none.
     pub profile: Option<Census>,
 }
 
@@ -117,9 +117,8 @@ impl Runtime {
         let cgroup = open_cgroup(&record)?;
         let status_file = read(init.pid, "status")?;
         let mounts = read(init.pid, "mountinfo")?;
-        // The bundle may have been changed or removed since; what is said of it is marked as its word.
-        let spec: Option<Spec> =
-            fs::read(record.bundle.join("config.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        // The kernel tells neither why something is covered nor what a filter lets through: the configuration does.
+        let spec: Option<Spec> = folder.read_config()?.and_then(|text| serde_json::from_slice(&text).ok());
         let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
         let masked = linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default();
         let profile = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(|profile| census(profile).ok());

@@ -18,11 +18,13 @@ use super::hooks;
 use super::id::ContainerId;
 use super::limits::Limits;
 use super::plan::{Plan, Start};
+use super::relay::relay;
 use super::signals::Signals;
 use super::spawn::InitProcess;
 use super::start;
 use super::state::{ProcessId, Record, StateError, StateFolder, States};
 use super::sys::process::{Ending, pidfd_open, pidfd_signal, wait_end};
+use super::terminal::TerminalPlan;
 
 /// The containers below one state root.
 pub struct Runtime {
@@ -53,6 +55,7 @@ impl Runtime {
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
         let record = Record::new(id, bundle, limits.path());
         let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
+        folder.keep_config(&bundle.text)?; //                            (which other processes may join later)
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
         self.warn_of(&warnings);
@@ -72,6 +75,8 @@ impl Runtime {
         let signals = Signals::collect().map_err(ContainerError::system("collect", "signals"))?;
         let mut container = self.make(id, bundle, When::AtOnce, signals.before())?;
         container.await_program(&signals, &*self.warn)?;
+        bundle.handed.tell_pid(container.process.pid())?;
+        let far = container.plan.terminal.as_ref().map(TerminalPlan::receive).transpose()?.flatten();
         let ending = {
             let _span = info_span!(
                 "container.run",
@@ -79,11 +84,23 @@ impl Runtime {
                 why = "the program runs; the runtime only waits, for its end or for a signal to send on"
             )
             .entered();
+            if let Some(far) = far {
+                relay(far, container.process.pidfd(), &signals)?;
+            }
             container.process.await_end(&signals)?
         };
         let Making { cgroup, folder, record, .. } = container;
         self.remove(folder, cgroup, &record)?;
         Ok(ending)
+    }
+
+    /// Creates a container and starts it; it outlives the command.
+    pub fn run_detached(&self, id: &ContainerId, bundle: &Bundle) -> Result<(), ContainerError> {
+        self.create(id, bundle)?;
+        self.start(id).inspect_err(|_| {
+            // What did not start is nobody's. That it did not is the error to tell of.
+            let _ = self.delete(id, true);
+        })
     }
 
     /// Creates a container: everything but its program's first instruction, which waits for [`Runtime::start`]. Returns
@@ -99,6 +116,7 @@ impl Runtime {
         container.folder.write(&container.record)?;
         container.process.say(Word::Released)?;
         container.process.hear(&container.plan)?;
+        bundle.handed.tell_pid(container.process.pid())?;
         let Making { process, cgroup, folder, .. } = container;
         let pid = process.release();
         folder.keep();
@@ -201,7 +219,7 @@ impl Runtime {
         Ok(removed)
     }
 
-    fn warn_of(&self, warnings: &[String]) {
+    pub(super) fn warn_of(&self, warnings: &[String]) {
         for warning in warnings {
             (self.warn)(warning);
         }

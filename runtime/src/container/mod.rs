@@ -18,6 +18,9 @@
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
 //! | `overview`, `control`, `watch`, `isolation` | looking at a container and changing it while it is there | runtime.md, "Operations" |
 //! | `features`, `template` | what this runtime can; a configuration to begin with | features.md |
+//! | `exec`, `join` | another process in a container that runs | (runc's command line) |
+//! | `shield` | the host's own command, out of the container's reach | (CVE-2019-5736) |
+//! | `terminal`, `relay`, `handed` | a terminal of the container's own, and what else a caller hands in | config.md, "Process" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
 mod bundle;
@@ -29,12 +32,15 @@ mod clock;
 mod control;
 mod devices;
 mod error;
+mod exec;
 mod features;
+mod handed;
 mod hooks;
 mod id;
 mod init;
 mod inside;
 mod isolation;
+mod join;
 mod lifecycle;
 mod limits;
 mod mounts;
@@ -45,21 +51,26 @@ mod overview;
 mod place;
 mod plan;
 mod process;
+mod relay;
 mod report;
 mod rootfs;
 pub mod seccomp;
+mod shield;
 mod signals;
 mod spawn;
 mod start;
 mod state;
 mod sys;
 mod template;
+mod terminal;
 mod watch;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 pub use clock::{rfc3339, since_epoch};
 pub use error::ContainerError;
+pub use exec::{Exec, ExecError, User};
 pub use features::features;
+pub use handed::{Handed, HandedError};
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
 pub use isolation::{Isolation, MountView, NamespaceView, Owner, SeccompView};
@@ -67,7 +78,9 @@ pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
 pub use overview::{Overview, Status};
 pub use place::{default_root, parse_signal};
+pub use shield::{ShieldError, shield};
 pub use state::{ProcessId, Record, StateError};
 pub use sys::process::Ending;
 pub use template::{TemplateError, write_template};
+pub use terminal::TerminalError;
 pub use watch::ContainerEvent;

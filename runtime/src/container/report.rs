@@ -9,6 +9,8 @@ use nix::errno::Errno;
 pub(crate) enum Step {
     Protocol,
     Session,
+    Sibling,
+    OomScore,
     IdentityInside,
     JoinNamespace,
     TimeNamespace,
@@ -33,6 +35,9 @@ pub(crate) enum Step {
     Sysctl,
     Cgroup,
     CgroupNamespace,
+    Terminal,
+    TerminalSocket,
+    Console,
     CloseDescriptors,
     Rlimit,
     BoundingSet,
@@ -50,9 +55,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 45] = [
         Self::Protocol,
         Self::Session,
+        Self::Sibling,
+        Self::OomScore,
         Self::IdentityInside,
         Self::JoinNamespace,
         Self::TimeNamespace,
@@ -77,6 +84,9 @@ impl Step {
         Self::Sysctl,
         Self::Cgroup,
         Self::CgroupNamespace,
+        Self::Terminal,
+        Self::TerminalSocket,
+        Self::Console,
         Self::CloseDescriptors,
         Self::Rlimit,
         Self::BoundingSet,

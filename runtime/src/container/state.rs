@@ -26,6 +26,8 @@ const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
 /// Where a created container's process listens for `start`.
 const START_SOCKET: &str = "start";
+/// The configuration as it was when the container was made; what becomes of the bundle's own later is of no effect.
+const CONFIG: &str = "config.json";
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +194,27 @@ impl StateFolder {
         }
     }
 
+    /// Keeps the configuration, for processes that are added later.
+    pub(crate) fn keep_config(&self, text: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(CONFIG);
+        let mut options = fs::OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&path);
+        opened.and_then(|mut opened| opened.write_all(text)).map_err(|source| StateError::Io {
+            attempt: "write",
+            path,
+            source,
+        })
+    }
+
+    /// The configuration that the container was made with.
+    pub(crate) fn read_config(&self) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(CONFIG);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|source| StateError::Io { attempt: "read", path, source }),
+        }
+    }
+
     /// Where the process listens for `start`.
     pub(crate) fn start_socket(&self) -> PathBuf {
         self.path.join(START_SOCKET)
@@ -220,7 +243,7 @@ impl StateFolder {
     }
 
     fn clear(&self) -> io::Result<()> {
-        for name in [FILE, NEW_FILE, START_SOCKET] {
+        for name in [FILE, NEW_FILE, START_SOCKET, CONFIG] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

@@ -75,6 +75,9 @@ fn lifecycle() -> Result<(), Failed> {
     printed(&mut daemon.run(&["--detach", "--memory-limit", "67108864"], "long", "sleep 100"))?;
     let tasks = || printed(&mut daemon.ctr(&["tasks", "list"]));
     has(&tasks()?, "RUNNING")?;
+    let got =
+        output(&mut daemon.ctr(&["tasks", "exec", "--exec-id", "more", "long", "sh", "-c", "echo more; exit 5"]))?;
+    same((got.status.code(), text(&got.stdout).as_str()), (Some(5), "more\n"))?;
     printed(&mut daemon.ctr(&["tasks", "pause", "long"]))?;
     has(&tasks()?, "PAUSED")?;
     printed(&mut daemon.ctr(&["tasks", "resume", "long"]))?;

@@ -13,6 +13,9 @@ use super::scratch::{FILES, IMAGE, OCI, Scratch, has, output, printed, reading, 
 
 const NEEDS: [&str; 5] = ["root", "cgroup", "busybox", "docker", "dockerd"];
 
+/// `script` runs a command at a terminal.
+const TERMINAL: [&str; 6] = ["root", "cgroup", "busybox", "docker", "dockerd", "script"];
+
 /// The daemon that all trials share; the first of them starts it.
 static DAEMON: Mutex<Option<Daemon>> = Mutex::new(None);
 
@@ -22,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("docker_limits_are_in_force", &NEEDS, limits),
         trial("docker_takes_rights_away", &NEEDS, rights),
         trial("docker_pauses_updates_counts_and_kills", &NEEDS, lifecycle),
+        trial("docker_executes_more_programs", &NEEDS, execute),
+        trial("docker_gives_a_terminal_of_the_right_size", &TERMINAL, terminal),
         trial("docker_starts_again_what_failed", &NEEDS, restart),
     ]
 }
@@ -179,5 +184,48 @@ fn restart() -> Result<(), Failed> {
         })?;
         same(printed(&mut daemon.docker(&["logs", &id]))?.as_str(), "begun\nbegun\nbegun")?;
         printed(&mut daemon.docker(&["rm", &id])).map(drop)
+    })
+}
+
+fn execute() -> Result<(), Failed> {
+    with_daemon(|daemon| {
+        let id = printed(&mut daemon.run(&["-d", "--env", "WORD=hello", "--cap-drop", "ALL"], "sleep 100"))?;
+        let script = "echo $WORD $MORE; id -u; pwd; grep -E 'CapBnd|Seccomp:' /proc/self/status; exit 5";
+        let options = ["exec", "--user", "1234", "--workdir", "/tmp", "--env", "MORE=more", &id, "sh", "-c", script];
+        let got = output(&mut daemon.docker(&options))?;
+        let expected = "hello more\n1234\n/tmp\nCapBnd:\t0000000000000000\nSeccomp:\t2\n";
+        same((text(&got.stderr).as_str(), text(&got.stdout).as_str()), ("", expected))?;
+        same(got.status.code(), Some(5))?;
+        let got = output(&mut daemon.docker(&["exec", &id, "none-such"]))?;
+        same(got.status.code().is_some_and(|code| code == 126 || code == 127), true)?;
+        has(&(text(&got.stderr) + &text(&got.stdout)), "executable file not found in $PATH")?;
+        printed(&mut daemon.docker(&["exec", "--detach", &id, "touch", "/tmp/made"]))?;
+        wait_for("the detached program", || {
+            output(&mut daemon.docker(&["exec", &id, "cat", "/tmp/made"])).is_ok_and(|got| got.status.success())
+        })?;
+        printed(&mut daemon.docker(&["rm", "--force", &id])).map(drop)
+    })
+}
+
+fn terminal() -> Result<(), Failed> {
+    with_daemon(|daemon| {
+        // The client tells the size once the container runs, so the program waits a moment for it.
+        let program = "sleep 1; busybox stty size; busybox tty";
+        let at_terminal = |command: &Command| {
+            let words = [command.get_program()].into_iter().chain(command.get_args());
+            let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+            let mut script = Command::new("script");
+            script.args(["-qec", &format!("stty rows 33 cols 99; {}", words.join(" ")), "/dev/null"]);
+            script.env("DOCKER_CONFIG", daemon.scratch.path("client")).stdin(Stdio::null());
+            script
+        };
+        let said = printed(&mut at_terminal(&daemon.run(&["--rm", "-it"], program)))?;
+        has(&said, "33 99")?;
+        has(&said, "/dev/pts/0")?;
+        let id = printed(&mut daemon.run(&["-d"], "sleep 100"))?;
+        let said = printed(&mut at_terminal(&daemon.docker(&["exec", "-it", &id, "sh", "-c", program])))?;
+        has(&said, "33 99")?;
+        has(&said, "/dev/pts/0")?;
+        printed(&mut daemon.docker(&["rm", "--force", &id])).map(drop)
     })
 }

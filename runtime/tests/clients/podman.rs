@@ -83,6 +83,8 @@ fn lifecycle() -> Result<(), Failed> {
     let id = printed(&mut podman.run(&["--detach", "--memory", "64m", "--memory-swap", "64m"], "sleep 100"))?;
     let status = || printed(&mut podman.podman(&["inspect", "--format", "{{.State.Status}}", &id]));
     same(status()?.as_str(), "running")?;
+    let got = output(&mut podman.podman(&["exec", "--user", "1234", &id, "sh", "-c", "id -u; exit 5"]))?;
+    same((got.status.code(), text(&got.stdout).as_str(), text(&got.stderr).as_str()), (Some(5), "1234\n", ""))?;
     printed(&mut podman.podman(&["pause", &id]))?;
     same(status()?.as_str(), "paused")?;
     printed(&mut podman.podman(&["unpause", &id]))?;

@@ -4,7 +4,9 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod exec;
 mod failures;
+mod host_binary;
 mod lab;
 mod lifecycle;
 mod namespaces;
@@ -13,20 +15,28 @@ mod peers;
 mod process;
 mod rootfs;
 mod rootless;
+mod terminal;
 mod verbs;
 
 use libtest_mimic::Arguments;
 
 fn main() {
+    // Inside a container this program is the attacker.
+    if std::env::args().next().is_some_and(|name| name.ends_with(host_binary::WATCHER)) {
+        return host_binary::watch();
+    }
     let arguments = Arguments::from_args();
     let groups = [
         namespaces::trials(),
         rootfs::trials(),
         process::trials(),
+        exec::trials(),
+        host_binary::trials(),
         lifecycle::trials(),
         failures::trials(),
         attacks::trials(),
         rootless::trials(),
+        terminal::trials(),
         peers::trials(),
         verbs::trials(),
     ];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::process::{Making, Other};
 use crate::update::Limits;
 
 /// What `--version` says behind the name. Engines look for these words.
@@ -52,6 +53,11 @@ pub(crate) enum Command {
         /// The folder with config.json
         #[arg(long, short, default_value = ".", value_name = "DIR")]
         bundle: PathBuf,
+        /// Return once the program runs; the container stays
+        #[arg(long, short)]
+        detach: bool,
+        #[command(flatten)]
+        making: Making,
         /// The new container's name
         id: String,
     },
@@ -60,12 +66,13 @@ pub(crate) enum Command {
         /// The folder with config.json
         #[arg(long, short, default_value = ".", value_name = "DIR")]
         bundle: PathBuf,
-        /// Where to write the number of the container's process
-        #[arg(long, value_name = "FILE")]
-        pid_file: Option<PathBuf>,
+        #[command(flatten)]
+        making: Making,
         /// The new container's name
         id: String,
     },
+    /// Run another program in a running container
+    Exec(Box<Other>),
     /// Let a created container run its program
     Start {
         /// The container's name

@@ -3,6 +3,7 @@
 mod cli;
 mod inspect;
 mod print;
+mod process;
 mod ps;
 mod update;
 mod voice;
@@ -10,21 +11,26 @@ mod voice;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::{FromRawFd, RawFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use isolab_runtime::container::{
-    Bundle, ContainerError, ContainerId, Runtime, default_root, features, parse_signal, write_template,
+    ContainerError, ContainerId, Runtime, default_root, features, parse_signal, shield, write_template,
 };
 use isolab_runtime::spans::Recorder;
 
 use cli::{Arguments, Command, Format};
+use process::enters_containers;
 use voice::{Failure, Voice};
 
 fn main() -> ExitCode {
+    // Before anything is opened. Where it fails, who called is told in the way that they asked for.
+    let shielded = if enters_containers() { shield() } else { Ok(()) };
     let arguments = Arguments::parse();
     let voice = Voice::new(arguments.log.clone(), arguments.log_format, arguments.debug);
+    if let Err(error) = shielded {
+        return voice.complain(&Failure::Shield(error));
+    }
     let recorder = match (arguments.explain, &arguments.timeline) {
         (false, None) => None,
         _ => match Recorder::install() {
@@ -55,19 +61,15 @@ fn obey(arguments: &Arguments, voice: &Voice) -> Result<u8, Failure> {
     let warner = voice.clone();
     let runtime = Runtime::new(&root, move |text| warner.warn(text));
     let name = |id: &String| id.parse::<ContainerId>().map_err(ContainerError::from);
-    let load = |folder: &PathBuf| Bundle::load(folder).map_err(ContainerError::from);
     match &arguments.command {
-        Command::Run { bundle, id } => return Ok(runtime.run(&name(id)?, &load(bundle)?)?.code() as u8),
-        Command::Create { bundle, pid_file, id } => {
-            let id = name(id)?;
-            let pid = runtime.create(&id, &load(bundle)?)?;
-            if let Some(path) = pid_file
-                && let Err(source) = std::fs::write(path, pid.to_string())
-            {
-                // Whoever asked for the file cannot know the process otherwise, so there must not be one.
-                runtime.delete(&id, true)?;
-                return Err(Failure::Write { to: path.display().to_string(), source });
-            }
+        Command::Run { bundle, detach: false, making, id } => {
+            return Ok(runtime.run(&name(id)?, &making.load(bundle)?)?.code() as u8);
+        }
+        Command::Run { bundle, detach: true, making, id } => runtime.run_detached(&name(id)?, &making.load(bundle)?)?,
+        Command::Create { bundle, making, id } => drop(runtime.create(&name(id)?, &making.load(bundle)?)?),
+        Command::Exec(other) => {
+            let ending = runtime.exec(&name(&other.id)?, &other.exec()?)?;
+            return Ok(ending.map_or(0, |ending| ending.code() as u8));
         }
         Command::Start { id } => runtime.start(&name(id)?)?,
         Command::State { id } => print::json(&runtime.overview(&name(id)?)?)?,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use isolab_runtime::container::{ContainerError, TemplateError, rfc3339, since_epoch};
+use isolab_runtime::container::{ContainerError, ShieldError, TemplateError, rfc3339, since_epoch};
 use serde_json::json;
 
 use crate::cli::LogFormat;
@@ -18,6 +18,10 @@ pub(crate) enum Failure {
     Container(#[from] ContainerError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(transparent)]
+    Shield(ShieldError),
+    #[error("--no-pivot is not supported: a root that is only chroot(2)ed into can be left again")]
+    NoPivot,
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("cannot write {to}")]

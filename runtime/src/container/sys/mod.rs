@@ -8,6 +8,7 @@ pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod terminal;
 
 use nix::errno::Errno;
 

@@ -174,6 +174,15 @@ impl Strings {
     }
 }
 
+/// As [`execute`], the program being a file that is open (`execveat(2)`).
+pub(crate) fn execute_file(file: &impl AsFd, arguments: &Strings, environment: &Strings) -> Errno {
+    let (file, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    let (arguments, environment) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
+    unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), arguments, environment, flags) };
+    Errno::last()
+}
+
 /// Replaces the process's program (execve(2)); returns only where that fails.
 pub(crate) fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
     // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.

@@ -1,0 +1,172 @@
+//! How a process joins a container that runs already.
+//!
+//! First its cgroup, so that nothing of it is ever without limits; then, in one call, all of its namespaces; then, since
+//! a PID namespace is only entered by being born there, a last copy of itself, which goes on to become the program.
+//!
+//! From the moment it is in the namespaces the container's processes can see it, and it still has rights and descriptors
+//! that they must not have. So before that it is made "not dumpable": the kernel then opens nothing of it in /proc, and
+//! lets nobody trace it, whoever has not `CAP_SYS_PTRACE` over the host (ptrace(2), "Ptrace access mode checking"). Its
+//! executable is not the host's file but a read-only view of it: see `shield`.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::Mode;
+use nix::unistd::{setsid, write};
+use tracing::info_span;
+
+use super::cgroup::{Cgroup, Doors};
+use super::channel::{Heard, ProcessEnd, Word, pair};
+use super::error::ContainerError;
+use super::init::{close_descriptors, enter};
+use super::process::ProcessPlan;
+use super::report::{At, Failure, Step};
+use super::signals;
+use super::spawn::InitProcess;
+use super::sys::clone::{Side, clone_sibling, clone3, exit_now};
+use super::sys::credentials;
+use super::sys::process::{pidfd_open, prctl, reap};
+use super::terminal::TerminalPlan;
+
+/// All that the process will do, decided while nothing has been done.
+pub(crate) struct JoinPlan {
+    /// The container's first process, by descriptor: its number may be another's by now.
+    pub(crate) init: OwnedFd,
+    /// Those of its namespaces that are not ours.
+    pub(crate) namespaces: CloneFlags,
+    pub(crate) process: ProcessPlan,
+    pub(crate) terminal: Option<TerminalPlan>,
+    pub(crate) oom_score: Option<String>,
+    /// The first descriptor that is not handed over.
+    pub(crate) first_closed: u32,
+    pub(crate) dies_with_runtime: bool,
+    pub(crate) mask: SigSet,
+}
+
+/// Makes the process and waits until it has become its program.
+pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProcess, ContainerError> {
+    let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
+    let failed = |source| ContainerError::System { attempt: "make", on: "another process".to_owned(), source };
+    let (wire, process_end) = pair().map_err(failed)?;
+    // SAFETY: the child runs `live`, which neither allocates nor returns.
+    let joiner = match unsafe { clone3(0, cgroup.and_then(Cgroup::clone_into)) }.map_err(failed)? {
+        Side::Child => {
+            drop(wire);
+            live(plan, &doors, &process_end)
+        }
+        Side::Parent { pidfd, .. } => pidfd,
+    };
+    drop(process_end);
+    let heard = wire.hear().map_err(failed);
+    // It only lives to make the other one: by now it has, or never will.
+    reap(&joiner).map_err(failed)?;
+    let pid = match heard? {
+        Heard::Child(pid) => pid,
+        Heard::Failed(failure) => return Err(error(&failure, plan)),
+        _ => return Err(ContainerError::EndedEarly),
+    };
+    // Our own child (CLONE_PARENT): its number stays its own until we reap it.
+    let process = InitProcess::adopt(pid, pidfd_open(pid).map_err(failed)?, wire);
+    crate::spans::container_is(pid.as_raw().unsigned_abs());
+    process.say(Word::Furnished)?;
+    loop {
+        match process.hear_plain()? {
+            Heard::Failed(failure) => return Err(error(&failure, plan)),
+            Heard::Ended => break,
+            _ => {}
+        }
+    }
+    crate::spans::executed();
+    Ok(process)
+}
+
+/// What the process told, in words.
+fn error(failure: &Failure, plan: &JoinPlan) -> ContainerError {
+    let program = || {
+        let first = plan.process.arguments.list().first();
+        first.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    let attempt = match failure.step {
+        Step::ProgramMissing => return ContainerError::ProgramMissing { program: program() },
+        Step::ProgramDenied => return ContainerError::ProgramDenied { program: program() },
+        Step::JoinNamespace => "join the container's namespaces".to_owned(),
+        Step::WorkingDirectory => format!("enter {}", plan.process.working_directory.to_string_lossy()),
+        Step::Rlimit => match plan.process.limits.get(failure.index as usize) {
+            Some((kind, ..)) => format!("set the limit {kind}"),
+            None => "set a limit".to_owned(),
+        },
+        _ => return ContainerError::from_init(failure, None),
+    };
+    ContainerError::Init { attempt, detail: None, source: failure.errno }
+}
+
+/// Lives the process's life. Never returns: it becomes the program, or ends.
+fn live(plan: &JoinPlan, doors: &Doors, wire: &ProcessEnd) -> ! {
+    crate::spans::in_container();
+    let failure = match join(plan, doors, wire) {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    wire.failed(failure);
+    exit_now(1)
+}
+
+fn join(plan: &JoinPlan, doors: &Doors, wire: &ProcessEnd) -> Result<Infallible, Failure> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).at(Step::Session)?;
+    enter(doors)?; //                                     1. the container's limits are its own from here on
+    if let Some(score) = &plan.oom_score {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::open(c"/proc/self/oom_score_adj", flags, Mode::empty());
+        file.and_then(|file| write(&file, score.as_bytes())).at(Step::OomScore)?;
+    }
+    prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Session)?; // 2. nobody in there may look into it
+    {
+        let _span = info_span!(
+            "container.join",
+            call = "setns(pidfd)",
+            why = "one call moves this process into all namespaces of the container's first one, or into none"
+        )
+        .entered();
+        if !plan.namespaces.is_empty() {
+            setns(&plan.init, plan.namespaces).at(Step::JoinNamespace)?; // 3. all of its namespaces at once
+        }
+    }
+    // SAFETY: neither of the two allocates or returns to code that believes it is the runtime.
+    match unsafe { clone_sibling() }.at(Step::Sibling)? {
+        Some(pid) => {
+            wire.has_child(pid)?;
+            exit_now(0)
+        }
+        None => become_program(plan, wire), //            4. born into its PID namespace
+    }
+}
+
+fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Failure> {
+    die_with_runtime(plan)?;
+    // The runtime answers only if it still lives: one that had ended before the line above could not be died with.
+    wire.await_word(Word::Furnished)?;
+    setsid().at(Step::Session)?;
+    if plan.namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        credentials::set_group(0).at(Step::IdentityInside)?;
+        credentials::set_user(0).at(Step::IdentityInside)?;
+    }
+    if let Some(terminal) = &plan.terminal {
+        terminal.make()?; //                              5. its terminal, made in there
+    }
+    close_descriptors(plan.first_closed)?; //             6. nothing of the host stays open past execve
+    plan.process.restrict()?; //                          7. the user, its capabilities, its folder
+    die_with_runtime(plan)?;
+    let program = plan.process.find_program()?;
+    signals::restore_defaults();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None).at(Step::Execute)?;
+    Err(plan.process.execute(program)) //                 8. the filter, and the program
+}
+
+/// Forgotten by the kernel at each change of user, so it is said again after that.
+fn die_with_runtime(plan: &JoinPlan) -> Result<(), Failure> {
+    let signal = if plan.dies_with_runtime { libc::SIGKILL } else { 0 };
+    prctl(libc::PR_SET_PDEATHSIG, signal as u64, 0).at(Step::Session)
+}
