@@ -186,6 +186,7 @@ impl Exec {
         let console = self.handed.console_socket.as_deref();
         Ok(JoinPlan {
             init,
+            init_pid: pid,
             namespaces,
             terminal: TerminalPlan::new(&process, console, !self.detach)?,
             oom_score: process.oom_score_adj().map(|score| score.to_string()),

@@ -110,6 +110,10 @@ impl Init<'_> {
             credentials::set_group(0).at(Step::IdentityInside)?;
             credentials::set_user(0).at(Step::IdentityInside)?;
         }
+        if namespaces.joined_pid.is_some() {
+            // Others are in there already, and could look into this process while it still has the host's rights: see `join`.
+            prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::JoinNamespace)?;
+        }
         let time = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         if namespaces.unshared_later.contains(time) {
             unshare(time).at(Step::TimeNamespace)?;

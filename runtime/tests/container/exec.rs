@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_in_a_paused_container_is_refused", &["root", "busybox", "cgroup1"], paused),
         trial("exec_of_a_missing_program_says_so", &NEEDS, missing_program),
         trial("exec_detached_returns_at_once_and_writes_the_pid_file", &NEEDS, detached),
+        trial("in_the_foreground_too_the_number_is_written_once_the_program_runs", &NEEDS, numbered),
         trial("exec_passes_signals_on_and_dies_with_the_command", &NEEDS, signals),
         trial("exec_gets_no_descriptor_but_those_asked_for", &NEEDS, descriptors),
         trial("exec_cannot_begin_outside_of_the_container", &NEEDS, working_directory),
@@ -253,6 +254,20 @@ fn detached() -> Result<(), Failed> {
     same(fs::read_to_string(format!("/proc/{pid}/cmdline"))?.as_str(), "sleep\x0050\0")?;
     lab.oci(&["delete", "--force", &lab.id]);
     lab.is_clean()
+}
+
+fn numbered() -> Result<(), Failed> {
+    let lasting = Lab::new(RUNNING);
+    running(&lasting)?;
+    let short = Lab::new("sleep 0.3");
+    for (lab, verb, program) in [(&short, "run", [].as_slice()), (&lasting, "exec", &["sleep", "0.3"])] {
+        let mut child = lab.command(&[&[verb, "--pid-file", "number", &lab.id], program].concat()).spawn()?;
+        wait_for("the file", || lab.path("number").exists())?;
+        let number = fs::read_to_string(lab.path("number"))?;
+        has(&fs::read_to_string(format!("/proc/{number}/cmdline"))?, "sleep")?;
+        same(child.wait()?.code(), Some(0))?;
+    }
+    Ok(())
 }
 
 fn signals() -> Result<(), Failed> {
