@@ -166,6 +166,9 @@ impl ContainerError {
                 "give --console-socket, or stay in the foreground, or set process.terminal to false"
             }
             Self::Terminal(TerminalError::NotAsked) => "set process.terminal to true, or leave --console-socket away",
+            Self::Init { attempt, source: Errno::EDQUOT, .. } if attempt.starts_with("make a session keyring") => {
+                "this user has as many keys as it may: see kernel.keys.maxkeys in sysctl; or give --no-new-keyring"
+            }
             Self::Init { attempt, .. } if attempt.starts_with("make a terminal") => {
                 "a terminal is made from the container's own devpts: mount one at /dev/pts"
             }
@@ -225,6 +228,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Terminal => "make a terminal with /dev/pts/ptmx".to_owned(),
         Step::TerminalSocket => "send the terminal to the console socket".to_owned(),
         Step::Console => "mount the terminal at /dev/console".to_owned(),
+        Step::Keyring => "make a session keyring".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),
         Step::BoundingSet => format!("drop capability {index} from the bounding set"),

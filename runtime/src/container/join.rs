@@ -22,7 +22,7 @@ use tracing::info_span;
 use super::cgroup::{Cgroup, CgroupError, Doors, Layout, Version};
 use super::channel::{Heard, ProcessEnd, Word, pair};
 use super::error::ContainerError;
-use super::init::{close_descriptors, enter};
+use super::init::{close_descriptors, enter, leave_keyring};
 use super::process::ProcessPlan;
 use super::report::{At, Failure, Step};
 use super::signals;
@@ -43,6 +43,8 @@ pub(crate) struct JoinPlan {
     pub(crate) process: ProcessPlan,
     pub(crate) terminal: Option<TerminalPlan>,
     pub(crate) oom_score: Option<String>,
+    /// Whether the session keyring of the caller stays.
+    pub(crate) session_keyring: bool,
     /// The first descriptor that is not handed over.
     pub(crate) first_closed: u32,
     pub(crate) dies_with_runtime: bool,
@@ -181,6 +183,7 @@ fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Fail
     if let Some(terminal) = &plan.terminal {
         terminal.make()?; //                              5. its terminal, made in there
     }
+    leave_keyring(plan.session_keyring)?;
     close_descriptors(plan.first_closed)?; //             6. nothing of the host stays open past execve
     plan.process.restrict()?; //                          7. the user, its capabilities, its folder
     die_with_runtime(plan)?;

@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_works_for_an_ordinary_user", &["root", "busybox", "userns"], rootless),
         trial("run_detached_returns_and_leaves_the_container", &NEEDS, run_detached),
         trial("run_hands_over_descriptors_and_listening_sockets", &NEEDS, run_descriptors),
+        trial("a_program_has_a_keyring_of_its_own_unless_asked_otherwise", &["root", "busybox", "keys"], keyring),
         trial("run_without_pivot_root_is_refused", &NEEDS, no_pivot),
     ]
 }
@@ -392,6 +393,32 @@ fn run_descriptors() -> Result<(), Failed> {
     }
     let output = command.output()?;
     same((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("1 1\n0 1 2 3 4 5\n", ""))
+}
+
+/// A program that leads a session of keys with one in it would do for every caller, but not every host has keyctl(1): here
+/// the test thread itself is the caller.
+fn keyring() -> Result<(), Failed> {
+    // SAFETY: a number and a null pointer, then strings with their lengths.
+    let made = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>());
+        let (kind, name) = (c"user".as_ptr(), c"isolab-trial".as_ptr());
+        libc::syscall(libc::SYS_add_key, kind, name, c"secret".as_ptr(), 6_usize, libc::KEY_SPEC_SESSION_KEYRING)
+    };
+    same(made > 0, true)?;
+    for (options, keys) in [([].as_slice(), 0), (&["--no-new-keyring"], 1)] {
+        let mut lab = Lab::new("sleep 60");
+        // Not root: its own keys are listed for a user, whether it holds them or not.
+        lab.set("/linux/maskedPaths", json!([])).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        let output = lab.oci(&[&["run", "-d"], options, &[&lab.id]].concat());
+        same((output.status.code(), text(&output.stderr)), (Some(0), String::new()))?;
+        let other = said(&lab, "grep -c isolab-trial /proc/keys; true")?;
+        same((options, other), (options, format!("{keys}\n")))?;
+        lab.oci(&["delete", "--force", &lab.id]);
+        let mut lab = Lab::new("grep -c isolab-trial /proc/keys; true");
+        lab.set("/linux/maskedPaths", json!([])).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        same(text(&lab.oci(&[&["run"], options, &[&lab.id]].concat()).stdout), format!("{keys}\n"))?;
+    }
+    Ok(())
 }
 
 fn no_pivot() -> Result<(), Failed> {
