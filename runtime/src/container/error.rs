@@ -3,6 +3,7 @@
 use std::ffi::NulError;
 
 use nix::errno::Errno;
+use oci_spec::runtime::ContainerState;
 
 use super::bundle::BundleError;
 use super::cgroup::CgroupError;
@@ -91,7 +92,7 @@ pub enum ContainerError {
         /// The container.
         id: ContainerId,
         /// Where it is in its life.
-        status: oci_spec::runtime::ContainerState,
+        status: ContainerState,
     },
     /// A word that is no signal.
     #[error("there is no signal {name:?}")]
@@ -182,7 +183,10 @@ impl ContainerError {
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.contains("beside what /proc") => {
                 "below /proc only descriptions of the machine may be covered, and /proc itself only by a procfs"
             }
-            Self::Status { id, status, .. } if *status != oci_spec::runtime::ContainerState::Stopped => {
+            Self::Status { attempt: "execute in", id, status: ContainerState::Created } => {
+                return Some(format!("let it run first: isolab-oci start {id}"));
+            }
+            Self::Status { id, status, .. } if *status != ContainerState::Stopped => {
                 return Some(format!("end it first: isolab-oci kill {id} KILL, or delete it with --force"));
             }
             _ => return None,

@@ -56,6 +56,13 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
     let failed = |source| ContainerError::System { attempt: "make", on: "another process".to_owned(), source };
     let (wire, process_end) = pair().map_err(failed)?;
+    let span = info_span!(
+        "exec.clone3",
+        call = "clone3(2)",
+        why =
+            "a copy of the runtime that only joins: who enters a PID namespace must be born there, so it makes another"
+    )
+    .entered();
     // SAFETY: the child runs `live`, which neither allocates nor returns.
     let mut made = unsafe { clone3(0, cgroup.and_then(Cgroup::clone_into)) };
     if matches!(made, Err(Errno::EBUSY | Errno::EOPNOTSUPP)) {
@@ -70,7 +77,7 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
         }
         Side::Parent { pidfd, .. } => pidfd,
     };
-    drop(process_end);
+    drop((process_end, span));
     let heard = wire.hear().map_err(failed);
     // It only lives to make the other one: by now it has, or never will.
     reap(&joiner).map_err(failed)?;
@@ -82,6 +89,12 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     // Our own child (CLONE_PARENT): its number stays its own until we reap it.
     let process = InitProcess::adopt(pid, pidfd_open(pid).map_err(failed)?, wire);
     crate::spans::container_is(pid.as_raw().unsigned_abs());
+    let _span = info_span!(
+        "container.await_exec",
+        call = "recv(2)",
+        why = "the wire to the process closes by itself at its execve: that is how the runtime knows"
+    )
+    .entered();
     process.say(Word::Furnished)?;
     loop {
         match process.hear_plain()? {

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_by_a_process_file_is_what_the_file_says", &NEEDS, process_file),
         trial("exec_takes_no_user_that_is_not_a_number", &NEEDS, bad_user),
         trial("exec_in_a_container_that_does_not_run_is_refused", &NEEDS, not_running),
+        trial("exec_tells_each_of_its_steps", &NEEDS, explained),
         trial("exec_in_a_paused_container_is_refused", &["root", "busybox", "cgroup1"], paused),
         trial("exec_of_a_missing_program_says_so", &NEEDS, missing_program),
         trial("exec_detached_returns_at_once_and_writes_the_pid_file", &NEEDS, detached),
@@ -199,7 +200,9 @@ fn bad_user() -> Result<(), Failed> {
 fn not_running() -> Result<(), Failed> {
     let lab = Lab::new("true");
     lab.oci(&["create", &lab.id]);
-    has(&text(&exec(&lab, &[&lab.id, "true"]).stderr), "cannot execute in container")?;
+    let refusal = text(&exec(&lab, &[&lab.id, "true"]).stderr);
+    has(&refusal, "cannot execute in container")?;
+    has(&refusal, "hint: let it run first")?;
     lab.oci(&["start", &lab.id]);
     let state = || serde_json::from_slice::<Value>(&lab.oci(&["state", &lab.id]).stdout);
     wait_for("its end", || state().is_ok_and(|now| now["status"] == "stopped"))?;
@@ -207,6 +210,17 @@ fn not_running() -> Result<(), Failed> {
     same(output.status.code(), Some(1))?;
     has(&text(&output.stderr), "it is stopped")?;
     has(&text(&exec(&lab, &["nobody", "true"]).stderr), "there is no container with id nobody")
+}
+
+fn explained() -> Result<(), Failed> {
+    let lab = Lab::new(RUNNING);
+    running(&lab)?;
+    let output = lab.oci(&["--explain", "exec", &lab.id, "echo", "said"]);
+    same(text(&output.stdout).as_str(), "said\n")?;
+    for step in ["exec.clone3", "cgroup.attach", "container.join", "[setns(pidfd)]", "process.exec", "[execve(2)]"] {
+        has(&text(&output.stderr), step)?;
+    }
+    Ok(())
 }
 
 fn paused() -> Result<(), Failed> {
