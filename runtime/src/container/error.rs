@@ -3,6 +3,7 @@
 use std::ffi::NulError;
 
 use nix::errno::Errno;
+use oci_spec::runtime::ContainerState;
 
 use super::bundle::BundleError;
 use super::cgroup::CgroupError;
@@ -95,7 +96,7 @@ pub enum ContainerError {
         /// The container.
         id: ContainerId,
         /// Where it is in its life.
-        status: oci_spec::runtime::ContainerState,
+        status: ContainerState,
     },
     /// It is paused already, or cannot do what was asked for because it is.
     #[error("cannot {attempt} container {id}: it is paused")]
@@ -192,6 +193,9 @@ impl ContainerError {
                 "give --console-socket, or stay in the foreground, or set process.terminal to false"
             }
             Self::Terminal(TerminalError::NotAsked) => "set process.terminal to true, or leave --console-socket away",
+            Self::Init { attempt, source: Errno::EDQUOT, .. } if attempt.starts_with("make a session keyring") => {
+                "this user has as many keys as it may: see kernel.keys.maxkeys in sysctl; or give --no-new-keyring"
+            }
             Self::Init { attempt, .. } if attempt.starts_with("make a terminal") => {
                 "a terminal is made from the container's own devpts: mount one at /dev/pts"
             }
@@ -207,9 +211,10 @@ impl ContainerError {
             }
             Self::Paused { id, .. } => return Some(format!("let it go on first: isolab-oci resume {id}")),
             Self::NoCgroup { .. } => "have a cgroup delegated to this user, or run as root: limits need one",
-            Self::Status { id, status, attempt: "delete" | "start" }
-                if *status != oci_spec::runtime::ContainerState::Stopped =>
-            {
+            Self::Status { attempt: "execute in", id, status: ContainerState::Created } => {
+                return Some(format!("let it run first: isolab-oci start {id}"));
+            }
+            Self::Status { id, status, attempt: "delete" | "start" } if *status != ContainerState::Stopped => {
                 return Some(format!("end it first: isolab-oci kill {id} KILL, or delete it with --force"));
             }
             _ => return None,
@@ -255,6 +260,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Terminal => "make a terminal with /dev/pts/ptmx".to_owned(),
         Step::TerminalSocket => "send the terminal to the console socket".to_owned(),
         Step::Console => "mount the terminal at /dev/console".to_owned(),
+        Step::Keyring => "make a session keyring".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
         Step::Rlimit => format!("set the limit {}", plan?.process.limits.get(index)?.0),
         Step::BoundingSet => format!("drop capability {index} from the bounding set"),

@@ -186,10 +186,12 @@ impl Exec {
         let console = self.handed.console_socket.as_deref();
         Ok(JoinPlan {
             init,
+            init_pid: pid,
             namespaces,
             terminal: TerminalPlan::new(&process, console, !self.detach)?,
             oom_score: process.oom_score_adj().map(|score| score.to_string()),
             process: ProcessPlan::new(&process, capabilities, seccomp, !denied)?,
+            session_keyring: record.session_keyring,
             first_closed: self.handed.first_closed(),
             dies_with_runtime: !self.detach,
             mask,

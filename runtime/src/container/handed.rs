@@ -17,6 +17,8 @@ pub struct Handed {
     pub console_socket: Option<PathBuf>,
     /// Where the number of the process is written.
     pub pid_file: Option<PathBuf>,
+    /// Whether the program keeps the keys of the caller's session (keyrings(7)).
+    pub session_keyring: bool,
     /// How many descriptors, from 3 on, stay open in the program.
     pub descriptors: u32,
 }

@@ -27,7 +27,7 @@ use super::signals;
 use super::sys::clone::exit_now;
 use super::sys::credentials;
 use super::sys::mount::Context;
-use super::sys::process::{accept, close_on_exec_from, prctl, set_domainname};
+use super::sys::process::{accept, close_on_exec_from, new_session_keyring, prctl, set_domainname};
 use super::terminal::show_console;
 
 /// What `start` says to a waiting process.
@@ -72,6 +72,7 @@ impl Init<'_> {
         }
         drop(root);
         self.take_terminal()?;
+        leave_keyring(plan.session_keyring)?;
         close_descriptors(plan.first_closed)?; //                  8. nothing of the host stays open past execve
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
@@ -109,6 +110,10 @@ impl Init<'_> {
         if namespaces.ids.is_some() || namespaces.joined.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER) {
             credentials::set_group(0).at(Step::IdentityInside)?;
             credentials::set_user(0).at(Step::IdentityInside)?;
+        }
+        if namespaces.joined_pid.is_some() {
+            // Others are in there already, and could look into this process while it still has the host's rights: see `join`.
+            prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::JoinNamespace)?;
         }
         let time = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         if namespaces.unshared_later.contains(time) {
@@ -257,6 +262,11 @@ pub(crate) fn enter(doors: &Doors) -> Result<(), Failure> {
     )
     .entered();
     doors.enter().map_err(|(path, errno)| Failure::new(Step::Cgroup, 0, errno).with_detail(path.as_os_str().as_bytes()))
+}
+
+/// The keys of a caller's session are nobody's in a container.
+pub(crate) fn leave_keyring(stays: bool) -> Result<(), Failure> {
+    if stays { Ok(()) } else { new_session_keyring().at(Step::Keyring) }
 }
 
 pub(crate) fn close_descriptors(first: u32) -> Result<(), Failure> {

@@ -9,8 +9,9 @@
 //! executable is not the host's file but a read-only view of it: see `shield`.
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -18,10 +19,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{setsid, write};
 use tracing::info_span;
 
-use super::cgroup::{Cgroup, Doors};
+use super::cgroup::{Cgroup, CgroupError, Doors, Layout, Version};
 use super::channel::{Heard, ProcessEnd, Word, pair};
 use super::error::ContainerError;
-use super::init::{close_descriptors, enter};
+use super::init::{close_descriptors, enter, leave_keyring};
 use super::process::ProcessPlan;
 use super::report::{At, Failure, Step};
 use super::signals;
@@ -35,11 +36,15 @@ use super::terminal::TerminalPlan;
 pub(crate) struct JoinPlan {
     /// The container's first process, by descriptor: its number may be another's by now.
     pub(crate) init: OwnedFd,
+    /// Its number, for what /proc alone can tell of it.
+    pub(crate) init_pid: i32,
     /// Those of its namespaces that are not ours.
     pub(crate) namespaces: CloneFlags,
     pub(crate) process: ProcessPlan,
     pub(crate) terminal: Option<TerminalPlan>,
     pub(crate) oom_score: Option<String>,
+    /// Whether the session keyring of the caller stays.
+    pub(crate) session_keyring: bool,
     /// The first descriptor that is not handed over.
     pub(crate) first_closed: u32,
     pub(crate) dies_with_runtime: bool,
@@ -51,15 +56,28 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
     let failed = |source| ContainerError::System { attempt: "make", on: "another process".to_owned(), source };
     let (wire, process_end) = pair().map_err(failed)?;
+    let span = info_span!(
+        "exec.clone3",
+        call = "clone3(2)",
+        why =
+            "a copy of the runtime that only joins: who enters a PID namespace must be born there, so it makes another"
+    )
+    .entered();
     // SAFETY: the child runs `live`, which neither allocates nor returns.
-    let joiner = match unsafe { clone3(0, cgroup.and_then(Cgroup::clone_into)) }.map_err(failed)? {
+    let mut made = unsafe { clone3(0, cgroup.and_then(Cgroup::clone_into)) };
+    if matches!(made, Err(Errno::EBUSY | Errno::EOPNOTSUPP)) {
+        let folder = innermost(plan.init_pid)?;
+        // SAFETY: as above.
+        made = unsafe { clone3(0, folder.as_ref().map(AsFd::as_fd)) };
+    }
+    let joiner = match made.map_err(failed)? {
         Side::Child => {
             drop(wire);
             live(plan, &doors, &process_end)
         }
         Side::Parent { pidfd, .. } => pidfd,
     };
-    drop(process_end);
+    drop((process_end, span));
     let heard = wire.hear().map_err(failed);
     // It only lives to make the other one: by now it has, or never will.
     reap(&joiner).map_err(failed)?;
@@ -71,6 +89,12 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     // Our own child (CLONE_PARENT): its number stays its own until we reap it.
     let process = InitProcess::adopt(pid, pidfd_open(pid).map_err(failed)?, wire);
     crate::spans::container_is(pid.as_raw().unsigned_abs());
+    let _span = info_span!(
+        "container.await_exec",
+        call = "recv(2)",
+        why = "the wire to the process closes by itself at its execve: that is how the runtime knows"
+    )
+    .entered();
     process.say(Word::Furnished)?;
     loop {
         match process.hear_plain()? {
@@ -81,6 +105,22 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     }
     crate::spans::executed();
     Ok(process)
+}
+
+/// The v2 cgroup that the container's first process is in. A container may have made groups of its own inside of its
+/// cgroup and handed controllers down to them, as systemd does; then nobody can be in the outer one any more (cgroups(7),
+/// "no internal processes").
+fn innermost(pid: i32) -> Result<Option<OwnedFd>, ContainerError> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).map_err(|source| CgroupError::Detect { path: file.into(), source })?;
+    let layout = Layout::detect()?;
+    let unified = layout.hierarchies().iter().find(|hierarchy| hierarchy.version() == Version::V2);
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let (Some(unified), Some(path)) = (unified, path) else { return Ok(None) };
+    let path = unified.mount_point().join(path);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(&path, flags, Mode::empty());
+    opened.map(Some).map_err(|source| CgroupError::Open { path, source }.into())
 }
 
 /// What the process told, in words.
@@ -156,6 +196,7 @@ fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Fail
     if let Some(terminal) = &plan.terminal {
         terminal.make()?; //                              5. its terminal, made in there
     }
+    leave_keyring(plan.session_keyring)?;
     close_descriptors(plan.first_closed)?; //             6. nothing of the host stays open past execve
     plan.process.restrict()?; //                          7. the user, its capabilities, its folder
     die_with_runtime(plan)?;
@@ -169,4 +210,18 @@ fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Fail
 fn die_with_runtime(plan: &JoinPlan) -> Result<(), Failure> {
     let signal = if plan.dies_with_runtime { libc::SIGKILL } else { 0 };
     prctl(libc::PR_SET_PDEATHSIG, signal as u64, 0).at(Step::Session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::innermost;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn the_innermost_cgroup_is_the_one_that_the_process_is_in() {
+        let own = std::process::id();
+        let Some(folder) = innermost(own as i32).expect("cgroups are here") else { return };
+        let listed = std::fs::read_to_string(format!("/proc/self/fd/{}/cgroup.procs", folder.as_raw_fd()));
+        assert!(listed.expect("it lists who is in").lines().any(|line| line == own.to_string()));
+    }
 }

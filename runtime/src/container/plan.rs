@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     /// The container's state for hooks, without its process id: what stands before and after that.
     pub(crate) state: (String, String),
     pub(crate) terminal: Option<TerminalPlan>,
+    /// Whether the session keyring of the caller stays.
+    pub(crate) session_keyring: bool,
     /// The first descriptor that is not handed over.
     pub(crate) first_closed: u32,
     /// How the program is started.
@@ -114,6 +116,7 @@ impl Plan {
                 bundle.handed.console_socket.as_deref(),
                 matches!(start, Start::AtOnce),
             )?,
+            session_keyring: bundle.handed.session_keyring,
             first_closed: bundle.handed.first_closed(),
             start,
             mask,

@@ -38,6 +38,7 @@ pub(crate) enum Step {
     Terminal,
     TerminalSocket,
     Console,
+    Keyring,
     CloseDescriptors,
     Rlimit,
     BoundingSet,
@@ -55,7 +56,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 45] = [
+    const ALL: [Self; 46] = [
         Self::Protocol,
         Self::Session,
         Self::Sibling,
@@ -87,6 +88,7 @@ impl Step {
         Self::Terminal,
         Self::TerminalSocket,
         Self::Console,
+        Self::Keyring,
         Self::CloseDescriptors,
         Self::Rlimit,
         Self::BoundingSet,

@@ -65,6 +65,9 @@ pub struct Record {
     pub init: Option<ProcessId>,
     /// Whether that process sees only processes of the container, so that they all end with it.
     pub own_pids: bool,
+    /// Whether its processes keep the keys of whoever starts them.
+    #[serde(default)]
+    pub session_keyring: bool,
     /// Programs to be run after the start and after the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -308,6 +311,7 @@ impl Record {
             owner: ProcessId::of(Pid::this()),
             init: None,
             own_pids: bundle.linux.namespaces().iter().flatten().any(new_pids),
+            session_keyring: bundle.handed.session_keyring,
             hooks: bundle.spec.hooks().clone(),
         }
     }
@@ -370,6 +374,7 @@ mod tests {
             owner: ProcessId::of(Pid::this()),
             init: None,
             own_pids: true,
+            session_keyring: false,
             hooks: None,
         }
     }

@@ -27,9 +27,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_by_a_process_file_is_what_the_file_says", &NEEDS, process_file),
         trial("exec_takes_no_user_that_is_not_a_number", &NEEDS, bad_user),
         trial("exec_in_a_container_that_does_not_run_is_refused", &NEEDS, not_running),
+        trial("exec_tells_each_of_its_steps", &NEEDS, explained),
         trial("exec_in_a_paused_container_is_refused", &["root", "busybox", "cgroup1"], paused),
         trial("exec_of_a_missing_program_says_so", &NEEDS, missing_program),
         trial("exec_detached_returns_at_once_and_writes_the_pid_file", &NEEDS, detached),
+        trial("in_the_foreground_too_the_number_is_written_once_the_program_runs", &NEEDS, numbered),
         trial("exec_passes_signals_on_and_dies_with_the_command", &NEEDS, signals),
         trial("exec_gets_no_descriptor_but_those_asked_for", &NEEDS, descriptors),
         trial("exec_cannot_begin_outside_of_the_container", &NEEDS, working_directory),
@@ -37,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_works_for_an_ordinary_user", &["root", "busybox", "userns"], rootless),
         trial("run_detached_returns_and_leaves_the_container", &NEEDS, run_detached),
         trial("run_hands_over_descriptors_and_listening_sockets", &NEEDS, run_descriptors),
+        trial("a_program_has_a_keyring_of_its_own_unless_asked_otherwise", &["root", "busybox", "keys"], keyring),
         trial("run_without_pivot_root_is_refused", &NEEDS, no_pivot),
     ]
 }
@@ -197,7 +200,9 @@ fn bad_user() -> Result<(), Failed> {
 fn not_running() -> Result<(), Failed> {
     let lab = Lab::new("true");
     lab.oci(&["create", &lab.id]);
-    has(&text(&exec(&lab, &[&lab.id, "true"]).stderr), "cannot execute in container")?;
+    let refusal = text(&exec(&lab, &[&lab.id, "true"]).stderr);
+    has(&refusal, "cannot execute in container")?;
+    has(&refusal, "hint: let it run first")?;
     lab.oci(&["start", &lab.id]);
     let state = || serde_json::from_slice::<Value>(&lab.oci(&["state", &lab.id]).stdout);
     wait_for("its end", || state().is_ok_and(|now| now["status"] == "stopped"))?;
@@ -205,6 +210,17 @@ fn not_running() -> Result<(), Failed> {
     same(output.status.code(), Some(1))?;
     has(&text(&output.stderr), "it is stopped")?;
     has(&text(&exec(&lab, &["nobody", "true"]).stderr), "there is no container with id nobody")
+}
+
+fn explained() -> Result<(), Failed> {
+    let lab = Lab::new(RUNNING);
+    running(&lab)?;
+    let output = lab.oci(&["--explain", "exec", &lab.id, "echo", "said"]);
+    same(text(&output.stdout).as_str(), "said\n")?;
+    for step in ["exec.clone3", "cgroup.attach", "container.join", "[setns(pidfd)]", "process.exec", "[execve(2)]"] {
+        has(&text(&output.stderr), step)?;
+    }
+    Ok(())
 }
 
 fn paused() -> Result<(), Failed> {
@@ -253,6 +269,20 @@ fn detached() -> Result<(), Failed> {
     same(fs::read_to_string(format!("/proc/{pid}/cmdline"))?.as_str(), "sleep\x0050\0")?;
     lab.oci(&["delete", "--force", &lab.id]);
     lab.is_clean()
+}
+
+fn numbered() -> Result<(), Failed> {
+    let lasting = Lab::new(RUNNING);
+    running(&lasting)?;
+    let short = Lab::new("sleep 0.3");
+    for (lab, verb, program) in [(&short, "run", [].as_slice()), (&lasting, "exec", &["sleep", "0.3"])] {
+        let mut child = lab.command(&[&[verb, "--pid-file", "number", &lab.id], program].concat()).spawn()?;
+        wait_for("the file", || lab.path("number").exists())?;
+        let number = fs::read_to_string(lab.path("number"))?;
+        has(&fs::read_to_string(format!("/proc/{number}/cmdline"))?, "sleep")?;
+        same(child.wait()?.code(), Some(0))?;
+    }
+    Ok(())
 }
 
 fn signals() -> Result<(), Failed> {
@@ -377,6 +407,32 @@ fn run_descriptors() -> Result<(), Failed> {
     }
     let output = command.output()?;
     same((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("1 1\n0 1 2 3 4 5\n", ""))
+}
+
+/// A program that leads a session of keys with one in it would do for every caller, but not every host has keyctl(1): here
+/// the test thread itself is the caller.
+fn keyring() -> Result<(), Failed> {
+    // SAFETY: a number and a null pointer, then strings with their lengths.
+    let made = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>());
+        let (kind, name) = (c"user".as_ptr(), c"isolab-trial".as_ptr());
+        libc::syscall(libc::SYS_add_key, kind, name, c"secret".as_ptr(), 6_usize, libc::KEY_SPEC_SESSION_KEYRING)
+    };
+    same(made > 0, true)?;
+    for (options, keys) in [([].as_slice(), 0), (&["--no-new-keyring"], 1)] {
+        let mut lab = Lab::new("sleep 60");
+        // Not root: its own keys are listed for a user, whether it holds them or not.
+        lab.set("/linux/maskedPaths", json!([])).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        let output = lab.oci(&[&["run", "-d"], options, &[&lab.id]].concat());
+        same((output.status.code(), text(&output.stderr)), (Some(0), String::new()))?;
+        let other = said(&lab, "grep -c isolab-trial /proc/keys; true")?;
+        same((options, other), (options, format!("{keys}\n")))?;
+        lab.oci(&["delete", "--force", &lab.id]);
+        let mut lab = Lab::new("grep -c isolab-trial /proc/keys; true");
+        lab.set("/linux/maskedPaths", json!([])).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        same(text(&lab.oci(&[&["run"], options, &[&lab.id]].concat()).stdout), format!("{keys}\n"))?;
+    }
+    Ok(())
 }
 
 fn no_pivot() -> Result<(), Failed> {

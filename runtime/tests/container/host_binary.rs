@@ -112,8 +112,8 @@ impl Attack {
         wait_for("the attacker", || self.lab.root().join("tmp/up").exists())?;
         victim()?;
         fs::write(self.lab.root().join("tmp/stop"), "")?;
-        let ended = || self.command(&["delete", &self.lab.id]).stderr(Stdio::null()).status();
-        wait_for("its end", || ended().is_ok_and(|status| status.success()))?;
+        // By the other file: as above.
+        wait_for("its end", || self.lab.oci(&["delete", &self.lab.id]).status.success())?;
         // Not a long assertion's text: the file is a program.
         same(fs::read(&self.command)? == self.before, true)?;
         self.lab.is_clean()?;

@@ -15,7 +15,7 @@ pub(crate) struct Making {
     /// Refused: a root that is only chroot(2)ed into can be left again
     #[arg(long)]
     no_pivot: bool,
-    /// Taken for the sake of other runtimes' callers: no container gets a keyring of its own
+    /// Let the program keep the keys of our session, instead of giving it a keyring of its own
     #[arg(long)]
     no_new_keyring: bool,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Other {
 
 impl Hand {
     fn handed(&self) -> Handed {
-        Handed { console_socket: self.console_socket.clone(), pid_file: self.pid_file.clone(), descriptors: 0 }
+        Handed { console_socket: self.console_socket.clone(), pid_file: self.pid_file.clone(), ..Handed::default() }
     }
 }
 
@@ -89,7 +89,7 @@ impl Making {
         if self.no_pivot {
             return Err(Failure::NoPivot);
         }
-        let mut handed = self.hand.handed();
+        let mut handed = Handed { session_keyring: self.no_new_keyring, ..self.hand.handed() };
         // First of all: a descriptor that we opened must not be taken for one that was left open for us.
         let environment = handed.keep_sockets().map_err(ContainerError::from)?;
         handed.keep(self.hand.preserve_fds).map_err(ContainerError::from)?;

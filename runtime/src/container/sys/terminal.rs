@@ -1,6 +1,6 @@
 //! Terminals: the calls of pty(7), `ioctl_tty(2)` and termios(3), and how a descriptor travels over a socket (unix(7)).
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -95,6 +95,12 @@ pub(crate) fn become_standard(terminal: &impl AsFd) -> nix::Result<()> {
         super::check(unsafe { libc::syscall(libc::SYS_dup3, terminal.as_fd().as_raw_fd(), standard, 0) })?;
     }
     Ok(())
+}
+
+/// Standard input, output and error. Without the buffers that the library's own would allocate at their first use.
+pub(crate) fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: the Rust runtime opens them at the start of every program where the caller has not, and nothing closes them.
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// Whether a descriptor with this number is open and would survive execve(2): nothing of ours would.
