@@ -37,6 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("exec_cannot_begin_outside_of_the_container", &NEEDS, working_directory),
         trial("exec_follows_the_configuration_of_the_creation", &NEEDS, kept_configuration),
         trial("exec_works_for_an_ordinary_user", &["root", "busybox", "userns"], rootless),
+        trial("exec_works_in_a_user_namespace_with_a_terminal_and_groups", &NEEDS, user_namespace),
+        trial("fifty_processes_that_join_at_once_all_end", &NEEDS, many),
         trial("run_detached_returns_and_leaves_the_container", &NEEDS, run_detached),
         trial("run_hands_over_descriptors_and_listening_sockets", &NEEDS, run_descriptors),
         trial("a_program_has_a_keyring_of_its_own_unless_asked_otherwise", &["root", "busybox", "keys"], keyring),
@@ -363,6 +365,34 @@ fn rootless() -> Result<(), Failed> {
     has(&text(&output.stderr), "hint: the user or group has no number in the user namespace")?;
     same(as_user(&["kill", &lab.id, "KILL"])?.status.code(), Some(0))?;
     same(first.wait()?.code(), Some(137))?;
+    lab.is_clean()
+}
+
+fn user_namespace() -> Result<(), Failed> {
+    let mut lab = Lab::new("sleep 60");
+    let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+    lab.set("/linux/namespaces/-", json!({ "type": "user" }));
+    lab.set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
+    let output = lab.oci(&["run", "--detach", &lab.id]);
+    same((output.status.code(), text(&output.stderr)), (Some(0), String::new()))?;
+    same(said(&lab, "id -u; cat /proc/self/uid_map")?.split_whitespace().collect(), vec!["0", "0", "100000", "1000"])?;
+    let script = "id -u; stat -c %u:%g /dev/pts/0; grep ^Groups /proc/self/status";
+    let output = exec(&lab, &["--tty", "--user", "5:6", "-g", "7", &lab.id, "sh", "-c", script]);
+    same(text(&output.stdout).as_str(), "5\r\n5:5\r\nGroups:\t7 \r\n")
+}
+
+fn many() -> Result<(), Failed> {
+    let lab = Lab::new(RUNNING);
+    running(&lab)?;
+    for _ in 0..5 {
+        let start = || lab.command(&["exec", &lab.id, "sh", "-c", "exit 4"]).spawn();
+        let all = (0..10).map(|_| start()).collect::<Result<Vec<_>, _>>()?;
+        for mut child in all {
+            same(child.wait()?.code(), Some(4))?;
+        }
+    }
+    same(said(&lab, "ps | grep -c [e]xit.4; true")?.as_str(), "0\n")?;
+    lab.oci(&["delete", "--force", &lab.id]);
     lab.is_clean()
 }
 

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -25,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_process_that_joins_cannot_be_looked_into", &NEEDS, hidden),
         trial("the_hosts_command_cannot_be_written_through_a_process_that_joins", &NEEDS, joining),
         trial("the_hosts_command_cannot_be_written_by_making_it_the_program", &NEEDS, own_interpreter),
+        trial("an_ordinary_users_own_command_runs_from_a_sealed_copy", &["root", "busybox", "userns"], sealed),
         trial("a_first_process_that_is_the_hosts_command_gains_nothing", &NEEDS, entrypoint),
     ]
 }
@@ -176,6 +179,38 @@ fn entrypoint() -> Result<(), Failed> {
         same((program, output.status.code()), (program, Some(2)))?;
         same(fs::read(&attack.command)? == attack.before, true)?;
         attack.lab.is_clean()?;
+    }
+    Ok(())
+}
+
+fn sealed() -> Result<(), Failed> {
+    const USER: u32 = 54_321;
+    for (owner, expected) in [(USER, "/memfd:isolab-oci (deleted)"), (0, "isolab-oci")] {
+        let lab = Lab::new("touch /tmp/up; sleep 60");
+        let own = lab.path("isolab-oci");
+        fs::copy(OCI, &own)?;
+        chown(&own, Some(owner), Some(owner))?;
+        for path in [lab.bundle().to_owned(), lab.root(), lab.root().join("tmp"), lab.root().join("dev")] {
+            chown(path, Some(USER), Some(USER))?;
+        }
+        lab.command(&[]); // writes the configuration
+        let mut command = Command::new(&own);
+        command.arg("--root").arg(lab.states()).args(["run", &lab.id]).current_dir(lab.bundle());
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).uid(USER).gid(USER).spawn()?;
+        wait_for("the container to come up", || lab.root().join("tmp/up").exists())?;
+        let executable = format!("/proc/{}/exe", child.id());
+        same(
+            fs::read_link(&executable)?.ends_with(expected) || fs::read_link(&executable)? == Path::new(expected),
+            true,
+        )?;
+        // Where it is the user's, nobody can write to what runs; where it is not, the user cannot.
+        let as_user =
+            Command::new("sh").args(["-c", &format!("echo x >> {executable}")]).uid(USER).gid(USER).output()?;
+        same(as_user.status.success(), false)?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGKILL)?;
+        child.wait()?;
+        wait_for("the last process", || !lab.traces().iter().any(|line| line.starts_with("process ")))?;
+        same(fs::read(&own)? == fs::read(OCI)?, true)?;
     }
     Ok(())
 }
