@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use tracing::info_span;
 
+use super::handed::Handed;
 use super::labels;
 use super::treatment::Treatment;
 
@@ -32,6 +33,10 @@ pub struct Bundle {
     /// The `SELinux` context of files that are made for the container; nothing where nobody would read it.
     pub(crate) file_label: Option<String>,
     pub(crate) warnings: Vec<String>,
+    /// The configuration as it was read.
+    pub(crate) text: Vec<u8>,
+    /// What the caller hands over beside it.
+    pub(crate) handed: Handed,
 }
 
 /// Where the container's root file system comes from.
@@ -111,7 +116,18 @@ impl Bundle {
         let path = folder.join("config.json");
         let text = fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
         let (spec, warnings) = parse(&text).map_err(|source| BundleError::Parse { path: path.clone(), source })?;
-        Self::check(folder, spec, warnings).map_err(|(field, problem)| BundleError::Refused { path, field, problem })
+        let checked = Self::check(folder, spec, warnings);
+        let bundle = checked.map_err(|(field, problem)| BundleError::Refused { path, field, problem })?;
+        Ok(Self { text, ..bundle })
+    }
+
+    /// Adds what the caller hands over; `environment` is added to the program's.
+    pub fn hand(&mut self, handed: Handed, environment: Vec<String>) {
+        if !environment.is_empty() {
+            let env = self.process.env_mut().get_or_insert_default();
+            env.extend(environment);
+        }
+        self.handed = handed;
     }
 
     /// What the author of the bundle should hear of, though the container starts.
@@ -125,7 +141,7 @@ impl Bundle {
         check_process(&process)?;
         let linux = spec.linux().clone().unwrap_or_else(empty_linux);
         check_namespaces(&spec, &linux)?;
-        check_unsupported(&process, &linux)?;
+        check_unsupported(&linux)?;
         super::statements::check(&spec, &process, &linux)?;
         let treatment = Treatment::plan(&process, &linux).map_err(|(field, problem)| (field.to_owned(), problem))?;
         let root = check_root(&folder, &spec)?;
@@ -139,7 +155,18 @@ impl Bundle {
                 return refuse(&field, "must name a folder below the root");
             }
         }
-        Ok(Self { folder, spec, process, linux, root, treatment, file_label, warnings })
+        Ok(Self {
+            folder,
+            spec,
+            process,
+            linux,
+            root,
+            treatment,
+            file_label,
+            warnings,
+            text: Vec::new(),
+            handed: Handed::default(),
+        })
     }
 }
 
@@ -170,6 +197,42 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>), serde_json::Error> {
     }
     let spec = serde_json::from_value(value).map_err(|_| error)?;
     Ok((spec, unknown.iter().map(|name| format!("capability {name} is unknown and is left out")).collect()))
+}
+
+/// Reads the configuration that a container of the bundle in `folder` was made with.
+pub(crate) fn read_kept(folder: &Path, text: &[u8]) -> Result<Spec, BundleError> {
+    let read = parse(text).map_err(|source| BundleError::Parse { path: folder.join("config.json"), source });
+    read.map(|(spec, _)| spec)
+}
+
+/// Reads a file with a process and nothing else; with what its author should hear of.
+pub(crate) fn read_process(path: &Path) -> Result<(Process, Vec<String>), BundleError> {
+    let text = fs::read(path).map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
+    let failed = |source| BundleError::Parse { path: path.to_owned(), source };
+    let process: serde_json::Value = serde_json::from_slice(&text).map_err(failed)?;
+    let whole = serde_json::json!({ "ociVersion": "1.0.0", "process": process }).to_string();
+    let (spec, warnings) = parse(whole.as_bytes()).map_err(failed)?;
+    let missing =
+        || BundleError::Refused { path: path.to_owned(), field: "process".to_owned(), problem: "missing".to_owned() };
+    Ok((spec.process().clone().ok_or_else(missing)?, warnings))
+}
+
+/// What holds for a process of a configuration holds for one that is added later.
+pub(crate) fn check_exec(process: &Process) -> Result<(), BundleError> {
+    check_process(process).map_err(refused_process)
+}
+
+/// How the kernel shall treat a process that is added later to a container of `linux`.
+pub(crate) fn treat_exec(process: &Process, linux: Option<&Linux>) -> Result<Treatment, BundleError> {
+    let plan = match linux {
+        Some(linux) => Treatment::plan(process, linux),
+        None => Treatment::plan(process, &empty_linux()),
+    };
+    plan.map_err(|(field, problem)| refused_process((field.to_owned(), problem)))
+}
+
+fn refused_process((field, problem): Refusal) -> BundleError {
+    BundleError::Refused { path: PathBuf::from("the process"), field, problem }
 }
 
 /// No namespaces and no devices; the type's own default would be a whole ready-made container.
@@ -256,9 +319,8 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
 }
 
 /// What would silently be missing must be refused.
-fn check_unsupported(process: &Process, linux: &Linux) -> Result<(), Refusal> {
+fn check_unsupported(linux: &Linux) -> Result<(), Refusal> {
     let refused = [
-        ("process.terminal", process.terminal() == Some(true), "no terminal can be made; set it to false"),
         ("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT is not supported"),
         ("linux.netDevices", linux.net_devices().is_some(), "moving network devices is not supported"),
     ];
@@ -357,7 +419,6 @@ mod tests {
             (r#""args":["sh"]"#, r#""args":[]"#, "process.args"),
             (r#""args":["sh"]"#, r#""args":["a\u0000b"]"#, "process.args"),
             (r#""cwd":"/""#, r#""cwd":"tmp""#, "process.cwd"),
-            (r#""cwd":"/""#, r#""cwd":"/","terminal":true"#, "process.terminal"),
             (r#""path":"rootfs""#, r#""path":"nowhere""#, "root.path"),
             (r#"[{"type":"mount"}]"#, "[]", "linux.namespaces"),
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"},{"type":"mount"}]"#, "linux.namespaces"),

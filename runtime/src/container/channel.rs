@@ -35,6 +35,8 @@ pub(crate) enum Heard {
     Ready,
     /// The process has become the program, or has ended.
     Ended,
+    /// A joining process has made the one that stays.
+    Child(Pid),
     /// A step failed.
     Failed(Failure),
 }
@@ -75,6 +77,9 @@ impl RuntimeEnd {
                 Ok(_) => Ok(match (bytes[0], Failure::from_bytes(&bytes)) {
                     (_, Some(failure)) => Heard::Failed(failure),
                     (b'H', None) => Heard::AtHooks,
+                    (b'P', None) => {
+                        Heard::Child(Pid::from_raw(i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]])))
+                    }
                     _ => Heard::Ready,
                 }),
                 Err(errno) => Err(errno),
@@ -115,6 +120,12 @@ impl ProcessEnd {
     /// Says that all is done.
     pub(crate) fn ready(&self) -> Result<(), Failure> {
         self.tell(b"R")
+    }
+
+    /// Says which process is the one that stays.
+    pub(crate) fn has_child(&self, child: Pid) -> Result<(), Failure> {
+        let [a, b, c, d] = child.as_raw().to_ne_bytes();
+        self.tell(&[b'P', a, b, c, d])
     }
 
     /// Says what failed; nobody listening is no news.

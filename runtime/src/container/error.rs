@@ -3,9 +3,12 @@
 use std::ffi::NulError;
 
 use nix::errno::Errno;
+use oci_spec::runtime::ContainerState;
 
 use super::bundle::BundleError;
 use super::cgroup::CgroupError;
+use super::exec::ExecError;
+use super::handed::HandedError;
 use super::hooks::HookError;
 use super::id::{ContainerId, IdError};
 use super::inside::shown;
@@ -16,6 +19,7 @@ use super::report::{Failure, Step};
 use super::seccomp::SeccompError;
 use super::state::StateError;
 use super::subids::SubidError;
+use super::terminal::TerminalError;
 
 /// Anything that can go wrong with a container.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,15 @@ pub enum ContainerError {
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// Another process in a running container.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A terminal.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    /// What the caller hands over.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
     /// A text of the configuration that the kernel cannot be given.
     #[error("config.json has a text that ends before its end")]
     Nul(#[from] NulError),
@@ -79,15 +92,41 @@ pub enum ContainerError {
         /// The program's name.
         program: String,
     },
-    /// What was asked for does not fit the container's state.
-    #[error("cannot {attempt} container {id}: it is {status}")]
+    /// What was asked for does not fit the container's state. Engines look for the words at the end where they only
+    /// wanted to be sure that it has ended.
+    #[error(
+        "cannot {attempt} container {id}: it is {status}{}",
+        if *attempt == "kill" { " (container not running)" } else { "" }
+    )]
     Status {
         /// What was asked for.
         attempt: &'static str,
         /// The container.
         id: ContainerId,
         /// Where it is in its life.
-        status: oci_spec::runtime::ContainerState,
+        status: ContainerState,
+    },
+    /// It is paused already, or cannot do what was asked for because it is.
+    #[error("cannot {attempt} container {id}: it is paused")]
+    Paused {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        id: ContainerId,
+    },
+    /// It is not paused, so it cannot be resumed.
+    #[error("cannot resume container {id}: it is not paused")]
+    NotPaused {
+        /// The container.
+        id: ContainerId,
+    },
+    /// What was asked for is done to a cgroup, and the container has none.
+    #[error("cannot {attempt} container {id}: it has no cgroup")]
+    NoCgroup {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        id: ContainerId,
     },
     /// A word that is no signal.
     #[error("there is no signal {name:?}")]
@@ -166,6 +205,19 @@ impl ContainerError {
             Self::System { attempt: "find uidMappings for", .. } => {
                 "the option idmap needs uidMappings and gidMappings: of the mount, or of linux"
             }
+            Self::Exec(ExecError::Paused(id)) => {
+                return Some(format!("let it go on: isolab-oci resume {id}; or wait for that with --ignore-paused"));
+            }
+            Self::Terminal(TerminalError::NoSocket) => {
+                "give --console-socket, or stay in the foreground, or set process.terminal to false"
+            }
+            Self::Terminal(TerminalError::NotAsked) => "set process.terminal to true, or leave --console-socket away",
+            Self::Init { attempt, source: Errno::EDQUOT, .. } if attempt.starts_with("make a session keyring") => {
+                "this user has as many keys as it may: see kernel.keys.maxkeys in sysctl; or give --no-new-keyring"
+            }
+            Self::Init { attempt, .. } if attempt.starts_with("make a terminal") => {
+                "a terminal is made from the container's own devpts: mount one at /dev/pts"
+            }
             Self::ProgramMissing { .. } => "process.args[0] is looked for inside root.path",
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
                 "raising a hard limit needs CAP_SYS_RESOURCE; lower process.rlimits"
@@ -176,7 +228,12 @@ impl ContainerError {
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.contains("beside what /proc") => {
                 "below /proc only descriptions of the machine may be covered, and /proc itself only by a procfs"
             }
-            Self::Status { id, status, .. } if *status != oci_spec::runtime::ContainerState::Stopped => {
+            Self::Paused { id, .. } => return Some(format!("let it go on first: isolab-oci resume {id}")),
+            Self::NoCgroup { .. } => "have a cgroup delegated to this user, or run as root: limits need one",
+            Self::Status { attempt: "execute in", id, status: ContainerState::Created } => {
+                return Some(format!("let it run first: isolab-oci start {id}"));
+            }
+            Self::Status { id, status, attempt: "delete" | "start" } if *status != ContainerState::Stopped => {
                 return Some(format!("end it first: isolab-oci kill {id} KILL, or delete it with --force"));
             }
             _ => return None,
@@ -193,6 +250,8 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
     Some(match failure.step {
         Step::Protocol => "agree with the runtime".to_owned(),
         Step::Session => "begin a session".to_owned(),
+        Step::Sibling => "make a process in the PID namespace".to_owned(),
+        Step::OomScore => "set oomScoreAdj".to_owned(),
         Step::IdentityInside => "become root of the user namespace".to_owned(),
         Step::JoinNamespace => format!("join the namespace {:?}", plan?.namespaces.joined.get(index)?.kind),
         Step::TimeNamespace => "set the clocks of the time namespace".to_owned(),
@@ -218,6 +277,10 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Sysctl => format!("set the kernel parameter {}", plan?.sysctl.get(index)?.0.to_string_lossy()),
         Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
+        Step::Terminal => "make a terminal with /dev/pts/ptmx".to_owned(),
+        Step::TerminalSocket => "send the terminal to the console socket".to_owned(),
+        Step::Console => "mount the terminal at /dev/console".to_owned(),
+        Step::Keyring => "make a session keyring".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
         Step::Label => "set the label of the program".to_owned(),
         Step::Scheduler => "set process.scheduler".to_owned(),

@@ -28,7 +28,8 @@ use super::signals;
 use super::sys::clone::exit_now;
 use super::sys::credentials;
 use super::sys::mount::Context;
-use super::sys::process::{accept, close_on_exec_from, prctl, set_domainname};
+use super::sys::process::{accept, close_on_exec_from, new_session_keyring, prctl, set_domainname};
+use super::terminal::show_console;
 
 /// What `start` says to a waiting process.
 pub(crate) const GO: &[u8] = b"go";
@@ -71,7 +72,9 @@ impl Init<'_> {
             rootfs.enter(root)?; //                                7. the host's tree is gone
         }
         drop(root);
-        close_descriptors()?; //                                   8. nothing of the host stays open past execve
+        self.take_terminal()?;
+        leave_keyring(plan.session_keyring)?;
+        close_descriptors(plan.first_closed)?; //                  8. nothing of the host stays open past execve
         plan.labels.apply()?;
         plan.treatment.apply()?;
         plan.process.restrict()?; //                               9. the user, its capabilities
@@ -127,6 +130,10 @@ impl Init<'_> {
         if namespaces.in_user_namespace() {
             credentials::set_group(0).at(Step::IdentityInside)?;
             credentials::set_user(0).at(Step::IdentityInside)?;
+        }
+        if namespaces.joined_pid.is_some() {
+            // Others are in there already, and could look into this process while it still has the host's rights: see `join`.
+            prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::JoinNamespace)?;
         }
         Ok(())
     }
@@ -230,6 +237,13 @@ impl Init<'_> {
         }
     }
 
+    fn take_terminal(&self) -> Result<(), Failure> {
+        let Some(terminal) = &self.plan.terminal else { return Ok(()) };
+        let near = terminal.make()?;
+        // A mount namespace that is joined is somebody else's: its console is not ours to replace.
+        if self.plan.rootfs.is_some() { show_console(&near) } else { Ok(()) }
+    }
+
     fn set_signals(&self) -> Result<(), Failure> {
         signals::restore_defaults();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.plan.mask), None).at(Step::Execute)
@@ -250,7 +264,7 @@ impl Init<'_> {
     }
 }
 
-fn enter(doors: &Doors) -> Result<(), Failure> {
+pub(crate) fn enter(doors: &Doors) -> Result<(), Failure> {
     let _span = info_span!(
         "cgroup.attach",
         call = "write(tasks)",
@@ -261,14 +275,19 @@ fn enter(doors: &Doors) -> Result<(), Failure> {
     doors.enter().map_err(|(path, errno)| Failure::new(Step::Cgroup, 0, errno).with_detail(path.as_os_str().as_bytes()))
 }
 
-fn close_descriptors() -> Result<(), Failure> {
+/// The keys of a caller's session are nobody's in a container.
+pub(crate) fn leave_keyring(stays: bool) -> Result<(), Failure> {
+    if stays { Ok(()) } else { new_session_keyring().at(Step::Keyring) }
+}
+
+pub(crate) fn close_descriptors(first: u32) -> Result<(), Failure> {
     let _span = info_span!(
         "process.close",
         call = "close_range(CLOEXEC)",
         why = "a descriptor left open would be a door into the host, whatever the namespaces say"
     )
     .entered();
-    close_on_exec_from(3).at(Step::CloseDescriptors)
+    close_on_exec_from(first).at(Step::CloseDescriptors)
 }
 
 /// Writes a file in /proc, proved to be in a procfs: a joined mount namespace may have anything there.

@@ -24,6 +24,11 @@ pub(crate) fn open(root: &impl AsFd, path: &Path, more: OFlag) -> nix::Result<Ow
     resolve(root, path, OFlag::O_PATH | more, ResolveFlag::empty())
 }
 
+/// Opens a terminal device itself, without taking it for the terminal of this process.
+pub(crate) fn open_device(root: &impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+    resolve(root, path, OFlag::O_RDWR | OFlag::O_NOCTTY, ResolveFlag::empty())
+}
+
 /// As [`open`], but no part of the path may be a symbolic link.
 pub(crate) fn open_plain(root: &impl AsFd, path: &Path, more: OFlag) -> nix::Result<OwnedFd> {
     resolve(root, path, OFlag::O_PATH | more, ResolveFlag::RESOLVE_NO_SYMLINKS)

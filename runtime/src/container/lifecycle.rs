@@ -18,11 +18,13 @@ use super::hooks;
 use super::id::ContainerId;
 use super::limits::Limits;
 use super::plan::{Plan, Start};
+use super::relay::relay;
 use super::signals::Signals;
 use super::spawn::InitProcess;
 use super::start;
 use super::state::{ProcessId, Record, StateError, StateFolder, States};
 use super::sys::process::{Ending, pidfd_open, pidfd_signal, wait_end};
+use super::terminal::TerminalPlan;
 
 /// The containers below one state root.
 pub struct Runtime {
@@ -53,6 +55,7 @@ impl Runtime {
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
         let record = Record::new(id, bundle, limits.path());
         let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
+        folder.keep_config(&bundle.text)?; //                            (which other processes may join later)
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
         self.warn_of(&warnings);
@@ -72,6 +75,8 @@ impl Runtime {
         let signals = Signals::collect().map_err(ContainerError::system("collect", "signals"))?;
         let mut container = self.make(id, bundle, When::AtOnce, signals.before())?;
         container.await_program(&signals, &*self.warn)?;
+        bundle.handed.tell_pid(container.process.pid())?;
+        let far = container.plan.terminal.as_ref().map(TerminalPlan::receive).transpose()?.flatten();
         let ending = {
             let _span = info_span!(
                 "container.run",
@@ -79,11 +84,23 @@ impl Runtime {
                 why = "the program runs; the runtime only waits, for its end or for a signal to send on"
             )
             .entered();
+            if let Some(far) = far {
+                relay(far, container.process.pidfd(), &signals)?;
+            }
             container.process.await_end(&signals)?
         };
         let Making { cgroup, folder, record, .. } = container;
         self.remove(folder, cgroup, &record)?;
         Ok(ending)
+    }
+
+    /// Creates a container and starts it; it outlives the command.
+    pub fn run_detached(&self, id: &ContainerId, bundle: &Bundle) -> Result<(), ContainerError> {
+        self.create(id, bundle)?;
+        self.start(id).inspect_err(|_| {
+            // What did not start is nobody's. That it did not is the error to tell of.
+            let _ = self.delete(id, true);
+        })
     }
 
     /// Creates a container: everything but its program's first instruction, which waits for [`Runtime::start`]. Returns
@@ -99,6 +116,7 @@ impl Runtime {
         container.folder.write(&container.record)?;
         container.process.say(Word::Released)?;
         container.process.hear(&container.plan)?;
+        bundle.handed.tell_pid(container.process.pid())?;
         let Making { process, cgroup, folder, .. } = container;
         let pid = process.release();
         folder.keep();
@@ -126,6 +144,11 @@ impl Runtime {
         Ok(record.state(status(&folder, &record)))
     }
 
+    /// The names of all containers, in order.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
+        Ok(self.states.list()?)
+    }
+
     /// The states of all containers, by name.
     pub fn list(&self) -> Result<Vec<State>, ContainerError> {
         let states = self.states.list()?.into_iter().map(|id| self.state(&id));
@@ -133,16 +156,13 @@ impl Runtime {
         states.filter(|state| !matches!(state, Err(ContainerError::State(StateError::Missing(_))))).collect()
     }
 
-    /// Sends a signal to the container's first process, or to `all` of its processes.
+    /// Sends a signal to the container's first process, or to `all` of its processes; those may have outlived the first.
     pub fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<(), ContainerError> {
         let (folder, record) = self.find(id)?;
-        let status = status(&folder, &record);
-        let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
-            return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
-        };
+        let cgroup = if all || signal == Signal::SIGKILL as i32 { open_cgroup(&record)? } else { None };
         let sent =
             |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
-        if let (true, Some(cgroup)) = (all, open_cgroup(&record)?) {
+        if let (true, Some(cgroup)) = (all, &cgroup) {
             for pid in cgroup.pids()? {
                 match nix::sys::signal::kill(pid, None)
                     .and_then(|()| pidfd_open(pid))
@@ -152,9 +172,15 @@ impl Runtime {
                     Err(source) => return Err(sent(source)),
                 }
             }
-            return Ok(());
+        } else {
+            let status = status(&folder, &record);
+            let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
+                return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
+            };
+            init.signal(signal).map_err(sent)?;
         }
-        init.signal(signal).map_err(sent)
+        // One that is held still would die only once let go (v1; v2 lets a killed process go by itself).
+        if signal == Signal::SIGKILL as i32 { let_go(cgroup.as_ref()) } else { Ok(()) }
     }
 
     /// Removes a container. One that has not ended is removed only with `force`, which ends it.
@@ -171,8 +197,8 @@ impl Runtime {
         if status != ContainerState::Stopped && !force {
             return Err(ContainerError::Status { attempt: "delete", id: id.clone(), status });
         }
-        end(&record)?;
         let cgroup = open_cgroup(&record)?;
+        end(&record, cgroup.as_ref())?;
         self.remove(folder, cgroup, &record)
     }
 
@@ -193,13 +219,13 @@ impl Runtime {
         Ok(removed)
     }
 
-    fn warn_of(&self, warnings: &[String]) {
+    pub(super) fn warn_of(&self, warnings: &[String]) {
         for warning in warnings {
             (self.warn)(warning);
         }
     }
 
-    fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
+    pub(super) fn find(&self, id: &ContainerId) -> Result<(StateFolder, Record), ContainerError> {
         let folder = self.states.find(id)?;
         let record = folder.read()?.ok_or_else(|| StateError::Missing(id.clone()))?;
         Ok((folder, record))
@@ -314,12 +340,12 @@ fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, war
     }
 }
 
-fn status(folder: &StateFolder, record: &Record) -> ContainerState {
+pub(super) fn status(folder: &StateFolder, record: &Record) -> ContainerState {
     record.status(|| folder.start_socket().exists())
 }
 
 /// The container's cgroup; nothing where it has none, or none any more.
-fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
+pub(super) fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
     let Some(path) = &record.cgroup else { return Ok(None) };
     match Cgroup::open(&Layout::detect()?, path) {
         Ok(cgroup) => Ok(Some(cgroup)),
@@ -328,8 +354,16 @@ fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerError> {
     }
 }
 
+/// Lets a paused container's processes go on.
+fn let_go(cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
+    match cgroup {
+        Some(cgroup) if cgroup.frozen().unwrap_or(false) => Ok(cgroup.thaw()?),
+        _ => Ok(()),
+    }
+}
+
 /// Ends the container's first process, if it runs, and waits for that.
-fn end(record: &Record) -> Result<(), ContainerError> {
+fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
     let Some(init) = record.init else { return Ok(()) };
     let Some(pidfd) = init.open() else { return Ok(()) };
     match pidfd_signal(&pidfd, Signal::SIGKILL as i32) {
@@ -338,6 +372,7 @@ fn end(record: &Record) -> Result<(), ContainerError> {
             return Err(ContainerError::System { attempt: "kill", on: format!("process {}", init.pid), source });
         }
     }
+    let_go(cgroup)?;
     match wait_end(&pidfd, 10_000) {
         Ok(true) => Ok(()),
         _ => Err(ContainerError::Unkillable { pid: init.pid }),

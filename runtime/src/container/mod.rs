@@ -16,6 +16,11 @@
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
 //! | `process`, `treatment`, `labels`, `capabilities`, `seccomp`, `listener` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
+//! | `overview`, `control`, `watch`, `isolation` | looking at a container and changing it while it is there | runtime.md, "Operations" |
+//! | `features`, `template` | what this runtime can; a configuration to begin with | features.md |
+//! | `exec`, `join` | another process in a container that runs | (runc's command line) |
+//! | `shield` | the host's own command, out of the container's reach | (CVE-2019-5736) |
+//! | `terminal`, `relay`, `handed` | a terminal of the container's own, and what else a caller hands in | config.md, "Process" |
 //! | `state`, `hooks` | what is known between commands; other people's programs | runtime.md, "State"; config.md, "Hooks" |
 
 mod bundle;
@@ -23,13 +28,20 @@ mod capabilities;
 pub mod cgroup;
 mod cgroup_mount;
 mod channel;
+mod clock;
+mod control;
 mod copy_up;
 mod devices;
 mod error;
+mod exec;
+mod features;
+mod handed;
 mod hooks;
 mod id;
 mod init;
 mod inside;
+mod isolation;
+mod join;
 mod labels;
 mod lifecycle;
 mod limits;
@@ -41,12 +53,15 @@ mod namespaces;
 mod network;
 mod outside_binds;
 mod overlay;
+mod overview;
 mod place;
 mod plan;
 mod process;
+mod relay;
 mod report;
 mod rootfs;
 pub mod seccomp;
+mod shield;
 mod signals;
 mod spawn;
 mod start;
@@ -58,15 +73,28 @@ mod treatment;
 
 #[cfg(feature = "fault")]
 pub(crate) use sys::clone::exit_now as exit_at_once;
+mod template;
+mod terminal;
+mod watch;
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
+pub use clock::{rfc3339, since_epoch};
 pub use error::ContainerError;
+pub use exec::{Exec, ExecError, User};
+pub use features::features;
+pub use handed::{Handed, HandedError};
 pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
+pub use isolation::{Isolation, MountView, NamespaceView, Owner, SeccompView};
 pub use labels::LabelError;
 pub use lifecycle::Runtime;
 pub use namespaces::NamespaceError;
+pub use overview::{Overview, Status};
 pub use place::{default_root, parse_signal};
+pub use shield::{ShieldError, shield};
 pub use state::{ProcessId, Record, StateError};
 pub use subids::SubidError;
 pub use sys::process::Ending;
+pub use template::{TemplateError, write_template};
+pub use terminal::TerminalError;
+pub use watch::ContainerEvent;

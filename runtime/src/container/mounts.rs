@@ -99,12 +99,28 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("symfollow", 0, attribute::NOSYMFOLLOW),
 ];
 
+/// What mount(8) writes into tables and the kernel does not hear of.
+/// `iversion` is a flag of mount(2) only: file systems that count a file's changes don't ask for it any more.
+const IGNORED: [&str; 8] = ["defaults", "async", "silent", "loud", "nouser", "nofail", "iversion", "noiversion"];
+const BINDS: [&str; 2] = ["bind", "rbind"];
+const SPECIAL: [&str; 3] = ["tmpcopyup", "idmap", "ridmap"];
+
 const PROPAGATIONS: [(&str, MsFlags); 4] = [
     ("private", MsFlags::MS_PRIVATE),
     ("shared", MsFlags::MS_SHARED),
     ("slave", MsFlags::MS_SLAVE),
     ("unbindable", MsFlags::MS_UNBINDABLE),
 ];
+
+/// Every option that is not a word for the file system itself: those of one mount, those that reach all mounts below it,
+/// and propagation.
+pub(crate) fn known_options() -> Vec<String> {
+    let mut words: Vec<String> = IGNORED.iter().chain(&BINDS).chain(&SPECIAL).map(ToString::to_string).collect();
+    let names = ATTRIBUTES.iter().map(|(name, ..)| *name).chain(PROPAGATIONS.iter().map(|(name, _)| *name));
+    words.extend(names.flat_map(|name| [name.to_owned(), format!("r{name}")]));
+    words.sort();
+    words
+}
 
 /// The propagation that a word names: `private`, `rprivate`, ...
 pub(crate) fn propagation(word: &str) -> Option<Propagation> {
@@ -217,8 +233,7 @@ impl Words {
     fn take(&mut self, option: &str) -> Result<(), NulError> {
         let attribute = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
         match option {
-            // `iversion` is a flag of mount(2) only: file systems that count a file's changes don't ask for it any more.
-            "defaults" | "async" | "silent" | "loud" | "nouser" | "nofail" | "iversion" | "noiversion" => {}
+            ignored if IGNORED.contains(&ignored) => {}
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.maps_ids = Some(false),
             "ridmap" => self.maps_ids = Some(true),

@@ -23,6 +23,7 @@ use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
 use super::state::Record;
 use super::sys::credentials;
+use super::terminal::TerminalPlan;
 use super::treatment::Treatment;
 
 /// What the process reads; made before it, in the form that the kernel takes.
@@ -46,6 +47,11 @@ pub(crate) struct Plan {
     pub(crate) start_container: Vec<HookPlan>,
     /// The container's state for hooks, without its process id: what stands before and after that.
     pub(crate) state: (String, String),
+    pub(crate) terminal: Option<TerminalPlan>,
+    /// Whether the session keyring of the caller stays.
+    pub(crate) session_keyring: bool,
+    /// The first descriptor that is not handed over.
+    pub(crate) first_closed: u32,
     /// How the program is started.
     pub(crate) start: Start,
     /// The signal mask that the program shall have.
@@ -119,6 +125,13 @@ impl Plan {
             create_container: hooks::plan(hooks.and_then(|all| all.create_container().as_ref()))?,
             start_container: hooks::plan(hooks.and_then(|all| all.start_container().as_ref()))?,
             state: record.state_around_pid(),
+            terminal: TerminalPlan::new(
+                &bundle.process,
+                bundle.handed.console_socket.as_deref(),
+                matches!(start, Start::AtOnce),
+            )?,
+            session_keyring: bundle.handed.session_keyring,
+            first_closed: bundle.handed.first_closed(),
             start,
             mask,
             namespaces,
@@ -131,7 +144,7 @@ impl Plan {
     }
 }
 
-fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
+pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
     let _span = info_span!(
         "seccomp.compile",
         call = "none",

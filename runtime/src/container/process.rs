@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::stat::{Mode, SFlag, stat, umask};
-use nix::unistd::{AccessFlags, Gid, access, chdir};
+use nix::sys::stat::{Mode, SFlag, fstat, stat, umask};
+use nix::unistd::{AccessFlags, Gid, Uid, access, chdir, fchown};
 use oci_spec::runtime::{PosixRlimitType, Process};
 use tracing::info_span;
 
@@ -16,6 +16,7 @@ use super::report::{At, Failure, Step};
 use super::seccomp::Filter;
 use super::sys::credentials;
 use super::sys::process::{Strings, execute, prctl, working_directory_is_inside};
+use super::sys::terminal::standard_streams;
 
 /// Where programs are looked for when the container's environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -76,6 +77,9 @@ impl ProcessPlan {
         for (index, (kind, soft, hard)) in self.limits.iter().enumerate() {
             setrlimit(resource(*kind), *soft, *hard).at_index(Step::Rlimit, index)?;
         }
+        if self.user != 0 {
+            self.own_pipes();
+        }
         // As root where that helps: a user's own folder may be all it can enter, or one that only root can.
         let early = chdir(self.working_directory.as_c_str());
         // Without no_new_privs only a privileged process may install a filter, so it must come first then.
@@ -90,6 +94,18 @@ impl ProcessPlan {
             Ok(true) => Ok(()),
             Ok(false) => Err(Failure::new(Step::WorkingDirectoryOutside, 0, Errno::EXDEV)),
             Err(errno) => Err(Failure::new(Step::WorkingDirectoryOutside, 0, errno)),
+        }
+    }
+
+    /// A program opens its standard streams again by name, as /dev/stdout; a pipe that root made would not let it. Whoever
+    /// has handed in a file, on the other hand, wants to keep it.
+    fn own_pipes(&self) {
+        for stream in standard_streams() {
+            let kind = fstat(stream).map(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
+            if kind == Ok(SFlag::S_IFIFO) {
+                // What cannot be given away, as an ordinary user cannot, stays as it was handed in.
+                let _ = fchown(stream, Some(Uid::from_raw(self.user)), None);
+            }
         }
     }
 

@@ -9,6 +9,8 @@ use nix::errno::Errno;
 pub(crate) enum Step {
     Protocol,
     Session,
+    Sibling,
+    OomScore,
     IdentityInside,
     JoinNamespace,
     TimeNamespace,
@@ -34,6 +36,10 @@ pub(crate) enum Step {
     Sysctl,
     Cgroup,
     CgroupNamespace,
+    Terminal,
+    TerminalSocket,
+    Console,
+    Keyring,
     CloseDescriptors,
     Label,
     Scheduler,
@@ -57,9 +63,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 47] = [
+    const ALL: [Self; 53] = [
         Self::Protocol,
         Self::Session,
+        Self::Sibling,
+        Self::OomScore,
         Self::IdentityInside,
         Self::JoinNamespace,
         Self::TimeNamespace,
@@ -85,6 +93,10 @@ impl Step {
         Self::Sysctl,
         Self::Cgroup,
         Self::CgroupNamespace,
+        Self::Terminal,
+        Self::TerminalSocket,
+        Self::Console,
+        Self::Keyring,
         Self::CloseDescriptors,
         Self::Label,
         Self::Scheduler,

@@ -68,6 +68,16 @@ impl InitProcess {
         }
     }
 
+    /// One that was made elsewhere, by another of our children.
+    pub(crate) fn adopt(pid: Pid, pidfd: OwnedFd, wire: RuntimeEnd) -> Self {
+        Self { pid, pidfd, wire, ours: true }
+    }
+
+    /// It, by descriptor.
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
     /// Its number on the host.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
@@ -112,9 +122,14 @@ impl InitProcess {
         self.wire.say(word, self.pid).map_err(ContainerError::system("talk to", "the container's process"))
     }
 
+    /// Waits until the process tells something.
+    pub(crate) fn hear_plain(&self) -> Result<Heard, ContainerError> {
+        self.wire.hear().map_err(ContainerError::system("hear", "the container's process"))
+    }
+
     /// Waits until the process tells something; what it tells of a failure becomes an error.
     pub(crate) fn hear(&self, plan: &Plan) -> Result<Heard, ContainerError> {
-        match self.wire.hear().map_err(ContainerError::system("hear", "the container's process"))? {
+        match self.hear_plain()? {
             Heard::Failed(failure) => Err(ContainerError::from_init(&failure, Some(plan))),
             heard => Ok(heard),
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info_span;
 
 use super::bundle::Bundle;
+use super::clock::since_epoch;
 use super::id::ContainerId;
 use super::sys::process::{pidfd_open, pidfd_signal};
 
@@ -25,6 +26,8 @@ const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
 /// Where a created container's process listens for `start`.
 const START_SOCKET: &str = "start";
+/// The configuration as it was when the container was made; what becomes of the bundle's own later is of no effect.
+const CONFIG: &str = "config.json";
 
 /// A process that cannot be mistaken for a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,12 @@ pub struct Record {
     pub id: String,
     /// The bundle's folder.
     pub bundle: PathBuf,
+    /// The folder that is, or is covered by, the root file system.
+    #[serde(default)]
+    pub rootfs: PathBuf,
+    /// When the container was made, in nanoseconds since the epoch.
+    #[serde(default)]
+    pub created: u64,
     /// The annotations of the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<HashMap<String, String>>,
@@ -56,6 +65,9 @@ pub struct Record {
     pub init: Option<ProcessId>,
     /// Whether that process sees only processes of the container, so that they all end with it.
     pub own_pids: bool,
+    /// Whether its processes keep the keys of whoever starts them.
+    #[serde(default)]
+    pub session_keyring: bool,
     /// Programs to be run after the start and after the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -185,6 +197,27 @@ impl StateFolder {
         }
     }
 
+    /// Keeps the configuration, for processes that are added later.
+    pub(crate) fn keep_config(&self, text: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(CONFIG);
+        let mut options = fs::OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(0o600).open(&path);
+        opened.and_then(|mut opened| opened.write_all(text)).map_err(|source| StateError::Io {
+            attempt: "write",
+            path,
+            source,
+        })
+    }
+
+    /// The configuration that the container was made with.
+    pub(crate) fn read_config(&self) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(CONFIG);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(|source| StateError::Io { attempt: "read", path, source }),
+        }
+    }
+
     /// Where the process listens for `start`.
     pub(crate) fn start_socket(&self) -> PathBuf {
         self.path.join(START_SOCKET)
@@ -213,7 +246,7 @@ impl StateFolder {
     }
 
     fn clear(&self) -> io::Result<()> {
-        for name in [FILE, NEW_FILE, START_SOCKET] {
+        for name in [FILE, NEW_FILE, START_SOCKET, CONFIG] {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -271,11 +304,14 @@ impl Record {
             oci_version: bundle.spec.version().clone(),
             id: id.to_string(),
             bundle: bundle.folder.clone(),
+            rootfs: bundle.root.path.clone(),
+            created: since_epoch().as_nanos() as u64,
             annotations: bundle.spec.annotations().clone(),
             cgroup: cgroup.map(Path::to_owned),
             owner: ProcessId::of(Pid::this()),
             init: None,
             own_pids: bundle.linux.namespaces().iter().flatten().any(new_pids),
+            session_keyring: bundle.handed.session_keyring,
             hooks: bundle.spec.hooks().clone(),
         }
     }
@@ -331,11 +367,14 @@ mod tests {
             oci_version: "1.0.2".to_owned(),
             id: "x".to_owned(),
             bundle: PathBuf::from("/b"),
+            rootfs: PathBuf::from("/b/rootfs"),
+            created: 1,
             annotations: None,
             cgroup: None,
             owner: ProcessId::of(Pid::this()),
             init: None,
             own_pids: true,
+            session_keyring: false,
             hooks: None,
         }
     }

@@ -118,7 +118,8 @@ fn create_missing_program() -> Result<(), Failed> {
 fn orphans() -> Result<(), Failed> {
     let mut lab = Lab::new("sleep 60 & exit 3");
     lab.set("/linux/namespaces", json!([{ "type": "mount" }]));
-    same(lab.run().status.code(), Some(3))?;
+    let output = lab.run();
+    same((output.status.code(), text(&output.stderr).as_str()), (Some(3), ""))?;
     lab.is_clean()
 }
 

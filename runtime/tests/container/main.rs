@@ -10,8 +10,10 @@ mod config_mounts;
 mod config_namespaces;
 mod config_process;
 mod config_seccomp;
+mod exec;
 mod failures;
 mod faults;
+mod host_binary;
 mod lab;
 mod lifecycle;
 mod namespaces;
@@ -20,15 +22,23 @@ mod peers;
 mod process;
 mod rootfs;
 mod rootless;
+mod terminal;
+mod verbs;
 
 use libtest_mimic::Arguments;
 
 fn main() {
+    // Inside a container this program is the attacker.
+    if std::env::args().next().is_some_and(|name| name.ends_with(host_binary::WATCHER)) {
+        return host_binary::watch();
+    }
     let arguments = Arguments::from_args();
     let groups = [
         namespaces::trials(),
         rootfs::trials(),
         process::trials(),
+        exec::trials(),
+        host_binary::trials(),
         lifecycle::trials(),
         failures::trials(),
         faults::trials(),
@@ -40,7 +50,9 @@ fn main() {
         config_namespaces::trials(),
         config_seccomp::trials(),
         rootless::trials(),
+        terminal::trials(),
         peers::trials(),
+        verbs::trials(),
     ];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_environment_is_exactly_the_bundles", &NEEDS, environment),
         trial("no_descriptor_of_the_caller_is_handed_in", &NEEDS, descriptors),
         trial("no_signal_is_blocked_and_none_is_ignored", &NEEDS, signal_state),
+        trial("an_ordinary_user_can_open_its_pipes_by_name", &NEEDS, pipes),
         trial("the_exit_status_is_the_programs", &NEEDS, status),
         trial("a_death_by_signal_is_128_and_its_number", &NEEDS, death),
         trial("a_signal_to_the_runtime_reaches_the_program", &NEEDS, relayed),
@@ -188,6 +189,13 @@ fn signal_state() -> Result<(), Failed> {
         u64::from_str_radix(line.trim(), 16)
     };
     same((mask("SigBlk:")?, mask("SigIgn:")?), (0, 0))
+}
+
+fn pipes() -> Result<(), Failed> {
+    let mut lab = Lab::new("echo out > /dev/stdout; echo err > /dev/stderr");
+    lab.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    let output = lab.command(&["run", &lab.id]).output()?;
+    same((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("out\n", "err\n"))
 }
 
 fn status() -> Result<(), Failed> {

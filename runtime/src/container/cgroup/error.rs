@@ -76,6 +76,14 @@ pub enum CgroupError {
         /// What was expected there.
         expected: &'static str,
     },
+    /// One of several values was refused, and others that had been written could not be taken back.
+    #[error("{} changed and could not be changed back", changed.join(", "))]
+    Partly {
+        /// The files that have new values.
+        changed: Vec<String>,
+        /// What was refused.
+        source: Box<CgroupError>,
+    },
     /// A limit was asked for that no mounted controller can keep.
     #[error("{asked} was asked for, and there is no such controller here: {controller}")]
     NoController {
@@ -152,6 +160,7 @@ impl CgroupError {
     /// What to try next, where that is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Partly { source, .. } => return source.hint(),
             Self::NotMounted => "mount one: mount -t cgroup2 none /sys/fs/cgroup".to_owned(),
             Self::Open { source, .. } if *source == Errno::ENOENT => {
                 "there is no such cgroup; was the container deleted?".to_owned()

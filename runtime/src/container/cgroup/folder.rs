@@ -201,7 +201,8 @@ impl Folder {
         &self.levels
     }
 
-    fn open_file(&self, file: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    /// Opens a file of the directory.
+    pub(super) fn open_file(&self, file: &str, flags: OFlag) -> nix::Result<OwnedFd> {
         // A folder that poses as cgroupfs lets files come into being, and keeps each value that was written.
         let pose = if self.posing { OFlag::O_CREAT | OFlag::O_APPEND } else { OFlag::empty() };
         let flags = if flags == OFlag::O_RDONLY { flags } else { flags | pose };

@@ -19,8 +19,8 @@ use super::{Cgroup, CgroupError, cpuset, devices, unified, words};
 const COUNTED: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 impl Cgroup {
-    /// Writes what is asked for; `standing` tells that processes may be in the cgroup, and limits on it, already.
-    pub(super) fn limit(&self, asked: &LinuxResources, standing: bool) -> Result<(), CgroupError> {
+    /// Writes what is asked for into a cgroup that has just been made.
+    pub(super) fn limit(&self, asked: &LinuxResources) -> Result<(), CgroupError> {
         let _span = info_span!(
             "cgroup.limit",
             call = "write(2)",
@@ -31,7 +31,7 @@ impl Cgroup {
         for controller in CONTROLLERS {
             let home = self.home(controller);
             let version = home.map_or(usual, |folder| folder.version);
-            let settings = controller.settings(version, asked, home.filter(|_| standing))?;
+            let settings = controller.settings(version, asked, None)?;
             let Some(first) = settings.first() else { continue };
             let folder = home.ok_or_else(|| CgroupError::NoController {
                 controller: controller.names().of(version).unwrap_or_default().to_owned(),
@@ -39,11 +39,11 @@ impl Cgroup {
             })?;
             write_limits(folder, &settings)?;
         }
-        self.limit_unified(asked, standing)
+        self.limit_unified(asked, false)
     }
 
-    /// What only v2 has: any file by its name, and the program for devices.
-    fn limit_unified(&self, asked: &LinuxResources, standing: bool) -> Result<(), CgroupError> {
+    /// What only v2 has: any file by its name, and the program for devices. `standing` tells that the cgroup has one.
+    pub(super) fn limit_unified(&self, asked: &LinuxResources, standing: bool) -> Result<(), CgroupError> {
         let settings = unified::settings(asked)?;
         let Some(folder) = self.unified() else {
             let refused = |setting: &Setting| CgroupError::Unsupported {
@@ -87,7 +87,7 @@ impl Cgroup {
 }
 
 /// Writes a controller's limits, and fills a v1 cpuset first where the kernel refuses for want of values above.
-fn write_limits(folder: &Folder, settings: &[Setting]) -> Result<(), CgroupError> {
+pub(super) fn write_limits(folder: &Folder, settings: &[Setting]) -> Result<(), CgroupError> {
     match folder.write_all(settings) {
         Err(CgroupError::Write { source: Errno::EACCES | Errno::EINVAL, .. })
             if folder.version == Version::V1 && folder.has(cpuset::NAME) =>

@@ -14,7 +14,10 @@
 //! controller  what all controllers have in common; then a file for each of them
 //! program     the eBPF program that stands for v2's missing device list
 //! freezer     stop, continue, kill
+//! update      new limits for one that is in use: all or none
 //! stats       what has been counted
+//! force       what is really limited
+//! memory_watch  the kernel's word that memory ran out
 //! ```
 
 mod controller;
@@ -24,18 +27,21 @@ mod devices;
 mod doors;
 mod error;
 mod folder;
+mod force;
 mod freezer;
 mod hugetlb;
 mod io;
 mod layout;
 mod limits;
 mod memory;
+mod memory_watch;
 mod network;
 mod pids;
 pub(crate) mod program;
 mod rdma;
 mod stats;
 mod unified;
+mod update;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -47,7 +53,9 @@ use tracing::info_span;
 
 pub(crate) use doors::Doors;
 pub use error::CgroupError;
+pub use force::InForce;
 pub use layout::{Flavour, Hierarchy, Layout, Version};
+pub use memory_watch::MemoryWatch;
 pub use stats::{CpuStats, DeviceIo, MemoryStats, PidsStats, Stats};
 
 use controller::{CONTROLLERS, Controller};
@@ -85,7 +93,7 @@ impl Cgroup {
         let nothing = LinuxResources::default();
         let asked = resources.unwrap_or(&nothing);
         cgroup.delegate(asked)?;
-        cgroup.limit(asked, false)?;
+        cgroup.limit(asked)?;
         Ok(cgroup)
     }
 
@@ -150,11 +158,6 @@ impl Cgroup {
             };
             attached.map_err(|source| CgroupError::Attach { pid: pid.as_raw(), path: folder.path.clone(), source })
         })
-    }
-
-    /// Changes limits of a cgroup that is in use; what is not asked for stays as it is.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        self.limit(resources, true)
     }
 
     /// The processes in it, also in cgroups that the container has made below.

@@ -556,3 +556,29 @@ fn both_versions_count_in_the_same_words() {
     assert_eq!((stats.cpu.usage_ns, stats.memory.limit, stats.memory.oom_kills), (Some(9000), None, Some(1)));
     drop((old_cgroup, new_cgroup));
 }
+
+#[test]
+fn memory_that_runs_out_is_noticed_once() {
+    let host = Host::v2();
+    let cgroup = host.create(json!({ "memory": { "limit": 1 << 20 } })).unwrap();
+    let events = cgroup.unified().unwrap().path.join("memory.events");
+    let killed = |count: u32| fs::write(&events, format!("low 0\nhigh 0\nmax 7\noom 1\noom_kill {count}\n")).unwrap();
+    killed(2);
+    let mut watch = cgroup.watch_memory().unwrap().unwrap();
+    assert!(!watch.ran_out(), "what was before is no news");
+    killed(3);
+    assert!(watch.ran_out());
+    assert!(!watch.ran_out());
+}
+
+#[test]
+fn what_is_in_force_is_what_the_files_say() {
+    for (host, file, limit) in
+        [(Host::v1(), "memory.limit_in_bytes", "memory, bytes"), (Host::v2(), "memory.max", "memory, bytes")]
+    {
+        let cgroup = host.create(json!({ "memory": { "limit": 4096 } })).unwrap();
+        let limits = cgroup.in_force().unwrap();
+        let found = limits.iter().find(|one| one.limit == limit).unwrap();
+        assert_eq!((found.value.as_str(), found.file.ends_with(file)), ("4096", true));
+    }
+}

@@ -15,6 +15,7 @@
 //!   numbers mean something else.
 
 mod action;
+mod census;
 mod condition;
 mod default;
 mod table;
@@ -26,6 +27,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 
+pub use census::{Census, census};
 pub use default::default_profile;
 
 use action::action;

@@ -48,6 +48,11 @@ impl Architecture {
         }
     }
 
+    /// How many calls it has.
+    pub(super) fn count(self) -> usize {
+        self.calls().len()
+    }
+
     /// The number of a call; `None` where this architecture has no such call.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         let index = self.calls().binary_search_by_key(&name, |(name, _)| name).ok()?;

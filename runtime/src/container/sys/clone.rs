@@ -54,6 +54,23 @@ pub(crate) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::
     Ok(Side::Parent { child: Pid::from_raw(child as libc::pid_t), pidfd })
 }
 
+/// Copies the calling process into a sibling: a child of the caller's parent, born into the PID namespace that the caller
+/// has joined (setns(2) moves only children there). Returns its number, or nothing in the new process.
+///
+/// # Safety
+/// As for [`clone3`].
+pub(crate) unsafe fn clone_sibling() -> nix::Result<Option<Pid>> {
+    // SAFETY: a structure of integers, for which zero is "not asked for".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    // Its end is told to the parent by the same signal as the caller's, so none may be named here.
+    arguments.flags = libc::CLONE_PARENT as u64;
+    // SAFETY: no CLONE_VM, so the child runs on its own copy of this stack; `arguments` outlives the call.
+    let child = super::check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut arguments, std::mem::size_of::<libc::clone_args>())
+    })?;
+    Ok((child != 0).then(|| Pid::from_raw(child as libc::pid_t)))
+}
+
 /// Ends the process at once: no destructor, no buffer that the parent would write a second time.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes a number and does not return.

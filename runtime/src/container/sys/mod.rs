@@ -9,6 +9,7 @@ pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
+pub(crate) mod terminal;
 
 use nix::errno::Errno;
 

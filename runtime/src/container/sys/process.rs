@@ -13,6 +13,18 @@ pub(crate) fn prctl(option: i32, first: u64, second: u64) -> nix::Result<()> {
     super::check(unsafe { libc::syscall(libc::SYS_prctl, option, first, second, 0, 0) }).map(drop)
 }
 
+/// Leaves the session keyring that was inherited for a new, empty one (`keyctl(2)`, `KEYCTL_JOIN_SESSION_KEYRING`).
+pub(crate) fn new_session_keyring() -> nix::Result<()> {
+    // SAFETY: a number and a null pointer, which means "without a name by which others could join it".
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    match super::check(joined) {
+        // A kernel without keys, or a filter around us that lets nobody in here use them: there is nothing to leave.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Marks every descriptor from `first` on as "closed by execve" (`close_range(2)`).
 pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
     // SAFETY: three numbers.
@@ -172,6 +184,15 @@ impl Strings {
     pub(crate) fn list(&self) -> &[CString] {
         &self.strings
     }
+}
+
+/// As [`execute`], the program being a file that is open (`execveat(2)`).
+pub(crate) fn execute_file(file: &impl AsFd, arguments: &Strings, environment: &Strings) -> Errno {
+    let (file, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    let (arguments, environment) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
+    unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), arguments, environment, flags) };
+    Errno::last()
 }
 
 /// Replaces the process's program (execve(2)); returns only where that fails.

@@ -1,0 +1,188 @@
+//! An engine's folder: its data, its sockets, the files of its image. Dropped, everything that names it is gone: processes,
+//! mounts, cgroups, files.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::needs::on_path;
+
+/// The runtime under test.
+pub(crate) const OCI: &str = env!("CARGO_BIN_EXE_isolab-oci");
+/// The name of the image.
+pub(crate) const IMAGE: &str = "busybox:trial";
+/// What a process without `CAP_SYS_RESOURCE` may have at most in some places, instead of the engines' own defaults.
+pub(crate) const FILES: &str = "nofile=1024:1024";
+
+const APPLETS: [&str; 9] = ["sh", "cat", "echo", "id", "sleep", "true", "touch", "grep", "head"];
+
+/// The folder.
+pub(crate) struct Scratch {
+    folder: TempDir,
+}
+
+impl Scratch {
+    /// A folder with a root file system in it, and the same as an archive.
+    pub(crate) fn new() -> Result<Self, Failed> {
+        let scratch = Self { folder: tempfile::Builder::new().prefix("isolab-client-").tempdir()? };
+        fs::set_permissions(scratch.folder.path(), fs::Permissions::from_mode(0o755))?;
+        let root = scratch.path("rootfs");
+        for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        fs::copy(on_path("busybox").ok_or("no busybox")?, root.join("bin/busybox"))?;
+        for name in APPLETS {
+            symlink("busybox", root.join("bin").join(name))?;
+        }
+        let mut archive = tar::Builder::new(fs::File::create(scratch.path("image.tar"))?);
+        archive.follow_symlinks(false);
+        archive.append_dir_all(".", &root)?;
+        archive.finish()?;
+        Ok(scratch)
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The same as text.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// A cgroup parent of this folder's own.
+    pub(crate) fn cgroup(&self) -> String {
+        self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The processes whose command line names the folder.
+    fn processes(&self) -> Vec<Pid> {
+        let name = self.folder.path().display().to_string();
+        let names = |pid: &Pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&name)
+        };
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.map(Pid::from_raw).filter(names).collect()
+    }
+
+    /// The processes in the folder's cgroups: containers.
+    fn contained(&self) -> Vec<Pid> {
+        let read = |folder: &PathBuf| fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let texts: Vec<String> = self.cgroups().iter().map(read).collect();
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| Some(Pid::from_raw(line.parse().ok()?))).collect()
+    }
+
+    /// The cgroup parent and all below it, in every hierarchy; the deepest first.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let name = self.cgroup();
+        let mut found = Vec::new();
+        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(folder) = folders.pop() {
+            if folder.iter().any(|part| *part == *name) {
+                found.push(folder.clone());
+            }
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(below.filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path()));
+        }
+        found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        found
+    }
+
+    /// What a file says in the cgroup, below this folder's, whose name has the container's id in it.
+    pub(crate) fn limit(&self, id: &str, v1: &str, v2: &str) -> Result<String, Failed> {
+        let ours = self.cgroups().into_iter().filter(|folder| folder.display().to_string().contains(id));
+        let mut values = ours.flat_map(|folder| [v1, v2].map(|name| fs::read_to_string(folder.join(name))));
+        let value = values.find_map(Result::ok).ok_or_else(|| format!("no {v1} and no {v2} of {id}"))?;
+        Ok(value.trim_end().to_owned())
+    }
+
+    fn unmount(&self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let place = self.folder.path().display().to_string();
+        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(point).starts_with(&place) {
+                let _ = umount2(point, MntFlags::MNT_DETACH);
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            let left: Vec<Pid> = self.processes().into_iter().chain(self.contained()).collect();
+            for pid in &left {
+                let _ = kill(*pid, Signal::SIGKILL);
+            }
+            if left.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.unmount();
+        for cgroup in self.cgroups() {
+            drop(fs::remove_dir(cgroup));
+        }
+        // The folder itself goes with its `TempDir`, and only now that nothing is mounted in it.
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn output(command: &mut Command) -> Result<Output, Failed> {
+    command.output().map_err(|error| format!("{command:?}: {error}").into())
+}
+
+/// What the command printed; its status must be 0.
+pub(crate) fn printed(command: &mut Command) -> Result<String, Failed> {
+    let output = output(command)?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}: {}", output.status, text(&output.stderr)).into());
+    }
+    Ok(text(&output.stdout).trim_end().to_owned())
+}
+
+/// Bytes that are text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asks until it is so, for half a minute at most.
+pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
+    let begin = Instant::now();
+    while !so() {
+        if begin.elapsed() > Duration::from_secs(30) {
+            return Err(format!("waited 30 s for {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Fails with both where they differ.
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), Failed> {
+    match [got, expected] {
+        [got, expected] if got != expected => Err(format!("got {got:?}, expected {expected:?}").into()),
+        _ => Ok(()),
+    }
+}
+
+/// Fails with the text where it lacks a part.
+pub(crate) fn has(text: &str, part: &str) -> Result<(), Failed> {
+    if text.contains(part) { Ok(()) } else { Err(format!("{part:?} is not in {text:?}").into()) }
+}
+
+/// Prints a limit from inside a container, whichever version of cgroups it sees.
+pub(crate) fn reading(v1: &str, v2: &str) -> String {
+    format!("cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}")
+}
