@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -155,6 +155,14 @@ fn own_interpreter() -> Result<(), Failed> {
     let seen = attack.run(|| {
         let arguments = ["exec", &attack.lab.id, "/tmp/entry", "run", "--bundle", "/tmp/bundle", "x"];
         let mut victim = attack.command(&arguments).spawn()?;
+        // Nobody can write to a pipe that nobody reads (fifo(7)): now it is in there, for as long as this stays open.
+        let fifo = tmp.join("bundle/config.json");
+        let open = || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo).ok();
+        let mut pipe = None;
+        wait_for("the victim", || {
+            pipe = open();
+            pipe.is_some()
+        })?;
         std::thread::sleep(std::time::Duration::from_millis(300));
         same(victim.try_wait()?, None)?;
         victim.kill()?;

@@ -216,7 +216,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// Asks until it is so, for ten seconds at most.
-pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
+pub(crate) fn wait_for(what: &str, mut so: impl FnMut() -> bool) -> Result<(), Failed> {
     let begin = Instant::now();
     while !so() {
         if begin.elapsed() > Duration::from_secs(10) {
