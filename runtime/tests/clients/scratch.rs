@@ -24,6 +24,9 @@ pub(crate) const FILES: &str = "nofile=1024:1024";
 
 const APPLETS: [&str; 9] = ["sh", "cat", "echo", "id", "sleep", "true", "touch", "grep", "head"];
 
+/// The cgroup that podman makes for its monitors, whatever parent its containers are given, and leaves.
+const PODMANS: &str = "libpod_parent";
+
 /// The folder.
 pub(crate) struct Scratch {
     folder: TempDir,
@@ -85,11 +88,14 @@ impl Scratch {
 
     /// The cgroup parent and all below it, in every hierarchy; the deepest first.
     fn cgroups(&self) -> Vec<PathBuf> {
-        let name = self.cgroup();
+        Self::cgroups_named(&self.cgroup())
+    }
+
+    fn cgroups_named(name: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(folder) = folders.pop() {
-            if folder.iter().any(|part| *part == *name) {
+            if folder.iter().any(|part| part == name) {
                 found.push(folder.clone());
             }
             let below = fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -131,7 +137,8 @@ impl Drop for Scratch {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.unmount();
-        for cgroup in self.cgroups() {
+        // Where somebody still is, the kernel refuses: another user's podman keeps its own.
+        for cgroup in self.cgroups().into_iter().chain(Self::cgroups_named(PODMANS)) {
             drop(fs::remove_dir(cgroup));
         }
         // The folder itself goes with its `TempDir`, and only now that nothing is mounted in it.
