@@ -17,14 +17,10 @@ use super::id::ContainerId;
 use super::join::{JoinPlan, begin};
 use super::labels::Labels;
 use super::lifecycle::{Runtime, open_cgroup, status};
-use super::listener::Listener;
-use super::plan::compile;
-use super::process::ProcessPlan;
+use super::plan::{confined, held};
 use super::relay::relay;
-use super::seccomp::Filter;
 use super::signals::Signals;
 use super::state::Record;
-use super::sys::credentials;
 use super::sys::process::Ending;
 use super::terminal::TerminalPlan;
 
@@ -177,27 +173,17 @@ impl Exec {
         };
         let namespaces = foreign_namespaces(pid);
         let foreign_user = namespaces.contains(CloneFlags::CLONE_NEWUSER);
-        let held = if foreign_user {
-            u64::MAX // whoever joins a user namespace has every capability in it
-        } else {
-            credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?.permitted
-        };
         let denied = foreign_user
             && std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny");
-        let capabilities = CapabilityPlan::new(process.capabilities().as_ref(), held, warnings);
+        let capabilities = CapabilityPlan::new(process.capabilities().as_ref(), held(foreign_user)?, warnings);
         let linux = spec.linux().as_ref();
         let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-        let seccomp = profile.map(compile).transpose()?;
-        let listens = seccomp.as_ref().is_some_and(Filter::notifies);
         let treatment = bundle::treat_exec(&process, linux)?;
         let labels = Labels::plan(&process)?;
         let console = self.handed.console_socket.as_deref();
         let terminal = TerminalPlan::new(&process, console, !self.detach)?;
         let oom_score = process.oom_score_adj().map(|score| score.to_string());
-        let mut process = ProcessPlan::new(&process, capabilities, seccomp, !denied)?;
-        if let (true, Some(profile)) = (listens, profile) {
-            process.listener = Some(Listener::connect(profile, record)?);
-        }
+        let process = confined(&process, capabilities, profile, !denied, record)?;
         Ok(JoinPlan {
             init,
             init_pid: pid,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
-use oci_spec::runtime::{Hooks, LinuxSeccomp};
+use oci_spec::runtime::{Hooks, LinuxSeccomp, Process};
 use tracing::info_span;
 
 use super::bundle::Bundle;
@@ -83,23 +83,15 @@ impl Plan {
         )
         .entered();
         let namespaces = Namespaces::plan(bundle)?;
-        let filter = bundle.linux.seccomp().as_ref().map(compile).transpose()?;
-        let held = if namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
-            u64::MAX // whoever makes a user namespace has every capability in it
-        } else {
-            credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?.permitted
-        };
+        let held = held(namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
         let capabilities = CapabilityPlan::new(bundle.process.capabilities().as_ref(), held, warnings);
         let groups_allowed = namespaces.ids.as_ref().is_none_or(|ids| !ids.deny_setgroups);
         if !groups_allowed && bundle.process.user().additional_gids().as_ref().is_some_and(|groups| !groups.is_empty())
         {
             warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
         }
-        let listens = filter.as_ref().is_some_and(Filter::notifies);
-        let mut process = ProcessPlan::new(&bundle.process, capabilities, filter, groups_allowed)?;
-        if let (true, Some(profile)) = (listens, bundle.linux.seccomp()) {
-            process.listener = Some(Listener::connect(profile, record)?);
-        }
+        let profile = bundle.linux.seccomp().as_ref();
+        let process = confined(&bundle.process, capabilities, profile, groups_allowed, record)?;
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
@@ -144,7 +136,33 @@ impl Plan {
     }
 }
 
-pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
+/// The capabilities that a process can be given. Whoever makes or joins a user namespace has every one of them in it.
+pub(crate) fn held(other_user_namespace: bool) -> Result<u64, ContainerError> {
+    if other_user_namespace {
+        return Ok(u64::MAX);
+    }
+    let sets = credentials::held().map_err(ContainerError::system("read the capabilities of", "this process"))?;
+    Ok(sets.permitted)
+}
+
+/// A process below a profile's filter, connected to the filter's listener where it leaves calls to one.
+pub(crate) fn confined(
+    process: &Process,
+    capabilities: CapabilityPlan,
+    profile: Option<&LinuxSeccomp>,
+    groups_allowed: bool,
+    record: &Record,
+) -> Result<ProcessPlan, ContainerError> {
+    let filter = profile.map(compile).transpose()?;
+    let listens = filter.as_ref().is_some_and(Filter::notifies);
+    let mut plan = ProcessPlan::new(process, capabilities, filter, groups_allowed)?;
+    if let (true, Some(profile)) = (listens, profile) {
+        plan.listener = Some(Listener::connect(profile, record)?);
+    }
+    Ok(plan)
+}
+
+fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
     let _span = info_span!(
         "seccomp.compile",
         call = "none",

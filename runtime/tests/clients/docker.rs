@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::needs::trial;
-use super::scratch::{FILES, IMAGE, OCI, Scratch, has, output, printed, reading, same, text, wait_for};
+use super::scratch::{FILES, IMAGE, OCI, Scratch, end_daemon, has, output, printed, reading, same, text, wait_for};
 
 const NEEDS: [&str; 5] = ["root", "cgroup", "busybox", "docker", "dockerd"];
 
@@ -86,15 +85,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-        for _ in 0..300 {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        drop(self.child.kill());
-        drop(self.child.wait());
+        end_daemon(&mut self.child, Duration::from_secs(15));
         // Whatever it left behind ends with the scratch folder.
     }
 }

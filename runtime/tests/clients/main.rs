@@ -4,6 +4,8 @@
 //! A trial whose engine is missing here is shown as ignored, with its name; where `ISOLAB_REQUIRE` lists it, it runs and
 //! fails instead.
 
+#[path = "../container/checks.rs"]
+mod checks;
 mod containerd;
 mod docker;
 #[path = "../container/needs.rs"]

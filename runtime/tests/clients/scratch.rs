@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use nix::mount::{MntFlags, umount2};
@@ -13,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::checks::wait_within;
+pub(crate) use super::checks::{has, same, text};
 use super::needs::on_path;
 
 /// The runtime under test.
@@ -159,34 +161,21 @@ pub(crate) fn printed(command: &mut Command) -> Result<String, Failed> {
     Ok(text(&output.stdout).trim_end().to_owned())
 }
 
-/// Bytes that are text.
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// Asks until it is so, for half a minute at most.
-pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) -> Result<(), Failed> {
-    let begin = Instant::now();
-    while !so() {
-        if begin.elapsed() > Duration::from_secs(30) {
-            return Err(format!("waited 30 s for {what}").into());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+pub(crate) fn wait_for(what: &str, so: impl FnMut() -> bool) -> Result<(), Failed> {
+    wait_within(Duration::from_secs(30), Duration::from_millis(50), what, so)
 }
 
-/// Fails with both where they differ.
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), Failed> {
-    match [got, expected] {
-        [got, expected] if got != expected => Err(format!("got {got:?}, expected {expected:?}").into()),
-        _ => Ok(()),
+/// Asks a daemon to end, and ends it where it has not within `patience`.
+pub(crate) fn end_daemon(daemon: &mut Child, patience: Duration) {
+    let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
+    let ended = wait_within(patience, Duration::from_millis(50), "the daemon's end", || {
+        matches!(daemon.try_wait(), Ok(Some(_)) | Err(_))
+    });
+    if ended.is_err() {
+        drop(daemon.kill());
+        drop(daemon.wait());
     }
-}
-
-/// Fails with the text where it lacks a part.
-pub(crate) fn has(text: &str, part: &str) -> Result<(), Failed> {
-    if text.contains(part) { Ok(()) } else { Err(format!("{part:?} is not in {text:?}").into()) }
 }
 
 /// Prints a limit from inside a container, whichever version of cgroups it sees.

@@ -6,12 +6,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::checks::wait_within;
+pub(crate) use super::checks::{has, same, text};
 use super::needs::on_path;
 
 /// The command under test.
@@ -210,32 +212,7 @@ fn config(id: &str, script: &str) -> Value {
     })
 }
 
-/// Bytes that are text.
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// Asks until it is so, for ten seconds at most.
-pub(crate) fn wait_for(what: &str, mut so: impl FnMut() -> bool) -> Result<(), Failed> {
-    let begin = Instant::now();
-    while !so() {
-        if begin.elapsed() > Duration::from_secs(10) {
-            return Err(format!("waited 10 s for {what}").into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-/// Fails with both where they differ.
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), Failed> {
-    match [got, expected] {
-        [got, expected] if got != expected => Err(format!("got {got:?}, expected {expected:?}").into()),
-        _ => Ok(()),
-    }
-}
-
-/// Fails with the text where it lacks a part.
-pub(crate) fn has(text: &str, part: &str) -> Result<(), Failed> {
-    if text.contains(part) { Ok(()) } else { Err(format!("{part:?} is not in {text:?}").into()) }
+pub(crate) fn wait_for(what: &str, so: impl FnMut() -> bool) -> Result<(), Failed> {
+    wait_within(Duration::from_secs(10), Duration::from_millis(5), what, so)
 }

@@ -4,6 +4,7 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod checks;
 mod config_attacks;
 mod config_hooks;
 mod config_mounts;
