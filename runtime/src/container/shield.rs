@@ -9,8 +9,9 @@
 //! So the command first starts itself again from a view of its file that is read-only by its mount: one that is attached
 //! nowhere, so that nobody can find it to make it writable, and which is gone when the last process on it is. To write
 //! through it is `EROFS` for everybody, whatever capabilities a container was given. The view
-//! costs 0.04 ms, and the second execve what that of any static program does; a sealed copy in memory would cost a copy of
-//! the whole file each time.
+//! costs 0.04 ms and the second start of the command some 0.9 ms of 9 for a whole container, measured against the same file
+//! on a mount that is read-only anyway, where neither is needed; a sealed copy in memory would cost a copy of the whole file
+//! each time.
 //!
 //! An ordinary user cannot make such a view. Where that user cannot write the file, nothing started by it inside can; where it
 //! can, the copy in memory is the way left.
