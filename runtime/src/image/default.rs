@@ -9,7 +9,7 @@ use oci_spec::image::Config;
 use super::store::io_error;
 use super::{Details, Entry, Image, ImageError, LayerContent, Store};
 
-const NAME: &str = "isolab/default:latest";
+const NAME: &str = "docker.io/isolab/default:latest";
 /// Where the payload lies in it.
 const PAYLOAD: &str = "isolab-payload";
 /// Which file of the host the image was made of, as an annotation of its name.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::digest::{Digest, DigestError};
 use super::unpack::Limits;
+use super::{Platform, ReferenceError};
 
 /// Why a layer's archive could not be written or unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,7 @@ pub enum ImageError {
         /// The name.
         expected: Digest,
         /// The digest of what is there.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// A manifest, a configuration or the index is not what it should be.
     #[error("{what} cannot be understood")]
@@ -85,23 +86,55 @@ pub enum ImageError {
     #[error("the image names its content in a way that is not known here")]
     Digest(#[from] DigestError),
     /// The image contradicts itself.
-    #[error("image {name} has {layers} layers, and its configuration tells of {told}")]
+    #[error("image {} has {layers} layers, and its configuration tells of {told}", id.short())]
     Layers {
-        /// The image's name.
-        name: String,
+        /// The image's id.
+        id: Digest,
         /// Layers in the manifest.
         layers: usize,
         /// Layers in the configuration.
         told: usize,
     },
     /// A layer's archive is packed in a way that is not known here.
-    #[error("layer {blob} is a {found}, and only plain archives are known here")]
+    #[error("layer {blob} is a {found}, and only archives that are plain or packed by gzip or zstd are known here")]
     Packing {
         /// The layer's archive.
         blob: Digest,
         /// Its media type.
         found: String,
     },
+    /// A text that names no image.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// No image of the store is called so.
+    #[error("no image is called {name}, nor does an id begin so")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// Several images have ids that begin so.
+    #[error("{prefix} is the beginning of {} ids: {}", candidates.len(), candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// What it may mean.
+        candidates: Vec<String>,
+    },
+    /// An index without a build for this machine.
+    #[error("image {} has no build for {platform}: {}", index.short(), offers(offered))]
+    NoPlatform {
+        /// The index.
+        index: Box<Digest>,
+        /// What was asked for.
+        platform: Box<Platform>,
+        /// What there is.
+        offered: Vec<String>,
+    },
+    /// An index of indexes of indexes.
+    #[error("index {0} lies in too many others")]
+    TooDeep(Digest),
     /// A document of the image lacks what the specification requires.
     #[error("a document of the image cannot be made")]
     Specification(#[from] oci_spec::OciSpecError),
@@ -129,8 +162,31 @@ impl ImageError {
             Self::Layer(LayerError::Entry { .. }) => {
                 "this image was made to break out of its store: do not use it".to_owned()
             }
+            Self::Reference(error) => error.hint(),
+            Self::Unknown { known, .. } if known.is_empty() => {
+                "the store is empty: get an image with pull, load, import or build".to_owned()
+            }
+            Self::Unknown { name, known } => nearest(name, known),
+            Self::Ambiguous { .. } => "write more of the id".to_owned(),
+            Self::NoPlatform { .. } => "ask for a platform that it has, with --platform".to_owned(),
             _ => return None,
         };
         Some(text)
+    }
+}
+
+fn offers(offered: &[String]) -> String {
+    if offered.is_empty() { "it says none".to_owned() } else { format!("it has {}", offered.join(", ")) }
+}
+
+/// A name that is meant perhaps: one that has the same last part, whatever its tag and registry.
+fn nearest(name: &str, known: &[String]) -> String {
+    let last = |name: &str| {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        name.split([':', '@']).next().unwrap_or(name).to_owned()
+    };
+    match known.iter().find(|other| last(other) == last(name)) {
+        Some(other) => format!("there is {other}"),
+        None => "see what there is with: isolab-ctr images".to_owned(),
     }
 }

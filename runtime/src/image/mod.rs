@@ -7,16 +7,22 @@
 //!
 //! ```text
 //! digest       names of content
+//! reference    names that people give
 //! layer        a list of files -> an archive
 //! unpack       an archive -> a directory; tree places files so that nothing lands anywhere else
+//! manifest     what is written about an image; platform chooses among several
 //! store        blobs, unpacked layers, names
 //! default      the image that comes with the lab
 //! ```
 
+mod compression;
 mod default;
 mod digest;
 mod error;
 mod layer;
+mod manifest;
+mod platform;
+mod reference;
 mod store;
 mod temporary;
 mod tree;
@@ -26,17 +32,18 @@ mod xattr;
 use std::path::PathBuf;
 
 use oci_spec::image::{
-    Arch, Config, Descriptor, History, ImageConfiguration, ImageManifest, ImageManifestBuilder, MediaType, Os, RootFs,
-    Sha256Digest,
+    Arch, Config, Descriptor, History, ImageConfiguration, ImageManifestBuilder, MediaType, Os, RootFs,
 };
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use default::default_image;
-pub use digest::{Digest, DigestError};
+pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
 pub use layer::{Content, Entry, LayerContent};
-pub use store::Store;
+pub use manifest::{LayerDescriptor, Manifest};
+pub use platform::{Platform, PlatformError, choose};
+pub use reference::{Reference, ReferenceError};
+pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Shared, Store};
 pub use unpack::{Limits, Unpacked, unpack};
 
 use store::understand;
@@ -82,10 +89,11 @@ impl Image {
         details: Details<'_>,
         layers: impl IntoIterator<Item = LayerContent>,
     ) -> Result<Self, ImageError> {
+        let _shared = store.shared()?;
         let (mut blobs, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
         for layer in layers {
             let (blob, size) = store.add_blob(|out| Ok(layer.write(out)?))?;
-            blobs.push(Descriptor::new(MediaType::ImageLayer, size, Sha256Digest::try_from(blob)?));
+            blobs.push(descriptor(MediaType::ImageLayer, &blob, size)?);
             // The archive is stored as it is, so it is its own uncompressed form.
             diff_ids.push(blob.to_string());
             let mut step = History::default();
@@ -115,26 +123,27 @@ impl Image {
         store.named(name)?.map(|manifest| Self::of_manifest(store, name, &manifest)).transpose()
     }
 
+    /// The image of a manifest, or of an index of platforms. Unpacks those of its layers that are not. Its name is its
+    /// id.
+    pub fn from_manifest(store: &Store, descriptor: &Descriptor) -> Result<Self, ImageError> {
+        let manifest = Manifest::read(store, descriptor)?;
+        let name = manifest.id().to_string();
+        Self::unpacked(store, name, &manifest)
+    }
+
     fn of_manifest(store: &Store, name: &str, descriptor: &Descriptor) -> Result<Self, ImageError> {
-        let digest = Digest::try_from(descriptor.digest())?;
-        let manifest: ImageManifest = document(store, &digest, "manifest")?;
-        let id = Digest::try_from(manifest.config().digest())?;
-        let configuration: ImageConfiguration = document(store, &id, "configuration")?;
-        let diff_ids = configuration.rootfs().diff_ids();
-        if manifest.layers().len() != diff_ids.len() {
-            let (layers, told) = (manifest.layers().len(), diff_ids.len());
-            return Err(ImageError::Layers { name: name.to_owned(), layers, told });
-        }
+        Self::unpacked(store, name.to_owned(), &Manifest::read(store, descriptor)?)
+    }
+
+    fn unpacked(store: &Store, name: String, manifest: &Manifest) -> Result<Self, ImageError> {
         let mut layers = Vec::new();
-        for (archive, diff_id) in manifest.layers().iter().zip(diff_ids) {
-            let (blob, diff_id) = (Digest::try_from(archive.digest())?, diff_id.parse()?);
-            if *archive.media_type() != MediaType::ImageLayer {
-                return Err(ImageError::Packing { blob, found: archive.media_type().to_string() });
-            }
-            let path = store.unpack_layer(&blob, &diff_id)?;
-            layers.push(Layer { diff_id, blob, size: archive.size(), path });
+        for layer in manifest.layers()? {
+            let path = store.unpack_layer(&layer.blob, &layer.diff_id)?;
+            let size = layer.descriptor.size();
+            layers.push(Layer { diff_id: layer.diff_id, blob: layer.blob, size, path });
         }
-        Ok(Self { name: name.to_owned(), id, manifest: digest, layers, configuration })
+        let configuration = manifest.configuration().clone();
+        Ok(Self { name, id: manifest.id(), manifest: manifest.digest(), layers, configuration })
     }
 
     /// The name that it was asked for by.
@@ -168,14 +177,16 @@ impl Image {
     }
 }
 
-fn add_document(store: &Store, kind: MediaType, document: &impl Serialize) -> Result<Descriptor, ImageError> {
+/// Keeps a document of an image, and answers what leads to it.
+pub fn add_document(store: &Store, kind: MediaType, document: &impl Serialize) -> Result<Descriptor, ImageError> {
     let text = serde_json::to_vec(document).map_err(understand("a document to be written"))?;
-    let (digest, size) = store.add_blob(|out| out.write_all(&text).map_err(store::io_error("write", store.root())))?;
-    Ok(Descriptor::new(kind, size, Sha256Digest::try_from(digest)?))
+    let (digest, size) = store.add_bytes(&text)?;
+    descriptor(kind, &digest, size)
 }
 
-fn document<T: DeserializeOwned>(store: &Store, digest: &Digest, what: &str) -> Result<T, ImageError> {
-    serde_json::from_slice(&store.blob(digest)?).map_err(understand(&format!("{what} {digest}")))
+/// What leads to a blob.
+pub fn descriptor(kind: MediaType, digest: &Digest, size: u64) -> Result<Descriptor, ImageError> {
+    Ok(Descriptor::new(kind, size, oci_spec::image::Digest::try_from(*digest)?))
 }
 
 #[cfg(test)]

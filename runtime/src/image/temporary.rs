@@ -66,6 +66,11 @@ pub(super) fn sweep(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
+/// Whether a name is one of what is not finished.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Who makes what has this name; `None` where it is not temporary, or nobody knows.
 fn owner(name: &str) -> Option<ProcessId> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');

@@ -5,10 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::thread;
 
-use oci_spec::image::{Descriptor, MediaType, Sha256Digest};
+use oci_spec::image::MediaType;
 use tempfile::TempDir;
 
-use super::{Content, Details, Digest, Entry, Image, ImageError, LayerContent, Store, default_image};
+use super::{Content, Details, Digest, Entry, Image, ImageError, LayerContent, Store, default_image, descriptor};
 
 /// A store and a payload in a folder that goes with the test.
 struct Lab {
@@ -205,7 +205,7 @@ fn a_layer_in_a_packing_not_known_here_is_refused_by_its_name() {
     let lab = Lab::new();
     let image = lab.default_image();
     let manifest = String::from_utf8(lab.store.blob(&image.manifest()).unwrap()).unwrap();
-    let packed = manifest.replace("layer.v1.tar", "layer.v1.tar+gzip");
+    let packed = manifest.replace("layer.v1.tar", "layer.v1.tar+lz4");
     let (digest, size) = lab
         .store
         .add_blob(|out| {
@@ -213,10 +213,10 @@ fn a_layer_in_a_packing_not_known_here_is_refused_by_its_name() {
             Ok(())
         })
         .unwrap();
-    let descriptor = Descriptor::new(MediaType::ImageManifest, size, Sha256Digest::try_from(digest).unwrap());
+    let descriptor = descriptor(MediaType::ImageManifest, &digest, size).unwrap();
     lab.store.set_name("packed", descriptor, &[]).unwrap();
     let error = Image::load(&lab.store, "packed").unwrap_err();
-    assert!(error.to_string().contains("tar+gzip"), "{error}");
+    assert!(error.to_string().contains("tar+lz4"), "{error}");
 }
 
 #[test]

@@ -2,10 +2,17 @@
 //!
 //! ```text
 //! ROOT/oci-layout, index.json      an OCI image layout (image-spec, image-layout.md): other tools can open it
-//! ROOT/blobs/sha256/HEX            manifests, configurations, layers' archives
+//! ROOT/blobs/ALGORITHM/HEX         manifests, configurations, layers' archives
 //! ROOT/layers/HEX/                 layers unpacked, by diff id; shared by all images that have them
+//! ROOT/pins/NAME                   digests that are kept though no image has them, such as a build's steps
 //! ROOT/.../.tmp-PID-START-N        not finished; the rest of a process that died, once that process is gone
+//! ROOT/lock, ROOT/use              who changes the index; who adds to the store, and who takes away
 //! ```
+
+mod blobs;
+mod garbage;
+mod lock;
+mod names;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -13,17 +20,19 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{geteuid, syncfs};
-use oci_spec::image::{Descriptor, ImageIndex};
 
-use super::ImageError;
-use super::digest::{Digest, Hashing};
+use super::compression::decompress;
+use super::digest::{Algorithm, Digest};
 use super::temporary::{Temporary, sweep};
 use super::unpack::{Limits, unpack};
+use super::{ImageError, LayerError};
 
-/// Where an image's name stands in the index (image-spec, annotations.md).
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub use blobs::BlobWriter;
+pub use garbage::Collected;
+pub use lock::{Exclusive, Held, Shared};
+pub use names::Named;
+
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const NO_IMAGES: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
@@ -40,14 +49,14 @@ impl Store {
     /// would not be for a user who could call it by its path in the store.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let store = Self { root: root.into() };
-        for folder in [store.root.clone(), store.blobs(), store.layers()] {
+        for folder in [store.root.clone(), store.blobs(Algorithm::Sha256), store.layers()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("make", &folder))?;
         }
         for (file, content) in [("oci-layout", LAYOUT), ("index.json", NO_IMAGES)] {
             let path = store.root.join(file);
             if !path.exists() {
                 // Made without looking again: whoever made it at the same time wrote the same, or has the lock below.
-                let _lock = store.lock()?;
+                let _lock = store.lock_index()?;
                 if !path.exists() {
                     store.replace(&path, content.as_bytes())?;
                 }
@@ -75,44 +84,12 @@ impl Store {
 
     /// Where a blob lies, or would.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs(digest.algorithm()).join(digest.hex())
     }
 
     /// Where a layer lies unpacked, or would.
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.layers().join(diff_id.hex())
-    }
-
-    /// Keeps what `write` writes. Answers its digest and its size in bytes.
-    pub fn add_blob(
-        &self,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
-    ) -> Result<(Digest, u64), ImageError> {
-        let temporary = Temporary::name_in(&self.blobs());
-        let file = File::create_new(temporary.path()).map_err(io_error("make", temporary.path()))?;
-        // Large writes: what comes in are a tar's 512-byte blocks.
-        let mut out = Hashing::new(io::BufWriter::with_capacity(256 << 10, file));
-        write(&mut out)?;
-        let (out, digest, bytes) = out.finish();
-        let synced = out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-        synced.map_err(io_error("write", temporary.path()))?;
-        let path = self.blob_path(&digest);
-        temporary.publish(&path).map_err(io_error("make", &path))?;
-        sync_folder(&self.blobs())?;
-        Ok((digest, bytes))
-    }
-
-    /// Reads a small blob, such as a manifest, and makes sure that it is what it is called.
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
-        let path = self.blob_path(digest);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ImageError::Missing(*digest)),
-            other => other.map_err(io_error("read", &path))?,
-        };
-        match Digest::of(&bytes) {
-            found if found == *digest => Ok(bytes),
-            found => Err(ImageError::Corrupt { expected: *digest, found }),
-        }
     }
 
     /// Unpacks a layer from its archive, unless that has been done. Two processes at once may both do it; one of them
@@ -122,15 +99,13 @@ impl Store {
         if path.is_dir() {
             return Ok(path);
         }
-        let archive = match File::open(self.blob_path(blob)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ImageError::Missing(*blob)),
-            other => other.map_err(io_error("read", &self.blob_path(blob)))?,
-        };
+        let archive = self.open_blob(blob)?;
         let temporary = Temporary::name_in(&self.layers());
         fs::create_dir(temporary.path()).map_err(io_error("make", temporary.path()))?;
-        let unpacked = unpack(io::BufReader::with_capacity(256 << 10, archive), temporary.path(), Limits::default())?;
+        let archive = decompress(archive).map_err(LayerError::Read)?;
+        let unpacked = unpack(archive, temporary.path(), Limits::default())?;
         if unpacked.diff_id != *diff_id {
-            return Err(ImageError::Corrupt { expected: *diff_id, found: unpacked.diff_id });
+            return Err(ImageError::Corrupt { expected: *diff_id, found: unpacked.diff_id.into() });
         }
         // One sync for all files of the layer, where one a file would take the time of as many disk revolutions.
         let folder = File::open(temporary.path()).map_err(io_error("open", temporary.path()))?;
@@ -140,39 +115,14 @@ impl Store {
         Ok(path)
     }
 
-    /// What a name stands for.
-    pub fn named(&self, name: &str) -> Result<Option<Descriptor>, ImageError> {
-        Ok(self.index()?.manifests().iter().find(|manifest| name_of(manifest) == Some(name)).cloned())
-    }
-
-    /// Lets a name stand for a manifest, and no longer for another. `notes` are kept beside the name.
-    pub fn set_name(&self, name: &str, mut manifest: Descriptor, notes: &[(&str, &str)]) -> Result<(), ImageError> {
-        let notes = notes.iter().copied().chain([(NAME, name)]).map(|(key, value)| (key.to_owned(), value.to_owned()));
-        manifest.set_annotations(Some(notes.collect()));
-        let _lock = self.lock()?;
-        let mut index = self.index()?;
-        let mut manifests = index.manifests().clone();
-        manifests.retain(|other| name_of(other) != Some(name));
-        manifests.push(manifest);
-        index.set_manifests(manifests);
-        let path = self.root.join("index.json");
-        let text = serde_json::to_vec(&index).map_err(understand("the index to be written"))?;
-        self.replace(&path, &text)
-    }
-
     /// Removes what processes that died have left half made, and names it.
     pub fn prune(&self) -> Result<Vec<PathBuf>, ImageError> {
         let mut removed = Vec::new();
-        for folder in [self.root.clone(), self.blobs(), self.layers()] {
+        let blobs = Algorithm::ALL.map(|algorithm| self.blobs(algorithm)).into_iter().filter(|folder| folder.is_dir());
+        for folder in [self.root.clone(), self.layers()].into_iter().chain(blobs) {
             removed.extend(sweep(&folder).map_err(io_error("clear", &folder))?);
         }
         Ok(removed)
-    }
-
-    fn index(&self) -> Result<ImageIndex, ImageError> {
-        let path = self.root.join("index.json");
-        let text = fs::read(&path).map_err(io_error("read", &path))?;
-        serde_json::from_slice(&text).map_err(understand(&path.display().to_string()))
     }
 
     /// Writes a file whole: whoever reads it sees the old one or the new one.
@@ -185,24 +135,13 @@ impl Store {
         sync_folder(&self.root)
     }
 
-    /// Keeps others from changing the index until it is dropped; the kernel drops it for a process that dies.
-    fn lock(&self) -> Result<Flock<File>, ImageError> {
-        let path = self.root.join("lock");
-        let file = File::create(&path).map_err(io_error("make", &path))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io_error("lock", &path)(errno.into()))
-    }
-
-    fn blobs(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.name())
     }
 
     fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }
-}
-
-fn name_of(manifest: &Descriptor) -> Option<&str> {
-    manifest.annotations().as_ref().and_then(|annotations| annotations.get(NAME)).map(String::as_str)
 }
 
 /// Makes a rename last: it is a change of the folder, not of the file.
@@ -211,12 +150,12 @@ fn sync_folder(folder: &Path) -> Result<(), ImageError> {
     synced.map_err(io_error("sync", folder))
 }
 
-pub(super) fn io_error(attempt: &'static str, path: &Path) -> impl Fn(io::Error) -> ImageError {
+pub(super) fn io_error(attempt: &'static str, path: &Path) -> impl Fn(io::Error) -> ImageError + use<> {
     let path = path.to_owned();
     move |source| ImageError::Io { attempt, path: path.clone(), source }
 }
 
-pub(super) fn understand(what: &str) -> impl Fn(serde_json::Error) -> ImageError {
+pub(super) fn understand(what: &str) -> impl Fn(serde_json::Error) -> ImageError + use<> {
     let what = what.to_owned();
     move |source| ImageError::Understand { what: what.clone(), source }
 }

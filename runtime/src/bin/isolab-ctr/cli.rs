@@ -1,0 +1,40 @@
+//! The command line: docker's, with what isolab adds. Each group of verbs has a file of its own.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::images;
+
+/// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
+#[derive(Parser)]
+#[command(name = "isolab-ctr", version, disable_help_subcommand = true, disable_version_flag = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print the version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// What every verb has.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Where images are kept [default: /var/lib/isolab, for an ordinary user `$XDG_DATA_HOME/isolab`]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// Tell each step on standard error: what the kernel is asked for, why, and how long it took
+    #[arg(long, global = true)]
+    pub(crate) explain: bool,
+    /// Tell more of what is done on standard error
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Images(images::Verb),
+}

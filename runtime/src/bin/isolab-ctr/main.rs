@@ -1,0 +1,49 @@
+//! `isolab-ctr`: images and containers with docker's command line, and no daemon.
+
+mod cli;
+mod images;
+mod print;
+mod voice;
+
+use std::io::{self, BufWriter};
+use std::process::ExitCode;
+
+use clap::Parser;
+use isolab_runtime::image::Store;
+use isolab_runtime::spans::Recorder;
+
+use cli::{Arguments, Command};
+use voice::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let recorder = match arguments.global.explain.then(Recorder::install).transpose() {
+        Ok(recorder) => recorder,
+        Err(error) => return voice::complain(&Failure::Recorder(error)),
+    };
+    let mut outcome = obey(&arguments);
+    if let Some(recorder) = recorder {
+        let told = recorder.explain(&mut BufWriter::new(io::stderr().lock()));
+        let told = told.map_err(|source| Failure::Write { to: "standard error".to_owned(), source });
+        outcome = outcome.and_then(|code| told.map(|()| code));
+    }
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => voice::complain(&failure),
+    }
+}
+
+fn obey(arguments: &Arguments) -> Result<u8, Failure> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Images(verb) => images::obey(verb, &global.store()?),
+    }
+}
+
+impl cli::Global {
+    /// The store that is asked for, or that of the calling user.
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        let root = self.root.clone().or_else(Store::folder_of_user).ok_or(Failure::NoHome)?;
+        Ok(Store::open(root)?)
+    }
+}

@@ -1,0 +1,59 @@
+//! What the command says when something is wrong.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use isolab_runtime::image::{ImageError, ReferenceError};
+
+/// docker's status for what fails at its own work.
+const FAILED: u8 = 1;
+
+/// What the command itself can say went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("there is no folder to keep images in: this user has neither $XDG_DATA_HOME nor $HOME")]
+    NoHome,
+    #[error("cannot record steps")]
+    Recorder(#[source] io::Error),
+    #[error("cannot write {to}")]
+    Write { to: String, source: io::Error },
+}
+
+impl Failure {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Image(error) => error.hint(),
+            Self::Reference(error) => Some(error.hint()),
+            Self::NoHome => Some("name one with --root DIR".to_owned()),
+            Self::Recorder(_) | Self::Write { .. } => None,
+        }
+    }
+}
+
+/// `error:` with the whole chain and, where there is one, `hint:`.
+pub(crate) fn complain(failure: &Failure) -> ExitCode {
+    eprintln!("error: {}", chain(failure));
+    if let Some(hint) = failure.hint() {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(FAILED)
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
