@@ -10,6 +10,7 @@
 //! reference    names that people give
 //! layer        a list of files -> an archive
 //! unpack       an archive -> a directory; tree places files so that nothing lands anywhere else
+//! diff         a directory that overlayfs has written to -> an archive
 //! manifest     what is written about an image; platform chooses among several
 //! store        blobs, unpacked layers, names
 //! default      the image that comes with the lab
@@ -17,6 +18,7 @@
 
 mod compression;
 mod default;
+mod diff;
 mod digest;
 mod error;
 mod layer;
@@ -37,6 +39,7 @@ use oci_spec::image::{
 use serde::Serialize;
 
 pub use default::default_image;
+pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
 pub use layer::{Content, Entry, LayerContent};
