@@ -63,6 +63,14 @@ pub enum ImageError {
     /// A layer's archive.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// A layer stopped coming in.
+    #[error("cannot receive layer {}", blob.short())]
+    Receive {
+        /// The digest of what was to come.
+        blob: Digest,
+        /// What its source says.
+        source: io::Error,
+    },
     /// The store has no such blob.
     #[error("the store has no blob {0}")]
     Missing(Digest),

@@ -23,6 +23,7 @@ mod digest;
 mod error;
 mod layer;
 mod manifest;
+mod pipe;
 mod platform;
 mod reference;
 mod store;
@@ -46,7 +47,7 @@ pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};
 pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
-pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Shared, Store};
+pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Received, Shared, Store};
 pub use unpack::{Limits, Unpacked, unpack};
 
 use store::understand;
@@ -140,8 +141,10 @@ impl Image {
 
     fn unpacked(store: &Store, name: String, manifest: &Manifest) -> Result<Self, ImageError> {
         let mut layers = Vec::new();
-        for layer in manifest.layers()? {
-            let path = store.unpack_layer(&layer.blob, &layer.diff_id)?;
+        let stack = manifest.layers()?;
+        store.unpack_layers(&stack)?;
+        for layer in stack {
+            let path = store.layer_path(&layer.diff_id);
             let size = layer.descriptor.size();
             layers.push(Layer { diff_id: layer.diff_id, blob: layer.blob, size, path });
         }

@@ -35,17 +35,25 @@ impl BlobWriter {
     /// Gives it its name. Answers its digest and its size in bytes. Where a digest is expected and another comes out,
     /// nothing is kept.
     pub fn finish(self, expected: Option<&Digest>) -> Result<(Digest, u64), ImageError> {
+        let (store, folder) = (self.store.clone(), self.temporary.path().to_owned());
+        let (temporary, digest, bytes) = self.verify(expected)?;
+        let synced = File::open(temporary.path()).and_then(|file| file.sync_all());
+        synced.map_err(io_error("write", &folder))?;
+        let path = store.blob_path(&digest);
+        temporary.publish(&path).map_err(io_error("make", &path))?;
+        sync_folder(&store.blobs(digest.algorithm()))?;
+        Ok((digest, bytes))
+    }
+
+    /// Everything but the name, and waiting for the disk.
+    pub(super) fn verify(self, expected: Option<&Digest>) -> Result<(Temporary, Digest, u64), ImageError> {
         let failed = io_error("write", self.temporary.path());
         let out = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
-        let (file, digest, bytes) = out.finish();
-        if let Some(expected) = expected.filter(|expected| **expected != digest) {
-            return Err(ImageError::Corrupt { expected: *expected, found: digest.into() });
+        let (_, digest, bytes) = out.finish();
+        match expected.filter(|expected| **expected != digest) {
+            Some(expected) => Err(ImageError::Corrupt { expected: *expected, found: digest.into() }),
+            None => Ok((self.temporary, digest, bytes)),
         }
-        file.sync_all().map_err(failed)?;
-        let path = self.store.blob_path(&digest);
-        self.temporary.publish(&path).map_err(io_error("make", &path))?;
-        sync_folder(&self.store.blobs(digest.algorithm()))?;
-        Ok((digest, bytes))
     }
 }
 

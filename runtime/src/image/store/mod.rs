@@ -13,25 +13,25 @@ mod blobs;
 mod garbage;
 mod lock;
 mod names;
+mod receive;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{geteuid, syncfs};
+use nix::unistd::geteuid;
 
-use super::compression::decompress;
+use super::ImageError;
 use super::digest::{Algorithm, Digest};
 use super::temporary::{Temporary, sweep};
-use super::unpack::{Limits, unpack};
-use super::{ImageError, LayerError};
 
 pub use blobs::BlobWriter;
 pub use garbage::Collected;
 pub use lock::{Exclusive, Held, Shared};
 pub use names::Named;
+pub use receive::Received;
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const NO_IMAGES: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
@@ -92,29 +92,6 @@ impl Store {
         self.layers().join(diff_id.hex())
     }
 
-    /// Unpacks a layer from its archive, unless that has been done. Two processes at once may both do it; one of them
-    /// throws its work away.
-    pub fn unpack_layer(&self, blob: &Digest, diff_id: &Digest) -> Result<PathBuf, ImageError> {
-        let path = self.layer_path(diff_id);
-        if path.is_dir() {
-            return Ok(path);
-        }
-        let archive = self.open_blob(blob)?;
-        let temporary = Temporary::name_in(&self.layers());
-        fs::create_dir(temporary.path()).map_err(io_error("make", temporary.path()))?;
-        let archive = decompress(archive).map_err(LayerError::Read)?;
-        let unpacked = unpack(archive, temporary.path(), Limits::default())?;
-        if unpacked.diff_id != *diff_id {
-            return Err(ImageError::Corrupt { expected: *diff_id, found: unpacked.diff_id.into() });
-        }
-        // One sync for all files of the layer, where one a file would take the time of as many disk revolutions.
-        let folder = File::open(temporary.path()).map_err(io_error("open", temporary.path()))?;
-        syncfs(&folder).map_err(|errno| io_error("sync", temporary.path())(errno.into()))?;
-        temporary.publish(&path).map_err(io_error("make", &path))?;
-        sync_folder(&self.layers())?;
-        Ok(path)
-    }
-
     /// Removes what processes that died have left half made, and names it.
     pub fn prune(&self) -> Result<Vec<PathBuf>, ImageError> {
         let mut removed = Vec::new();
@@ -159,3 +136,6 @@ pub(super) fn understand(what: &str) -> impl Fn(serde_json::Error) -> ImageError
     let what = what.to_owned();
     move |source| ImageError::Understand { what: what.clone(), source }
 }
+
+#[cfg(test)]
+mod tests;

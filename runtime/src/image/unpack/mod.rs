@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use tar::{Archive, Entry, EntryType};
 
 use super::LayerError;
-use super::digest::{Digest, Hashing};
+use super::digest::{Algorithm, Digest, Hashing};
 use super::tree::{Metadata, Node, Tree};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -52,9 +52,19 @@ pub struct Unpacked {
 /// Unpacks an archive into a directory that is there and empty. Nothing outside of it is touched, whatever the archive
 /// says; what was written before an error remains in it.
 pub fn unpack(archive: impl Read, into: &Path, limits: Limits) -> Result<Unpacked, LayerError> {
+    unpack_as(archive, into, limits, Algorithm::Sha256)
+}
+
+/// The same, for a layer whose name is a hash of this kind.
+pub(super) fn unpack_as(
+    archive: impl Read,
+    into: &Path,
+    limits: Limits,
+    algorithm: Algorithm,
+) -> Result<Unpacked, LayerError> {
     let tree = Tree::at(into).map_err(|source| LayerError::Place { path: into.to_owned(), source: source.into() })?;
     let mut unpacking = Unpacking { tree, limits, entries: 0, bytes: 0, skipped: Vec::new() };
-    let mut archive = Archive::new(Hashing::new(archive));
+    let mut archive = Archive::new(Hashing::with(algorithm, archive));
     for entry in archive.entries().map_err(LayerError::Read)? {
         unpacking.entry(&mut entry.map_err(LayerError::Read)?)?;
     }
