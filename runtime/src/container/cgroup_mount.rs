@@ -1,11 +1,11 @@
 //! /sys/fs/cgroup as the container sees it: its own part of each hierarchy, and nothing above.
 
-use std::ffi::{CString, NulError, OsStr};
+use std::ffi::{CStr, CString, NulError, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use nix::fcntl::AT_FDCWD;
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
@@ -17,7 +17,8 @@ use super::limits::Limits;
 use super::mounts::{Filesystem, MountPlan};
 use super::namespaces::Namespaces;
 use super::report::{At, Failure, Step};
-use super::sys::mount::{Change, attach, clone_tree, set_attributes};
+use super::sys::mount::{Change, attach, attach_at, attribute, clone_tree, set_attributes};
+use super::sys::process::leave_to_exec;
 
 /// What a mount of type `cgroup` shows.
 #[derive(Debug, Default)]
@@ -33,7 +34,7 @@ pub(crate) struct CgroupMount {
 #[derive(Debug)]
 pub(crate) struct Hierarchy {
     /// The folder's name below the destination.
-    pub(crate) name: PathBuf,
+    pub(crate) name: CString,
     pub(crate) view: View,
 }
 
@@ -42,24 +43,36 @@ pub(crate) struct Hierarchy {
 pub(crate) enum View {
     /// Mounted anew: the cgroup namespace makes the container's own cgroup the root of it.
     Mounted(Filesystem),
-    /// The container's folder on the host, bound: without a cgroup namespace a new mount would show the whole tree.
+    /// The container's folder on the host, bound. To who is inside the cgroup namespace it looks the same, and is made with
+    /// half of the calls; without such a namespace a new mount would show the whole tree.
     Bound(CString),
 }
+
+/// What a new mount would not have unless it is asked for.
+const INHERITED: u64 = attribute::RDONLY
+    | attribute::NOSUID
+    | attribute::NODEV
+    | attribute::NOEXEC
+    | attribute::ATIME
+    | attribute::NODIRATIME
+    | attribute::NOSYMFOLLOW;
 
 impl CgroupMount {
     /// What a container can be shown: nothing where it has no cgroup of its own, as the rest is the host's affair.
     pub(crate) fn plan(limits: &Limits, namespaces: &Namespaces) -> Result<Self, ContainerError> {
         let Some((layout, path)) = limits.place() else { return Ok(Self::default()) };
-        let own_root = namespaces.has_new(CloneFlags::CLONE_NEWCGROUP);
+        // The root of a user namespace may not take from a mount of the host what that forbids: one of its own is its own.
+        let anew = namespaces.has_new(CloneFlags::CLONE_NEWCGROUP) && namespaces.in_user_namespace();
         let mut plan = Self { unified: layout.flavour() == Flavour::V2, ..Self::default() };
         for hierarchy in layout.hierarchies() {
-            let name = PathBuf::from(hierarchy.mount_point().file_name().unwrap_or(OsStr::new("cgroup")));
+            let name = hierarchy.mount_point().file_name().unwrap_or(OsStr::new("cgroup"));
+            let name = CString::new(name.as_bytes())?;
             for controller in
                 hierarchy.controllers().iter().filter(|one| hierarchy.controllers().len() > 1 && !one.contains('='))
             {
-                plan.aliases.push((CString::new(controller.as_str())?, CString::new(name.as_os_str().as_bytes())?));
+                plan.aliases.push((CString::new(controller.as_str())?, name.clone()));
             }
-            let view = if own_root {
+            let view = if anew {
                 View::Mounted(filesystem(hierarchy)?)
             } else {
                 View::Bound(CString::new(hierarchy.directory(path)?.as_os_str().as_bytes())?)
@@ -73,7 +86,7 @@ impl CgroupMount {
     pub(crate) fn mount(&self, root: &OwnedFd, plan: &MountPlan, index: usize) -> Result<(), Failure> {
         let place = inside::folder(root, &plan.destination).at_index(Step::MountPoint, index)?;
         if let (true, Some(only)) = (self.unified, self.hierarchies.first()) {
-            return only.view.mount(&place, plan.change, index);
+            return only.view.mount(&place, c"", plan.change, index);
         }
         let tmpfs = Filesystem {
             fstype: c"tmpfs".to_owned(),
@@ -83,9 +96,10 @@ impl CgroupMount {
         let top = tmpfs.make(0, index)?;
         attach(&top, place.as_fd()).at_index(Step::Mount, index)?;
         for hierarchy in &self.hierarchies {
-            mkdirat(&top, &hierarchy.name, Mode::from_bits_truncate(0o755)).at_index(Step::MountPoint, index)?;
-            let place = inside::folder(&top, &hierarchy.name).at_index(Step::MountPoint, index)?;
-            hierarchy.view.mount(&place, plan.change, index)?;
+            let name = hierarchy.name.as_c_str();
+            // By name: the file system is a moment old, and nobody else can have put a link there.
+            mkdirat(&top, name, Mode::from_bits_truncate(0o755)).at_index(Step::MountPoint, index)?;
+            hierarchy.view.mount(&top, name, plan.change, index)?;
         }
         for (name, target) in &self.aliases {
             symlinkat(target.as_c_str(), &top, name.as_c_str()).at_index(Step::Link, index)?;
@@ -96,16 +110,21 @@ impl CgroupMount {
 }
 
 impl View {
-    fn mount(&self, place: &OwnedFd, change: Change, index: usize) -> Result<(), Failure> {
+    fn mount(&self, place: &OwnedFd, name: &CStr, change: Change, index: usize) -> Result<(), Failure> {
         let mounted = match self {
             Self::Mounted(filesystem) => filesystem.make(change.set, index)?,
             Self::Bound(path) => {
                 let bound = clone_tree(AT_FDCWD, path, false).at_index(Step::Mount, index)?;
+                // As if it were new: nothing of the host's mount, whose later submounts are no affair of the container's.
+                let clear = INHERITED & !change.set | change.set & attribute::ATIME;
+                let change = Change { clear, propagation: MsFlags::MS_PRIVATE.bits(), ..change };
                 set_attributes(&bound, &change, false).at_index(Step::Mount, index)?;
                 bound
             }
         };
-        attach(&mounted, place.as_fd()).at_index(Step::Mount, index)
+        attach_at(&mounted, place, name).at_index(Step::Mount, index)?;
+        leave_to_exec(mounted);
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use super::labels::Labels;
 use super::lifecycle::{Runtime, open_cgroup, status};
 use super::plan::{confined, held};
 use super::relay::relay;
-use super::signals::Signals;
+use super::signals::{Signals, learn_ignored};
 use super::state::Record;
 use super::sys::process::Ending;
 use super::terminal::TerminalPlan;
@@ -165,6 +165,7 @@ impl Exec {
             (None, Some(first)) => self.process(first)?,
             (None, None) => return Err(ExecError::NoConfiguration(id.clone()).into()),
         };
+        learn_ignored();
         bundle::check_exec(&process)?;
         let init = record.init.and_then(|init| Some((init.open()?, init.pid)));
         let Some((init, pid)) = init else {

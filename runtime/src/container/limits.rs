@@ -44,7 +44,7 @@ impl Limits {
             return Ok(Self { place: None, resources });
         }
         let asked = bundle.linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty());
-        let path = asked.unwrap_or_else(|| Path::new("isolab").join(id.as_str()));
+        let path = asked.unwrap_or_else(|| PathBuf::from(format!("isolab-{id}")));
         Ok(Self { place: Some((layout, path)), resources })
     }
 

@@ -57,6 +57,7 @@ mod overview;
 mod place;
 mod plan;
 mod process;
+mod pseudo_file;
 mod relay;
 mod report;
 mod rootfs;

@@ -21,6 +21,7 @@ use super::outside_binds;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
+use super::signals::learn_ignored;
 use super::state::Record;
 use super::sys::credentials;
 use super::terminal::TerminalPlan;
@@ -82,6 +83,7 @@ impl Plan {
             why = "the new process must not even allocate memory, so all that it needs is laid out before it exists"
         )
         .entered();
+        learn_ignored();
         let namespaces = Namespaces::plan(bundle)?;
         let held = held(namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
         let capabilities = CapabilityPlan::new(bundle.process.capabilities().as_ref(), held, warnings);

@@ -26,6 +26,7 @@ use super::namespaces::Namespaces;
 use super::overlay::OverlayPlan;
 use super::report::{At, Failure, Step};
 use super::sys::mount::{Change, Context, attach, attribute, clone_tree, set_attributes};
+use super::sys::process::leave_to_exec;
 
 /// Everything about the root, decided before the process is made.
 #[derive(Debug)]
@@ -196,6 +197,8 @@ impl RootfsPlan {
             let change = Change { propagation: kind.bits(), ..Change::default() };
             set_attributes(&mounted, &change, *recursive).at_index(Step::Mount, index)?;
         }
+        leave_to_exec(mounted);
+        leave_to_exec(place);
         Ok(())
     }
 
@@ -214,7 +217,7 @@ impl RootfsPlan {
         let mut empty: Option<OwnedFd> = None;
         for (index, path) in self.masked.iter().enumerate() {
             let Some(place) = find(root, path).at_index(Step::Mask, index)? else { continue };
-            let kind = SFlag::from_bits_truncate(fstat(&place).at_index(Step::Mask, index)?.st_mode) & SFlag::S_IFMT;
+            let kind = kind_of(&place).at_index(Step::Mask, index)?;
             let cover = match (&empty, kind == SFlag::S_IFDIR) {
                 (_, false) => clone_tree(null.as_fd(), c"", false).at_index(Step::Mask, index)?,
                 (Some(first), true) => clone_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
@@ -227,7 +230,10 @@ impl RootfsPlan {
             attach(&cover, place.as_fd()).at_index(Step::Mask, index)?;
             if kind == SFlag::S_IFDIR && empty.is_none() {
                 empty = Some(cover);
+            } else {
+                leave_to_exec(cover);
             }
+            leave_to_exec(place);
         }
         Ok(())
     }
@@ -249,6 +255,8 @@ impl RootfsPlan {
             let copy = clone_tree(place.as_fd(), c"", true).at_index(step, index)?;
             set_attributes(&copy, &readonly, true).at_index(step, index)?;
             attach(&copy, place.as_fd()).at_index(step, index)?;
+            leave_to_exec(copy);
+            leave_to_exec(place);
         }
         Ok(())
     }
@@ -257,6 +265,11 @@ impl RootfsPlan {
 /// Another descriptor of the same mount.
 fn duplicate(mount: &OwnedFd) -> nix::Result<OwnedFd> {
     mount.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))
+}
+
+/// Whether a descriptor is a folder's, a file's or something else's.
+fn kind_of(open: &OwnedFd) -> nix::Result<SFlag> {
+    Ok(SFlag::from_bits_truncate(fstat(open)?.st_mode) & SFlag::S_IFMT)
 }
 
 /// A path that not every kernel has: one that is missing needs no cover.
@@ -271,12 +284,13 @@ fn find(root: &OwnedFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
 impl MountPlan {
     /// Opens the destination, and checks that nothing false is put below /proc.
     pub(crate) fn place(&self, root: &OwnedFd, mounted: &OwnedFd, index: usize) -> Result<OwnedFd, Failure> {
-        let found = fstat(mounted).at_index(Step::Mount, index)?;
-        let is_folder = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        // A new file system is a folder always; what is bound may be a file.
+        let is_folder =
+            matches!(self.kind, Kind::New(_)) || kind_of(mounted).at_index(Step::Mount, index)? == SFlag::S_IFDIR;
         let node = if is_folder { Node::Folder } else { Node::File };
         let place = inside::place(root, &self.destination, node).at_index(Step::MountPoint, index)?;
-        let is_proc = fstatfs(mounted).at_index(Step::Mount, index)?.filesystem_type() == PROC_SUPER_MAGIC;
         if self.is_at("/proc") {
+            let is_proc = fstatfs(mounted).at_index(Step::Mount, index)?.filesystem_type() == PROC_SUPER_MAGIC;
             // The real thing in the real place: an image's /proc may be a link to where it keeps forged files.
             let plain = inside::open_plain(root, &self.destination, OFlag::O_DIRECTORY);
             let genuine = is_proc && plain.is_ok();
@@ -295,11 +309,13 @@ impl Filesystem {
     /// Makes the file system as a mount that is attached nowhere yet.
     pub(crate) fn make(&self, attributes: u64, index: usize) -> Result<OwnedFd, Failure> {
         let context = Context::open(&self.fstype).at_index(Step::Mount, index)?;
-        self.configure(&context).and_then(|()| context.mount(attributes)).map_err(|errno| {
+        let mounted = self.configure(&context).and_then(|()| context.mount(attributes)).map_err(|errno| {
             let mut words = [0_u8; 112];
             let length = context.complaint(&mut words);
             Failure::new(Step::Mount, index, errno).with_detail(words.get(..length).unwrap_or_default())
-        })
+        })?;
+        context.leave();
+        Ok(mounted)
     }
 
     fn configure(&self, context: &Context) -> nix::Result<()> {

@@ -1,11 +1,13 @@
 //! Signals: what the foreground command is sent goes on to the container, and nothing is lost between two looks.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::pseudo_file::read_text;
 use super::sys::process::{LAST_SIGNAL, default_action};
 
 /// Signals that are about this process itself and mean nothing to the container: news of children, of a pipe without a
@@ -21,6 +23,9 @@ const OWN: [Signal; 9] = [
     Signal::SIGTRAP,
     Signal::SIGSYS,
 ];
+
+/// The signals that this process ignores, a bit each.
+static IGNORED: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// All signals that are sent on, blocked and readable; the mask from before comes back when this is dropped.
 #[derive(Debug)]
@@ -73,9 +78,43 @@ impl Drop for Signals {
 /// Gives every signal its default action, as an ignored one stays ignored through `execve`: SIGPIPE, which the Rust runtime
 /// ignores at every program's start, and without which a shell's `yes | head` would never end; and whatever the shell or the
 /// service that started us ignores, which is no business of the container's.
+///
+/// Those that have a handler need no help: `execve` takes it away, as its code is gone.
 pub(crate) fn restore_defaults() {
-    for signal in 1..=LAST_SIGNAL {
+    let ignored = IGNORED.load(Ordering::Relaxed);
+    for signal in (1..=LAST_SIGNAL).filter(|signal| ignored & bit(*signal) != 0) {
         // SIGKILL and SIGSTOP refuse, and have no other action anyway.
         let _ = default_action(signal);
+    }
+}
+
+/// Looks up which signals this process ignores, for itself and for the copies that it makes of itself: one file instead of
+/// a call for each of the 64. Before this, and where nobody can tell, any of them might be.
+pub(crate) fn learn_ignored() {
+    if let Some(ignored) = read_text("/proc/self/status").ok().and_then(|status| ignored_in(&status)) {
+        IGNORED.store(ignored, Ordering::Relaxed);
+    }
+}
+
+/// The set of ignored signals in a process' `status` (`proc_pid_status(5)`): bit 0 is signal 1.
+fn ignored_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bit, ignored_in};
+
+    #[test]
+    fn the_ignored_signals_are_found_in_the_status() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t8000000000001000\nSigCgt:\t0000000000000440\n";
+        let ignored = ignored_in(status).expect("a line of them");
+        assert_eq!(ignored, bit(libc::SIGPIPE) | bit(64));
+        assert_eq!(ignored_in("Name:\tSigIgn\n"), None);
     }
 }

@@ -20,6 +20,7 @@ use tracing::info_span;
 use super::bundle::Bundle;
 use super::clock::since_epoch;
 use super::id::ContainerId;
+use super::pseudo_file::read_text;
 use super::sys::process::{pidfd_open, pidfd_signal};
 
 const FILE: &str = "state.json";
@@ -269,7 +270,7 @@ impl ProcessId {
     /// The process with this number as it is now; nothing where there is none, or where it has ended already and only
     /// waits for its parent.
     pub fn of(pid: Pid) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses, and may hold anything; fields are counted behind it.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         if matches!(fields.next()?, "Z" | "X") {

@@ -12,13 +12,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Pid, UnlinkatFlags, read, unlinkat, write};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat, write};
 
 use super::layout::{Hierarchy, Version, components};
 use super::{CgroupError, cpuset};
+use crate::container::pseudo_file::read_open;
 
 /// The lab's own parent: whoever removes the last cgroup below it removes it too. Other parents belong to others.
 const OURS: &str = "isolab";
+/// How the name begins that a container's cgroup gets where nobody asks for another.
+const OURS_ALONE: &str = "isolab-";
 /// How often making or removing a directory is tried again when another process changes the tree at the same time.
 const ATTEMPTS: u32 = 16;
 /// How long a cgroup may go on being busy after its last process has been killed.
@@ -111,8 +114,13 @@ impl Folder {
         }
     }
 
-    /// Whether it stands below the parent that is the lab's own.
+    /// Whether its name is one that the lab gives.
     fn ours(&self) -> bool {
+        self.has_our_parent() || self.levels.len() == 1 && self.name.starts_with(OURS_ALONE)
+    }
+
+    /// Whether it stands below the parent that is the lab's own.
+    fn has_our_parent(&self) -> bool {
         self.levels.get(1).is_some_and(|first| first.ends_with(OURS))
     }
 
@@ -265,15 +273,8 @@ impl Folder {
     /// Reads a file, without the line break at its end.
     pub(super) fn read(&self, file: &str) -> Result<String, CgroupError> {
         let failed = |source| CgroupError::Read { file: self.path.join(file), source };
-        let open = self.open_file(file, OFlag::O_RDONLY).map_err(failed)?;
-        let (mut content, mut buffer) = (Vec::new(), [0; 4096]);
-        loop {
-            match read(&open, &mut buffer).map_err(failed)? {
-                0 => break,
-                length => content.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-            }
-        }
-        Ok(String::from_utf8_lossy(&content).trim_end().to_owned())
+        let content = self.open_file(file, OFlag::O_RDONLY).and_then(|open| read_open(&open)).map_err(failed)?;
+        Ok(content.trim_end().to_owned())
     }
 
     /// Reads a file that some kernels or set-ups don't have; `None` there.
@@ -339,7 +340,7 @@ impl Folder {
 
     /// Removes the lab's own parent directory if nobody is left in it; that somebody is, is no error.
     fn remove_parent(&self) {
-        if self.ours() {
+        if self.has_our_parent() {
             let mut parents = self.levels.iter().skip(1).rev();
             parents.all(|parent| self.remove_one(parent).is_ok());
         }

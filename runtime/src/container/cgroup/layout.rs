@@ -5,12 +5,12 @@
 //! /proc/self/cgroup says where in each tree this process is: below that, and not at the top, is where it may make
 //! others, if it is itself in a container.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
 use super::CgroupError;
+use crate::container::pseudo_file::read_text;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 const OWN: &str = "/proc/self/cgroup";
@@ -116,8 +116,7 @@ pub struct Layout {
 impl Layout {
     /// Looks where cgroups are mounted and where this process is in them: two small files, whatever the host.
     pub fn detect() -> Result<Self, CgroupError> {
-        let read =
-            |path: &str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path: path.into(), source });
+        let read = |path: &str| read_text(path).map_err(|source| CgroupError::Detect { path: path.into(), source });
         let hierarchies = parse(&read(MOUNTS)?, &read(OWN)?);
         if hierarchies.is_empty() {
             return Err(CgroupError::NotMounted);

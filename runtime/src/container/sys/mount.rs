@@ -7,6 +7,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::process::leave_to_exec;
+
 /// `MOUNT_ATTR_*` of linux/mount.h, and the few other constants that `libc` does not have for every target.
 pub(crate) mod attribute {
     pub(crate) const RDONLY: u64 = 0x1;
@@ -79,6 +81,11 @@ impl Context {
         .map(owned)
     }
 
+    /// Done with it: see [`leave_to_exec`].
+    pub(crate) fn leave(self) {
+        leave_to_exec(self.0);
+    }
+
     /// Reads the kernel's own words about the last error into `buffer`; returns their length.
     ///
     /// The kernel writes `e overlay: ...`; without a message the read fails, and there is nothing to tell.
@@ -98,14 +105,19 @@ pub(crate) fn clone_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool
 
 /// Attaches a mount upon what `target` has open.
 pub(crate) fn attach(mount: &impl AsFd, target: BorrowedFd<'_>) -> nix::Result<()> {
-    // SAFETY: two descriptors and two empty strings.
+    attach_at(mount, &target, c"")
+}
+
+/// Attaches a mount upon `name` in the folder that `target` has open; an empty name means that folder itself.
+pub(crate) fn attach_at(mount: &impl AsFd, target: &impl AsFd, name: &CStr) -> nix::Result<()> {
+    // SAFETY: two descriptors and two NUL-terminated strings.
     super::check(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
+            target.as_fd().as_raw_fd(),
+            name.as_ptr(),
             MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
         )
     })
