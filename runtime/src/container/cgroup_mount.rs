@@ -86,7 +86,8 @@ impl CgroupMount {
     pub(crate) fn mount(&self, root: &OwnedFd, plan: &MountPlan, index: usize) -> Result<(), Failure> {
         let place = inside::folder(root, &plan.destination).at_index(Step::MountPoint, index)?;
         if let (true, Some(only)) = (self.unified, self.hierarchies.first()) {
-            return only.view.mount(&place, c"", plan.change, index);
+            let mounted = only.view.mount(&place, c"", index)?;
+            return set_attributes(&mounted, &as_if_new(plan.change), false).at_index(Step::Mount, index);
         }
         let tmpfs = Filesystem {
             fstype: c"tmpfs".to_owned(),
@@ -99,33 +100,36 @@ impl CgroupMount {
             let name = hierarchy.name.as_c_str();
             // By name: the file system is a moment old, and nobody else can have put a link there.
             mkdirat(&top, name, Mode::from_bits_truncate(0o755)).at_index(Step::MountPoint, index)?;
-            hierarchy.view.mount(&top, name, plan.change, index)?;
+            leave_to_exec(hierarchy.view.mount(&top, name, index)?);
         }
         for (name, target) in &self.aliases {
             symlinkat(target.as_c_str(), &top, name.as_c_str()).at_index(Step::Link, index)?;
         }
-        // Only now: a read-only tmpfs takes no folders.
-        set_attributes(&top, &plan.change, false).at_index(Step::Mount, index)
+        // Only now, and for all of them at once: a read-only tmpfs takes no folders.
+        set_attributes(&top, &as_if_new(plan.change), true).at_index(Step::Mount, index)?;
+        leave_to_exec(top);
+        leave_to_exec(place);
+        Ok(())
     }
 }
 
 impl View {
-    fn mount(&self, place: &OwnedFd, name: &CStr, change: Change, index: usize) -> Result<(), Failure> {
+    /// Attaches it, and hands it back: what it may not do is still to be said.
+    fn mount(&self, place: &OwnedFd, name: &CStr, index: usize) -> Result<OwnedFd, Failure> {
         let mounted = match self {
-            Self::Mounted(filesystem) => filesystem.make(change.set, index)?,
-            Self::Bound(path) => {
-                let bound = clone_tree(AT_FDCWD, path, false).at_index(Step::Mount, index)?;
-                // As if it were new: nothing of the host's mount, whose later submounts are no affair of the container's.
-                let clear = INHERITED & !change.set | change.set & attribute::ATIME;
-                let change = Change { clear, propagation: MsFlags::MS_PRIVATE.bits(), ..change };
-                set_attributes(&bound, &change, false).at_index(Step::Mount, index)?;
-                bound
-            }
+            Self::Mounted(filesystem) => filesystem.make(0, index)?,
+            Self::Bound(path) => clone_tree(AT_FDCWD, path, false).at_index(Step::Mount, index)?,
         };
         attach_at(&mounted, place, name).at_index(Step::Mount, index)?;
-        leave_to_exec(mounted);
-        Ok(())
+        Ok(mounted)
     }
+}
+
+/// The change that leaves nothing of what the host's mount is: neither its attributes, nor that later mounts below it
+/// would appear.
+fn as_if_new(change: Change) -> Change {
+    let clear = INHERITED & !change.set | change.set & attribute::ATIME;
+    Change { clear, propagation: MsFlags::MS_PRIVATE.bits(), ..change }
 }
 
 /// A mount of this hierarchy anew: v1 finds it by its controllers or its name, of v2 there is only one.

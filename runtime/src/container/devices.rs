@@ -16,6 +16,7 @@ use tracing::info_span;
 use super::inside::{self, Node};
 use super::report::{At, Failure, Step};
 use super::sys::mount::{attach, clone_tree};
+use super::sys::process::leave_to_exec;
 
 /// A device to be made.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,6 +111,7 @@ pub(crate) fn make(root: &OwnedFd, devices: &[DevicePlan]) -> Result<(), Failure
         }
         .at_index(Step::Link, index)?;
     }
+    leave_to_exec(dev);
     Ok(())
 }
 

@@ -118,13 +118,18 @@ impl ProcessPlan {
         .entered();
         self.capabilities.limit()?;
         // A change of user from 0 to another would empty the permitted set before it can be set.
-        prctl(libc::PR_SET_KEEPCAPS, 1, 0).at(Step::User)?;
+        let keeps = self.user != 0;
+        if keeps {
+            prctl(libc::PR_SET_KEEPCAPS, 1, 0).at(Step::User)?;
+        }
         if let Some(groups) = &self.groups {
             credentials::set_groups(groups).at(Step::User)?;
         }
         credentials::set_group(self.group).at(Step::User)?;
         credentials::set_user(self.user).at(Step::User)?;
-        prctl(libc::PR_SET_KEEPCAPS, 0, 0).at(Step::User)?;
+        if keeps {
+            prctl(libc::PR_SET_KEEPCAPS, 0, 0).at(Step::User)?;
+        }
         self.capabilities.hold()?;
         if self.no_new_privileges {
             prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Step::NoNewPrivileges)?;

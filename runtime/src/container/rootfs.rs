@@ -105,7 +105,9 @@ impl RootfsPlan {
             devices::make(&root, devices)?;
         }
         // Images often lack it. Where it cannot be made, entering it fails later, and tells better what is wrong.
-        let _ = inside::folder(&root, &self.working_directory);
+        if self.working_directory != Path::new("/") {
+            let _ = inside::folder(&root, &self.working_directory);
+        }
         self.make_paths_readonly(&root)?;
         self.mask(&root)?;
         if self.readonly {
@@ -235,6 +237,7 @@ impl RootfsPlan {
             }
             leave_to_exec(place);
         }
+        [Some(null), empty].into_iter().flatten().for_each(leave_to_exec);
         Ok(())
     }
 

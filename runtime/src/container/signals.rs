@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::pseudo_file::read_text;
+use super::pseudo_file::read_record;
 use super::sys::process::{LAST_SIGNAL, default_action};
 
 /// Signals that are about this process itself and mean nothing to the container: news of children, of a pipe without a
@@ -91,7 +91,7 @@ pub(crate) fn restore_defaults() {
 /// Looks up which signals this process ignores, for itself and for the copies that it makes of itself: one file instead of
 /// a call for each of the 64. Before this, and where nobody can tell, any of them might be.
 pub(crate) fn learn_ignored() {
-    if let Some(ignored) = read_text("/proc/self/status").ok().and_then(|status| ignored_in(&status)) {
+    if let Some(ignored) = read_record("/proc/self/status").ok().and_then(|status| ignored_in(&status)) {
         IGNORED.store(ignored, Ordering::Relaxed);
     }
 }

@@ -20,7 +20,7 @@ use tracing::info_span;
 use super::bundle::Bundle;
 use super::clock::since_epoch;
 use super::id::ContainerId;
-use super::pseudo_file::read_text;
+use super::pseudo_file::read_record;
 use super::sys::process::{pidfd_open, pidfd_signal};
 
 const FILE: &str = "state.json";
@@ -247,13 +247,22 @@ impl StateFolder {
     }
 
     fn clear(&self) -> io::Result<()> {
-        for name in [FILE, NEW_FILE, START_SOCKET, CONFIG] {
-            match fs::remove_file(self.path.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        self.remove_files(&[FILE, CONFIG])?;
+        match fs::remove_dir(&self.path) {
+            // Not even created, or never started: then there is more.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                self.remove_files(&[NEW_FILE, START_SOCKET])?;
+                fs::remove_dir(&self.path)
             }
+            other => other,
         }
-        fs::remove_dir(&self.path)
+    }
+
+    fn remove_files(&self, names: &[&str]) -> io::Result<()> {
+        names.iter().try_for_each(|name| match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
     }
 }
 
@@ -270,7 +279,7 @@ impl ProcessId {
     /// The process with this number as it is now; nothing where there is none, or where it has ended already and only
     /// waits for its parent.
     pub fn of(pid: Pid) -> Option<Self> {
-        let stat = read_text(format!("/proc/{pid}/stat")).ok()?;
+        let stat = read_record(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses, and may hold anything; fields are counted behind it.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         if matches!(fields.next()?, "Z" | "X") {

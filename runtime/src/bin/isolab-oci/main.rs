@@ -1,6 +1,8 @@
 //! `isolab-oci`: containers from OCI bundles, one command a step of their life. With the command line of `runc`.
+#![no_main]
 
 mod cli;
+mod entry;
 mod inspect;
 mod print;
 mod process;
@@ -11,7 +13,6 @@ mod voice;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::{FromRawFd, RawFd};
-use std::process::ExitCode;
 
 use clap::Parser;
 use isolab_runtime::container::{
@@ -23,7 +24,11 @@ use cli::{Arguments, Command, Format};
 use process::enters_containers;
 use voice::{Failure, Voice};
 
-fn main() -> ExitCode {
+/// The exit status of a command that failed: runc's, whatever it was.
+const FAILURE: u8 = 1;
+
+/// Does what the command line asks for. Answers the exit status.
+fn command() -> u8 {
     // Before anything is opened. Where it fails, who called is told in the way that they asked for.
     let shielded = if enters_containers() { shield() } else { Ok(()) };
     let arguments = Arguments::parse();
@@ -48,17 +53,17 @@ fn main() -> ExitCode {
         outcome = outcome.and_then(|code| told.map(|()| code));
     }
     match outcome {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(failure) => voice.complain(&failure),
     }
 }
 
 /// Prepares the fault that the environment asks for, if it does.
 #[cfg(feature = "fault")]
-fn arm_fault(arguments: &Arguments, voice: &Voice) -> Result<(), ExitCode> {
+fn arm_fault(arguments: &Arguments, voice: &Voice) -> Result<(), u8> {
     let armed = isolab_runtime::faults::arm().map_err(|error| {
         eprintln!("error: {error}");
-        ExitCode::FAILURE
+        FAILURE
     })?;
     // The recorder is who hears of each step; where none is asked for, one that nobody reads.
     if armed && !arguments.explain && arguments.timeline.is_none() {

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use isolab_runtime::container::{ContainerError, ShieldError, TemplateError, rfc3339, since_epoch};
 use serde_json::json;
@@ -87,7 +86,7 @@ impl Voice {
     }
 
     /// `error:` with the whole chain and, where there is one, `hint:`. The status is runc's: 1, whatever it was.
-    pub(crate) fn complain(&self, failure: &Failure) -> ExitCode {
+    pub(crate) fn complain(&self, failure: &Failure) -> u8 {
         let (text, hint) = (failure.chain(), failure.hint());
         eprintln!("error: {text}");
         if let Some(hint) = &hint {
@@ -96,7 +95,7 @@ impl Voice {
         if let Err(error) = self.append("error", &text, hint.as_deref()) {
             eprintln!("warning: {}", error.chain());
         }
-        ExitCode::FAILURE
+        super::FAILURE
     }
 
     pub(crate) fn warn(&self, text: &str) {

@@ -13,7 +13,7 @@ use super::controller::{Controller, Names};
 use super::folder::{Folder, Setting, errno};
 use super::layout::Version;
 use super::{CgroupError, Stats};
-use crate::container::pseudo_file::read_text;
+use crate::container::pseudo_file::read_record;
 
 pub(super) const NAME: &str = "cpuset";
 /// The list of CPUs.
@@ -71,7 +71,7 @@ pub(super) fn fill(folder: &Folder) -> Result<(), CgroupError> {
 }
 
 fn read(folder: &Path, file: &str) -> Result<String, CgroupError> {
-    match read_text(folder.join(file)) {
+    match read_record(folder.join(file)) {
         Ok(text) => Ok(text.trim().to_owned()),
         // A folder that poses as cgroupfs has no files yet; the kernel's always have.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),

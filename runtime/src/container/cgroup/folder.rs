@@ -1,6 +1,6 @@
 //! One cgroup in one hierarchy: a directory that the kernel fills with files.
 //!
-//! The directory above it is opened once; everything else is done relative to that descriptor.
+//! A directory above it that others may make or remove is opened once, and everything else done relative to that.
 
 use std::borrow::Cow;
 use std::fs;
@@ -72,7 +72,8 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// The directories above it, from the base of its path down.
     levels: Vec<PathBuf>,
-    parent: OwnedFd,
+    /// The directory above; nothing where that is the hierarchy's own, which no container can touch: its path will do.
+    parent: Option<OwnedFd>,
     name: String,
     /// The directory itself: what clone3(2) and bpf(2) want, in v2 only.
     directory: Option<OwnedFd>,
@@ -87,11 +88,12 @@ impl Folder {
     pub(super) fn create(hierarchy: &Hierarchy, path: &Path, posing: bool) -> Result<Self, CgroupError> {
         for _ in 0..ATTEMPTS {
             let Some(folder) = Self::below(hierarchy, path, posing, true)? else { continue };
-            match mkdirat(&folder.parent, folder.name.as_str(), Mode::from_bits_truncate(0o755)) {
+            let (parent, name) = folder.place();
+            match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
                 Ok(()) => return folder.opened(),
                 Err(Errno::EEXIST) => folder.remove_leftover()?,
                 // Somebody removed the parent, empty as it was, after we had opened it.
-                Err(Errno::ENOENT) => {}
+                Err(Errno::ENOENT) if folder.parent.is_some() => {}
                 Err(source) => return Err(CgroupError::Make { path: folder.path, source }),
             }
         }
@@ -128,13 +130,9 @@ impl Folder {
     pub(super) fn open(hierarchy: &Hierarchy, path: &Path, posing: bool) -> Result<Self, CgroupError> {
         let missing = || CgroupError::Open { path: hierarchy.base(path).join(path), source: Errno::ENOENT };
         let folder = Self::below(hierarchy, path, posing, false)?.ok_or_else(missing)?;
-        openat(
-            &folder.parent,
-            folder.name.as_str(),
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|source| CgroupError::Open { path: folder.path.clone(), source })?;
+        let (parent, name) = folder.place();
+        openat(parent, name, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|source| CgroupError::Open { path: folder.path.clone(), source })?;
         folder.opened()
     }
 
@@ -144,22 +142,27 @@ impl Folder {
         let Some((name, ancestors)) = parts.split_last() else { return Ok(None) };
         let mut here = hierarchy.base(path);
         let mut levels = vec![here.clone()];
-        let mut parent =
-            directory(AT_FDCWD, &here).map_err(|source| CgroupError::Open { path: here.clone(), source })?;
+        let mut parent = None;
         for part in ancestors {
+            let above = match parent {
+                Some(above) => above,
+                None => {
+                    directory(AT_FDCWD, &here).map_err(|source| CgroupError::Open { path: here.clone(), source })?
+                }
+            };
             here.push(part);
-            let (mut next, mut made) = (directory(&parent, Path::new(part)), false);
+            let (mut next, mut made) = (directory(&above, Path::new(part)), false);
             if matches!(next, Err(Errno::ENOENT)) && creating {
-                made = match mkdirat(&parent, *part, Mode::from_bits_truncate(0o755)) {
+                made = match mkdirat(&above, *part, Mode::from_bits_truncate(0o755)) {
                     Ok(()) => true,
                     Err(Errno::EEXIST) => false,
                     Err(Errno::ENOENT) => return Ok(None),
                     Err(source) => return Err(CgroupError::Make { path: here, source }),
                 };
-                next = directory(&parent, Path::new(part));
+                next = directory(&above, Path::new(part));
             }
             parent = match next {
-                Ok(next) => next,
+                Ok(next) => Some(next),
                 Err(Errno::ENOENT) => return Ok(None),
                 Err(source) => return Err(CgroupError::Open { path: here, source }),
             };
@@ -188,10 +191,19 @@ impl Folder {
 
     fn opened(mut self) -> Result<Self, CgroupError> {
         if self.version == Version::V2 {
-            let opened = directory(&self.parent, Path::new(&self.name));
+            let (parent, name) = self.place();
+            let opened = directory(parent, name);
             self.directory = Some(opened.map_err(|source| CgroupError::Open { path: self.path.clone(), source })?);
         }
         Ok(self)
+    }
+
+    /// Where it is: a directory, and the way from there.
+    fn place(&self) -> (BorrowedFd<'_>, &Path) {
+        match &self.parent {
+            Some(parent) => (parent.as_fd(), Path::new(&self.name)),
+            None => (AT_FDCWD, &self.path),
+        }
     }
 
     /// The directory, in v2.
@@ -214,12 +226,8 @@ impl Folder {
         // A folder that poses as cgroupfs lets files come into being, and keeps each value that was written.
         let pose = if self.posing { OFlag::O_CREAT | OFlag::O_APPEND } else { OFlag::empty() };
         let flags = if flags == OFlag::O_RDONLY { flags } else { flags | pose };
-        openat(
-            &self.parent,
-            format!("{}/{file}", self.name).as_str(),
-            flags | OFlag::O_CLOEXEC,
-            Mode::from_bits_truncate(0o644),
-        )
+        let (parent, name) = self.place();
+        openat(parent, &name.join(file), flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o644))
     }
 
     /// Writes a value into a file.
@@ -320,7 +328,8 @@ impl Folder {
         let mut pause = Duration::from_micros(50);
         let mut waited = Duration::ZERO;
         loop {
-            let removed = match unlinkat(&self.parent, self.name.as_str(), UnlinkatFlags::RemoveDir) {
+            let (parent, name) = self.place();
+            let removed = match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
                 Err(Errno::EBUSY | Errno::ENOTEMPTY) => self.remove_tree(&self.path),
                 other => other,
             };

@@ -129,8 +129,8 @@ impl Cgroup {
     pub(crate) fn doors(&self) -> Result<Doors, CgroupError> {
         let mut doors = Doors::default();
         for folder in self.folders.iter().filter(|folder| folder.version == Version::V1) {
-            if folder.has(cpuset::NAME) && folder.read_optional(cpuset::CPUS)?.is_none_or(|cpus| cpus.is_empty()) {
-                // Its parent is somebody else's, who did not hand down CPUs: nobody could enter (`ENOSPC`).
+            if folder.has(cpuset::NAME) {
+                // Its parent may be somebody else's, who did not hand down CPUs: nobody could enter (`ENOSPC`).
                 cpuset::fill(folder)?;
             }
             doors.add(folder.path.clone(), folder.open_tasks()?);
