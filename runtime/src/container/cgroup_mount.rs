@@ -18,7 +18,7 @@ use super::mounts::{Filesystem, MountPlan};
 use super::namespaces::Namespaces;
 use super::report::{At, Failure, Step};
 use super::sys::mount::{Change, attach, attach_at, attribute, clone_tree, set_attributes};
-use super::sys::process::leave_to_exec;
+use super::sys::process::done_with;
 
 /// What a mount of type `cgroup` shows.
 #[derive(Debug, Default)]
@@ -100,15 +100,15 @@ impl CgroupMount {
             let name = hierarchy.name.as_c_str();
             // By name: the file system is a moment old, and nobody else can have put a link there.
             mkdirat(&top, name, Mode::from_bits_truncate(0o755)).at_index(Step::MountPoint, index)?;
-            leave_to_exec(hierarchy.view.mount(&top, name, index)?);
+            done_with(hierarchy.view.mount(&top, name, index)?);
         }
         for (name, target) in &self.aliases {
             symlinkat(target.as_c_str(), &top, name.as_c_str()).at_index(Step::Link, index)?;
         }
         // Only now, and for all of them at once: a read-only tmpfs takes no folders.
         set_attributes(&top, &as_if_new(plan.change), true).at_index(Step::Mount, index)?;
-        leave_to_exec(top);
-        leave_to_exec(place);
+        done_with(top);
+        done_with(place);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use tracing::info_span;
 use super::inside::{self, Node};
 use super::report::{At, Failure, Step};
 use super::sys::mount::{attach, clone_tree};
-use super::sys::process::leave_to_exec;
+use super::sys::process::done_with;
 
 /// A device to be made.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub(crate) fn make(root: &OwnedFd, devices: &[DevicePlan]) -> Result<(), Failure
         }
         .at_index(Step::Link, index)?;
     }
-    leave_to_exec(dev);
+    done_with(dev);
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use super::namespaces::Namespaces;
 use super::overlay::OverlayPlan;
 use super::report::{At, Failure, Step};
 use super::sys::mount::{Change, Context, attach, attribute, clone_tree, set_attributes};
-use super::sys::process::leave_to_exec;
+use super::sys::process::{close_done, done_with};
 
 /// Everything about the root, decided before the process is made.
 #[derive(Debug)]
@@ -114,6 +114,7 @@ impl RootfsPlan {
             let readonly = Change { set: attribute::RDONLY, ..Change::default() };
             set_attributes(&root, &readonly, false).at(Step::ReadonlyRoot)?;
         }
+        close_done().at(Step::CloseDescriptors)?;
         Ok(root)
     }
 
@@ -199,8 +200,8 @@ impl RootfsPlan {
             let change = Change { propagation: kind.bits(), ..Change::default() };
             set_attributes(&mounted, &change, *recursive).at_index(Step::Mount, index)?;
         }
-        leave_to_exec(mounted);
-        leave_to_exec(place);
+        done_with(mounted);
+        done_with(place);
         Ok(())
     }
 
@@ -233,11 +234,11 @@ impl RootfsPlan {
             if kind == SFlag::S_IFDIR && empty.is_none() {
                 empty = Some(cover);
             } else {
-                leave_to_exec(cover);
+                done_with(cover);
             }
-            leave_to_exec(place);
+            done_with(place);
         }
-        [Some(null), empty].into_iter().flatten().for_each(leave_to_exec);
+        [Some(null), empty].into_iter().flatten().for_each(done_with);
         Ok(())
     }
 
@@ -258,8 +259,8 @@ impl RootfsPlan {
             let copy = clone_tree(place.as_fd(), c"", true).at_index(step, index)?;
             set_attributes(&copy, &readonly, true).at_index(step, index)?;
             attach(&copy, place.as_fd()).at_index(step, index)?;
-            leave_to_exec(copy);
-            leave_to_exec(place);
+            done_with(copy);
+            done_with(place);
         }
         Ok(())
     }

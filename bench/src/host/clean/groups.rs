@@ -1,6 +1,7 @@
-//! Control groups that nobody lives in any more: below `isolab/` in each hierarchy.
+//! Control groups that nobody lives in any more: below `isolab/` in each hierarchy, and beside it `isolab-ID` of a container.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use super::{BENCH, Cleaned, Kind, owner_in, processes};
 
 /// The group that all groups of the lab are in.
 const OURS: &str = "isolab";
+/// How the name of a container's own begins, where its bundle asks for no other.
+const ALONE: &str = "isolab-";
 
 /// How long a group must stay empty before it counts as left: its maker is a system call away from moving in, though
 /// that one may wait for a grace period of some 15 ms.
@@ -25,7 +28,8 @@ const GRACE: Duration = Duration::from_millis(250);
 pub(super) fn remove(roots: &Roots, mounts: &[Mount], cleaned: &mut Cleaned) {
     let own = read::text("/proc/self/cgroup").unwrap_or_default();
     let parents = parents(mounts, &own);
-    let groups: Vec<_> = parents.iter().flat_map(|parent| below(parent)).collect();
+    let alone = places(mounts, &own).into_iter().flat_map(|place| below(&place)).filter(|group| id_of(group).is_some());
+    let groups: Vec<_> = parents.iter().flat_map(|parent| below(parent)).chain(alone).collect();
     let (left, nobodys): (Vec<_>, Vec<_>) = groups
         .into_iter()
         .filter(|group| owner(group).is_none_or(|owner| !owner.alive()))
@@ -56,17 +60,27 @@ fn note(group: &Path, outcome: io::Result<()>, cleaned: &mut Cleaned) {
     cleaned.note(Kind::Group, group.display().to_string(), outcome);
 }
 
-/// Where `isolab/` is in each hierarchy: at its top, where an absolute path in a bundle leads; below this process' group,
-/// where a relative one does; and beside that group, as in version 2 one with processes cannot hand controllers down.
+/// Where `isolab/` is in each hierarchy.
 fn parents(mounts: &[Mount], own: &str) -> BTreeSet<PathBuf> {
+    places(mounts, own).into_iter().map(|place| place.join(OURS)).filter(|parent| parent.is_dir()).collect()
+}
+
+/// Where groups of the lab can be in each hierarchy: at its top, where an absolute path in a bundle leads; below this process' group,
+/// where a relative one does; and beside that group, as in version 2 one with processes cannot hand controllers down.
+fn places(mounts: &[Mount], own: &str) -> BTreeSet<PathBuf> {
     let own: Vec<_> = own_groups(own).into_values().map(PathBuf::from).collect();
     let bases: BTreeSet<_> = own.iter().flat_map(|group| [Some(group.as_path()), group.parent()]).flatten().collect();
     let hierarchies = mounts.iter().filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
     let places = hierarchies.flat_map(|mount| {
-        let below = bases.iter().map(|base| mount.point.join(base).join(OURS));
-        below.chain([mount.point.join(OURS)]).collect::<Vec<_>>()
+        let below = bases.iter().map(|base| mount.point.join(base));
+        below.chain([mount.point.clone()]).collect::<Vec<_>>()
     });
     places.filter(|place| place.is_dir()).collect()
+}
+
+/// The container whose own group this is, by its name.
+fn id_of(group: &Path) -> Option<&str> {
+    group.file_name()?.to_str()?.strip_prefix(ALONE)
 }
 
 /// The groups directly in `group`. Everything else in its folder is a file.
@@ -80,7 +94,8 @@ fn owner(group: &Path) -> Option<Owner> {
 }
 
 fn has_state(roots: &Roots, group: &Path) -> bool {
-    group.file_name().is_some_and(|id| roots.runtime.join("oci").join(id).exists())
+    let id = id_of(group).map(OsStr::new).or(group.file_name());
+    id.is_some_and(|id| roots.runtime.join("oci").join(id).exists())
 }
 
 /// Processes in `group` and in all groups below it.
@@ -170,6 +185,9 @@ mod tests {
         make(&ours.join(format!("bench-{me}-1")), "");
         make(&ours.join(format!("bench-{}-2", Owner { start: me.start + 1, ..me })), "");
         make(&ours.join("stopped"), "");
+        for alone in ["isolab-gone", "isolab-stopped", "other"] {
+            make(&scratch.path().join("cg").join(alone), "");
+        }
         fs::create_dir_all(roots.runtime.join("oci/stopped")).unwrap();
         let mut cleaned = Cleaned::default();
         remove(&roots, &table, &mut cleaned);
@@ -177,7 +195,10 @@ mod tests {
         let mut stay: Vec<_> = below(&ours).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         stay.sort();
         assert_eq!(stay, [&format!("bench-{me}-1"), "inhabited", "stopped"]);
-        assert_eq!(cleaned.removed.len(), 2);
+        assert_eq!(cleaned.removed.len(), 3);
+        let alone =
+            ["isolab-gone", "isolab-stopped", "other"].map(|name| scratch.path().join("cg").join(name).exists());
+        assert_eq!(alone, [false, true, true]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use super::process::leave_to_exec;
+use super::process::done_with;
 
 /// `MOUNT_ATTR_*` of linux/mount.h, and the few other constants that `libc` does not have for every target.
 pub(crate) mod attribute {
@@ -81,9 +81,9 @@ impl Context {
         .map(owned)
     }
 
-    /// Done with it: see [`leave_to_exec`].
+    /// Done with it: see [`done_with`].
     pub(crate) fn leave(self) {
-        leave_to_exec(self.0);
+        done_with(self.0);
     }
 
     /// Reads the kernel's own words about the last error into `buffer`; returns their length.

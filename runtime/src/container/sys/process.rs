@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -83,17 +84,35 @@ pub(crate) fn default_action(signal: i32) -> nix::Result<()> {
     .map(drop)
 }
 
-/// The descriptors with smaller numbers are left to `execve`. Far fewer than a process may have by default (1,024), or
-/// than the strictest sensible limit on them.
-const LEFT_TO_EXEC: i32 = 96;
+/// The descriptors that are done with and still open, a bit each.
+static DONE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// Leaves a descriptor that the container's process is done with for `execve` to close, as it does with all that are marked
-/// close-on-exec (every one of ours is): assembling a root needs a hundred for a moment each, and a hundred close(2) calls
-/// would make up a fifth of a start's system calls. Bundles with more mounts than that have the rest closed at once.
-pub(crate) fn leave_to_exec(descriptor: OwnedFd) {
-    if descriptor.as_raw_fd() < LEFT_TO_EXEC {
+/// Leaves a descriptor that the container's process is done with for [`close_done`]. Assembling a root needs a hundred for a
+/// moment each, and a hundred close(2) calls would make up a fifth of a start's system calls.
+///
+/// A large number is closed at once: so a bundle with a thousand mounts needs no more than the few descriptors it may have.
+pub(crate) fn done_with(descriptor: OwnedFd) {
+    let number = descriptor.as_raw_fd() as usize;
+    if let Some(set) = DONE.get(number / 64) {
+        set.fetch_or(1 << (number % 64), Ordering::Relaxed);
         std::mem::forget(descriptor);
     }
+}
+
+/// Closes what was left by [`done_with`], a call for each run of numbers. Before anything of the container's can name
+/// them: a folder below a mask, still open, would be a working directory that the mask does not cover.
+pub(crate) fn close_done() -> nix::Result<()> {
+    let [low, high] = DONE.each_ref().map(|set| u128::from(set.swap(0, Ordering::Relaxed)));
+    let mut left = low | high << 64;
+    while left != 0 {
+        let first = left.trailing_zeros();
+        let length = (left >> first).trailing_ones();
+        let last = first + length - 1;
+        // SAFETY: three numbers; who has put these descriptors here has given them away.
+        super::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        left = left.checked_shr(last + 1).and_then(|rest| rest.checked_shl(last + 1)).unwrap_or(0);
+    }
+    Ok(())
 }
 
 /// How a process ended.
