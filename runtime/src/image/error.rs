@@ -140,6 +140,9 @@ pub enum ImageError {
         /// What there is.
         offered: Vec<String>,
     },
+    /// A file that holds no image.
+    #[error("the file holds no image")]
+    NoArchive,
     /// An index of indexes of indexes.
     #[error("index {0} lies in too many others")]
     TooDeep(Digest),
@@ -175,6 +178,7 @@ impl ImageError {
                 "the store is empty: get an image with pull, load, import or build".to_owned()
             }
             Self::Unknown { name, known } => nearest(name, known),
+            Self::NoArchive => "a file system in an archive is made an image by: isolab-ctr import".to_owned(),
             Self::Ambiguous { .. } => "write more of the id".to_owned(),
             Self::NoPlatform { .. } => "ask for a platform that it has, with --platform".to_owned(),
             _ => return None,

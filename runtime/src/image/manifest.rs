@@ -15,6 +15,8 @@ use super::{Digest, ImageError, Platform, Store};
 
 /// An index may list indexes; nobody's list is this deep.
 const DEEPEST: usize = 4;
+/// No manifest, index or configuration is larger than this, in bytes.
+const DOCUMENT: u64 = 16 << 20;
 
 /// A manifest of the store with the configuration that it names.
 #[derive(Debug, Clone)]
@@ -86,24 +88,37 @@ impl Manifest {
             if !reached.insert(digest) {
                 continue;
             }
-            let text = match store.blob(&digest) {
-                Ok(text) => text,
-                Err(ImageError::Missing(_) | ImageError::Corrupt { .. }) => continue,
+            match Self::next(store, &digest) {
+                Ok(next) => waiting.extend(next),
+                Err(ImageError::Missing(_) | ImageError::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
-            };
-            if let Ok(index) = serde_json::from_slice::<ImageIndex>(&text) {
-                waiting.extend(digests(index.manifests()));
-            } else if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&text) {
-                let id = Digest::try_from(manifest.config().digest())?;
-                reached.extend(digests(manifest.layers()).chain([id]));
-                let configuration = store.blob(&id).ok();
-                let configuration =
-                    configuration.and_then(|text| serde_json::from_slice::<ImageConfiguration>(&text).ok());
-                let diff_ids = configuration.map(|one| one.rootfs().diff_ids().clone()).unwrap_or_default();
-                reached.extend(diff_ids.iter().filter_map(|diff_id| diff_id.parse::<Digest>().ok()));
             }
+            reached.extend(Self::diff_ids(store, &digest));
         }
         Ok(())
+    }
+
+    /// What a blob leads to, if it is a manifest or an index; nothing otherwise. Large ones are not read: those
+    /// are layers, and lead nowhere.
+    pub(super) fn next(store: &Store, digest: &Digest) -> Result<Vec<Digest>, ImageError> {
+        if store.size(digest)? > DOCUMENT {
+            return Ok(Vec::new());
+        }
+        let text = store.blob(digest)?;
+        if let Ok(index) = serde_json::from_slice::<ImageIndex>(&text) {
+            return Ok(digests(index.manifests()).collect());
+        }
+        let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&text) else { return Ok(Vec::new()) };
+        Ok(digests(manifest.layers()).chain([Digest::try_from(manifest.config().digest())?]).collect())
+    }
+
+    /// The unpacked layers that a blob leads to, if it is a configuration.
+    fn diff_ids(store: &Store, digest: &Digest) -> Vec<Digest> {
+        let small = store.size(digest).is_ok_and(|size| size <= DOCUMENT);
+        let text = small.then(|| store.blob(digest).ok()).flatten();
+        let document = text.and_then(|text| serde_json::from_slice::<ImageConfiguration>(&text).ok());
+        let diff_ids = document.map(|document| document.rootfs().diff_ids().clone()).unwrap_or_default();
+        diff_ids.iter().filter_map(|diff_id| diff_id.parse().ok()).collect()
     }
 
     /// What the image is, whatever it is called: the digest of its configuration.

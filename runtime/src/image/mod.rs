@@ -13,14 +13,17 @@
 //! diff         a directory that overlayfs has written to -> an archive
 //! manifest     what is written about an image; platform chooses among several
 //! store        blobs, unpacked layers, names
+//! archive      images in one file; import makes one of a file system in a file
 //! default      the image that comes with the lab
 //! ```
 
+mod archive;
 mod compression;
 mod default;
 mod diff;
 mod digest;
 mod error;
+mod import;
 mod layer;
 mod manifest;
 mod pipe;
@@ -39,16 +42,19 @@ use oci_spec::image::{
 };
 use serde::Serialize;
 
+pub use archive::{load, save};
 pub use default::default_image;
 pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
+pub use import::import;
 pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};
 pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
-pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Received, Shared, Store};
+pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Problem, Received, Shared, Store, Verified};
 pub use unpack::{Limits, Unpacked, unpack};
+pub use xattr::is_opaque;
 
 use store::understand;
 

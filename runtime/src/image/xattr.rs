@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -60,4 +61,12 @@ fn read(call: impl Fn(&mut [u8]) -> isize) -> nix::Result<Vec<u8>> {
             }
         }
     }
+}
+
+/// Whether a directory hides what lower layers have in it, as overlayfs tells it.
+pub fn is_opaque(directory: &Path) -> bool {
+    let opaque = |(name, value): &(OsString, Vec<u8>)| {
+        (name == "trusted.overlay.opaque" || name == "user.overlay.opaque") && value == b"y"
+    };
+    all(directory.as_os_str()).is_ok_and(|attributes| attributes.iter().any(opaque))
 }

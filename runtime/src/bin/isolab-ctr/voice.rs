@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use isolab_runtime::image::{ImageError, ReferenceError};
@@ -20,6 +21,14 @@ pub(crate) enum Failure {
     NoHome,
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
+    #[error("{id} has several names: {}", names.join(", "))]
+    SeveralNames { id: String, names: Vec<String> },
+    #[error("image {image} has no {}", path.display())]
+    NoPath { image: String, path: PathBuf },
+    #[error("an archive is nothing to look at in a terminal")]
+    Terminal,
+    #[error("cannot read {from}")]
+    Read { from: String, source: io::Error },
     #[error("cannot write {to}")]
     Write { to: String, source: io::Error },
 }
@@ -30,7 +39,9 @@ impl Failure {
             Self::Image(error) => error.hint(),
             Self::Reference(error) => Some(error.hint()),
             Self::NoHome => Some("name one with --root DIR".to_owned()),
-            Self::Recorder(_) | Self::Write { .. } => None,
+            Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
+            Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),
+            Self::NoPath { .. } | Self::Recorder(_) | Self::Read { .. } | Self::Write { .. } => None,
         }
     }
 }

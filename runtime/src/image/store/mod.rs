@@ -14,6 +14,7 @@ mod garbage;
 mod lock;
 mod names;
 mod receive;
+mod verify;
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use super::ImageError;
-use super::digest::{Algorithm, Digest};
+use super::digest::{Algorithm, Digest, Hashing};
 use super::temporary::{Temporary, sweep};
 
 pub use blobs::BlobWriter;
@@ -32,6 +33,7 @@ pub use garbage::Collected;
 pub use lock::{Exclusive, Held, Shared};
 pub use names::Named;
 pub use receive::Received;
+pub use verify::{Problem, Verified};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const NO_IMAGES: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;

@@ -1,0 +1,189 @@
+//! The verbs of images.
+
+mod files;
+mod picture;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use isolab_runtime::image::{Digest, Manifest, Reference, Store};
+
+use crate::print;
+use crate::voice::Failure;
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List images
+    Images {
+        /// Print ids only
+        #[arg(long, short)]
+        quiet: bool,
+        /// Print ids and digests whole
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Give an image another name
+    Tag {
+        /// The image's name or id
+        source: String,
+        /// The new name
+        target: Reference,
+    },
+    /// Take images' names away, and the images with their last name
+    Rmi {
+        /// Also an image that has several names and is named by its id
+        #[arg(long, short)]
+        force: bool,
+        /// Names or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Print all that is known of images, as JSON
+    Inspect {
+        /// Names or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Show the steps that an image was made by, and the layer of each
+    History {
+        /// Print ids and steps whole
+        #[arg(long)]
+        no_trunc: bool,
+        /// The image's name or id
+        image: String,
+    },
+    /// Work on one image
+    #[command(subcommand)]
+    Image(OneImage),
+    /// Write images to one file that docker, podman and others load
+    Save {
+        /// The file [default: standard output]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        /// Names or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Read images from a file that `save` or another engine wrote
+    Load {
+        /// The file, packed or not [default: standard input]
+        #[arg(long, short)]
+        input: Option<PathBuf>,
+        /// Print nothing
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Make an image of a file system in an archive
+    Import(files::Import),
+    /// Remove images without a name, and all that no image needs
+    Prune,
+    /// Check every stored byte and every reference; change nothing
+    Fsck,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum OneImage {
+    /// Draw an image's stack: what each layer adds, hides and shares
+    Layers {
+        /// Tell which layer a path comes from
+        #[arg(long, value_name = "PATH")]
+        owner: Option<PathBuf>,
+        /// The image's name or id
+        image: String,
+    },
+}
+
+pub(crate) fn obey(verb: &Verb, store: &Store) -> Result<u8, Failure> {
+    match verb {
+        Verb::Images { quiet, no_trunc } => show::list(store, *quiet, *no_trunc)?,
+        Verb::Tag { source, target } => store.tag(source, target)?,
+        Verb::Rmi { force, images } => remove(store, images, *force)?,
+        Verb::Inspect { images } => show::inspect(store, images)?,
+        Verb::History { no_trunc, image } => show::history(store, image, *no_trunc)?,
+        Verb::Image(OneImage::Layers { owner: None, image }) => picture::draw(store, image)?,
+        Verb::Image(OneImage::Layers { owner: Some(path), image }) => picture::owner(store, image, path)?,
+        Verb::Save { output, images } => files::save(store, output.as_deref(), images)?,
+        Verb::Load { input, quiet } => files::load(store, input.as_deref(), *quiet)?,
+        Verb::Import(import) => import.obey(store)?,
+        Verb::Prune => prune(store)?,
+        Verb::Fsck => return check(store),
+    }
+    Ok(0)
+}
+
+fn remove(store: &Store, images: &[String], force: bool) -> Result<(), Failure> {
+    for text in images {
+        let found = store.resolve(text)?;
+        let digest = Digest::try_from(found.descriptor.digest()).map_err(isolab_runtime::image::ImageError::from)?;
+        let all = store.names()?;
+        let names = all.iter().filter(|one| one.descriptor.digest() == found.descriptor.digest());
+        let names: Vec<&String> = names.filter_map(|one| one.name.as_ref()).collect();
+        let by_name = found.name.as_ref().filter(|name| is_called(text, name));
+        match by_name {
+            Some(name) => {
+                store.remove_name(name)?;
+                print::text(&format!("Untagged: {}\n", familiar(name)))?;
+            }
+            None if names.len() > 1 && !force => {
+                return Err(Failure::SeveralNames { id: text.clone(), names: names.into_iter().cloned().collect() });
+            }
+            None => {
+                store.remove_manifest(&digest)?;
+                for name in names {
+                    print::text(&format!("Untagged: {}\n", familiar(name)))?;
+                }
+            }
+        }
+    }
+    tell(store)
+}
+
+/// Whether a text names an image by this name, and not by its id.
+fn is_called(text: &str, name: &str) -> bool {
+    text == name || text.parse::<Reference>().is_ok_and(|reference| reference.to_string() == name)
+}
+
+/// A stored name as docker prints it.
+fn familiar(name: &str) -> String {
+    name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+fn prune(store: &Store) -> Result<(), Failure> {
+    store.prune()?;
+    for one in store.names()?.iter().filter(|one| one.name.is_none()) {
+        let digest = Digest::try_from(one.descriptor.digest()).map_err(isolab_runtime::image::ImageError::from)?;
+        store.remove_manifest(&digest)?;
+    }
+    tell(store)
+}
+
+/// Removes what nothing leads to, and says what that was.
+fn tell(store: &Store) -> Result<(), Failure> {
+    let collected = store.collect()?;
+    let mut lines: Vec<String> = collected.blobs.iter().map(|digest| format!("Deleted: {digest}\n")).collect();
+    if collected.bytes > 0 {
+        lines.push(format!("Space reclaimed: {}\n", print::size(collected.bytes)));
+    }
+    print::text(&lines.concat())
+}
+
+fn check(store: &Store) -> Result<u8, Failure> {
+    let verified = store.verify()?;
+    for problem in &verified.problems {
+        eprintln!("error: {}", crate::voice::chain(problem));
+    }
+    let (images, blobs, size) = (verified.images, verified.blobs, print::size(verified.bytes));
+    let wrong = match verified.problems.len() {
+        0 => "all well".to_owned(),
+        1 => "1 problem".to_owned(),
+        several => format!("{several} problems"),
+    };
+    print::text(&format!("{images} images, {blobs} blobs, {size}: {wrong}\n"))?;
+    Ok(u8::from(!verified.problems.is_empty()))
+}
+
+/// The bytes of an image's layers, as they are sent.
+fn size_of(manifest: &Manifest) -> u64 {
+    manifest.document().layers().iter().map(oci_spec::image::Descriptor::size).sum()
+}

@@ -1,0 +1,106 @@
+//! What is known of images: a list, a document, a history.
+
+use std::collections::BTreeSet;
+
+use isolab_runtime::image::{ImageError, Manifest, Named, Reference, Store};
+use serde_json::{Value, json};
+
+use super::{familiar, size_of};
+use crate::print;
+use crate::voice::Failure;
+
+/// How much of a step is shown in a list, in characters.
+const STEP: usize = 45;
+const NONE: &str = "<none>";
+
+pub(super) fn list(store: &Store, quiet: bool, whole: bool) -> Result<(), Failure> {
+    let mut rows = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned).to_vec()];
+    let mut ids = BTreeSet::new();
+    // The newest first, as docker has it.
+    for named in store.names()?.iter().rev() {
+        let manifest = Manifest::read(store, &named.descriptor)?;
+        let id = if whole { manifest.id().to_string() } else { manifest.id().short() };
+        if quiet {
+            if ids.insert(id.clone()) {
+                print::text(&format!("{id}\n"))?;
+            }
+            continue;
+        }
+        let reference = named.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+        let repository = reference.as_ref().map(|one| Reference { tag: None, digest: None, ..one.clone() }.familiar());
+        let [repository, tag] = [repository, reference.and_then(|one| one.tag)].map(|text| text.unwrap_or(NONE.into()));
+        let created = manifest.configuration().created().clone().unwrap_or_else(|| "-".to_owned());
+        let day = created.split('T').next().unwrap_or_default().to_owned();
+        rows.push(vec![repository, tag, id, day, print::size(size_of(&manifest))]);
+    }
+    if quiet { Ok(()) } else { print::text(&print::columns(&rows)) }
+}
+
+pub(super) fn inspect(store: &Store, images: &[String]) -> Result<(), Failure> {
+    let all = images.iter().map(|image| document(store, &store.resolve(image)?)).collect::<Result<Vec<_>, _>>()?;
+    print::text(&format!("{:#}\n", Value::Array(all)))
+}
+
+/// docker's form of what is known of an image.
+fn document(store: &Store, found: &Named) -> Result<Value, Failure> {
+    let manifest = Manifest::read(store, &found.descriptor)?;
+    let names = store.names()?;
+    let names = names.iter().filter(|one| one.descriptor.digest() == found.descriptor.digest());
+    let names: Vec<&String> = names.filter_map(|one| one.name.as_ref()).collect();
+    let repositories = names.iter().filter_map(|name| name.parse::<Reference>().ok());
+    let digests: BTreeSet<String> = repositories
+        .map(|one| format!("{}@{}", Reference { tag: None, digest: None, ..one }.familiar(), found.descriptor.digest()))
+        .collect();
+    // As it was written, with what the specification doesn't know.
+    let text = store.blob(&manifest.id())?;
+    let understand = |source| ImageError::Understand { what: "the configuration".to_owned(), source };
+    let configuration: Value = serde_json::from_slice(&text).map_err(understand)?;
+    let of = |key: &str| configuration.get(key).cloned().unwrap_or_default();
+    Ok(json!({
+        "Id": manifest.id().to_string(),
+        "RepoTags": names.iter().filter(|name| !name.contains('@')).map(|name| familiar(name)).collect::<Vec<_>>(),
+        "RepoDigests": digests,
+        "Created": of("created"),
+        "Author": of("author"),
+        "Architecture": of("architecture"),
+        "Os": of("os"),
+        "Size": size_of(&manifest),
+        "Config": of("config"),
+        "RootFS": { "Type": "layers", "Layers": manifest.configuration().rootfs().diff_ids() },
+        "Descriptor": found.descriptor,
+    }))
+}
+
+pub(super) fn history(store: &Store, image: &str, whole: bool) -> Result<(), Failure> {
+    let manifest = Manifest::read(store, &store.resolve(image)?.descriptor)?;
+    let layers = manifest.layers()?;
+    let mut next = layers.iter();
+    let mut rows = Vec::new();
+    for step in manifest.configuration().history().iter().flatten() {
+        let layer = if step.empty_layer() == Some(true) { None } else { next.next() };
+        let id = layer.map(|layer| if whole { layer.diff_id.to_string() } else { layer.diff_id.short() });
+        let size = layer.map_or(0, |layer| layer.descriptor.size());
+        let created = step.created().clone().unwrap_or_else(|| "-".to_owned());
+        let day = created.split('T').next().unwrap_or_default().to_owned();
+        let step = instruction(step.created_by().as_deref().unwrap_or_default());
+        let step = if whole { step } else { shorten(&step, STEP) };
+        rows.push(vec![id.unwrap_or_else(|| "-".to_owned()), day, step, print::size(size)]);
+    }
+    rows.push(["LAYER", "CREATED", "CREATED BY", "SIZE"].map(str::to_owned).to_vec());
+    rows.reverse();
+    print::text(&print::columns(&rows))
+}
+
+/// A step in one line, without what shells and builders put around it.
+pub(super) fn instruction(step: &str) -> String {
+    let step = step.strip_prefix("/bin/sh -c #(nop) ").unwrap_or(step);
+    step.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// At most so many characters.
+pub(super) fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
