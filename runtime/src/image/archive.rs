@@ -57,10 +57,10 @@ pub fn save(store: &Store, images: &[Named], out: impl Write) -> Result<(), Imag
         let tag = image.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
         let tag = tag.filter(|reference| reference.tag.is_some() && reference.digest.is_none());
         match listed.iter_mut().find(|other| other.config == config) {
-            Some(other) => other.repo_tags.get_or_insert_default().extend(tag.map(|tag| tag.familiar())),
+            Some(other) => other.repo_tags.get_or_insert_default().extend(tag.map(|tag| tag.to_string())),
             None => listed.push(Listed {
                 config,
-                repo_tags: tag.map(|tag| vec![tag.familiar()]),
+                repo_tags: tag.map(|tag| vec![tag.to_string()]),
                 layers: layers.iter().map(place).collect(),
             }),
         }
