@@ -67,7 +67,7 @@ pub fn save(store: &Store, images: &[Named], out: impl Write) -> Result<(), Imag
     }
     let mut document = ImageIndex::default();
     document.set_schema_version(2).set_media_type(Some(MediaType::ImageIndex)).set_manifests(index);
-    let index = serde_json::to_vec(&document).map_err(understand("the index to be written"))?;
+    let index = super::canonical(&document, "the index to be written")?;
     let listed = serde_json::to_vec(&listed).map_err(understand("the list to be written"))?;
     for (name, text) in [("index.json", index.as_slice()), ("manifest.json", &listed), ("oci-layout", LAYOUT)] {
         append(&mut archive, name, text.len() as u64, text).map_err(failed)?;
@@ -109,10 +109,13 @@ fn load_manifest(
     let mut seen = HashSet::new();
     while let Some(digest) = waiting.pop() {
         // An index need not have all of its platforms; what is missing of the chosen one is told below.
-        if !seen.insert(digest) || store.has(&digest) {
+        if !seen.insert(digest) {
             continue;
         }
-        if let Some(mut file) = open(folder, &place(&digest))? {
+        // A manifest that is there already may be somebody's who has not come to its layers yet: they are looked for, too.
+        if !store.has(&digest)
+            && let Some(mut file) = open(folder, &place(&digest))?
+        {
             let mut writer = store.writer_with(digest.algorithm())?;
             io::copy(&mut file, &mut writer).map_err(io_error("read", folder))?;
             writer.finish(Some(&digest))?;

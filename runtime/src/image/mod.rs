@@ -191,9 +191,16 @@ impl Image {
 
 /// Keeps a document of an image, and answers what leads to it.
 pub fn add_document(store: &Store, kind: MediaType, document: &impl Serialize) -> Result<Descriptor, ImageError> {
-    let text = serde_json::to_vec(document).map_err(understand("a document to be written"))?;
+    let text = canonical(document, "a document to be written")?;
     let (digest, size) = store.add_bytes(&text)?;
     descriptor(kind, &digest, size)
+}
+
+/// A document as text, the keys of each object in their order: labels and annotations have none of their own, and equal
+/// documents must have equal digests.
+fn canonical(document: &impl Serialize, what: &str) -> Result<Vec<u8>, ImageError> {
+    let value = serde_json::to_value(document).map_err(understand(what))?;
+    serde_json::to_vec(&value).map_err(understand(what))
 }
 
 /// What leads to a blob.

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("docker_executes_more_programs", &NEEDS, execute),
         trial("docker_gives_a_terminal_of_the_right_size", &TERMINAL, terminal),
         trial("docker_starts_again_what_failed", &NEEDS, restart),
+        trial("docker_and_we_load_each_other_s_images", &NEEDS, exchange),
     ]
 }
 
@@ -116,6 +117,33 @@ fn run() -> Result<(), Failed> {
         let got = output(&mut daemon.docker(&["run", "--rm", "--runtime=isolab", "--network=none", IMAGE, "/etc"]))?;
         same(got.status.code(), Some(126))
     })
+}
+
+fn exchange() -> Result<(), Failed> {
+    with_daemon(|daemon| {
+        let ctr = |store: &str, arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-ctr"));
+            printed(command.arg("--root").arg(daemon.scratch.path(store)).args(arguments))
+        };
+        let (theirs, ours) = (daemon.scratch.text("docker.tar"), daemon.scratch.text("isolab.tar"));
+        printed(&mut daemon.docker(&["save", "--output", &theirs, IMAGE]))?;
+        same(ctr("images", &["load", "--input", &theirs])?, format!("Loaded image: {IMAGE}"))?;
+        let id = printed(&mut daemon.docker(&["images", "--quiet", "--no-trunc", IMAGE]))?;
+        same(ctr("images", &["images", "--quiet", "--no-trunc"])?, id)?;
+        printed(ctr_import(daemon).args(["--cmd", "echo hello"]))?;
+        ctr("images", &["save", "--output", &ours, "imported:1"])?;
+        printed(&mut daemon.docker(&["load", "--input", &ours]))?;
+        let said = printed(&mut daemon.docker(&["run", "--rm", "--runtime=isolab", "--network=none", "imported:1"]))?;
+        same(said.as_str(), "hello")
+    })
+}
+
+/// The root file system of the trials as an image of ours.
+fn ctr_import(daemon: &Daemon) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-ctr"));
+    command.arg("--root").arg(daemon.scratch.path("images")).arg("import");
+    command.arg(daemon.scratch.path("image.tar")).arg("imported:1");
+    command
 }
 
 fn limits() -> Result<(), Failed> {

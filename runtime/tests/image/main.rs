@@ -1,8 +1,11 @@
 //! Images against other people's programs: the kernel's overlayfs, which has to understand our whiteouts, and skopeo,
 //! which has to understand our store.
 
-#[path = "container/needs.rs"]
+mod exchange;
+mod interrupted;
+#[path = "../container/needs.rs"]
 mod needs;
+mod stacks;
 
 use std::fs;
 use std::io;
@@ -13,10 +16,13 @@ use isolab_runtime::image::{Details, Entry, Image, LayerContent, Limits, Store, 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tar::{Builder, EntryType, Header};
 
+/// The command under test.
+const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
+
 type Done = Result<(), Failed>;
 
 fn main() {
-    let trials: Vec<Trial> = vec![
+    let mut trials: Vec<Trial> = vec![
         needs::trial(
             "overlayfs_hides_what_a_layer_removes",
             &["root", "overlay"],
@@ -29,6 +35,9 @@ fn main() {
         ),
         needs::trial("skopeo_reads_our_store", &["skopeo"], skopeo_reads_our_store),
     ];
+    trials.extend(exchange::trials());
+    trials.extend(interrupted::trials());
+    trials.extend(stacks::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
