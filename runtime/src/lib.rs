@@ -3,6 +3,7 @@
 //! [`container`] is what the kernel does for one: namespaces, cgroups, a root file system, fewer rights. [`spans`] records
 //! each step, so that a start can be read as a lesson and measured as a benchmark.
 
+pub mod build;
 pub mod container;
 #[cfg(feature = "fault")]
 pub mod faults;

@@ -1,0 +1,3 @@
+//! Building an image: a Dockerfile's instructions, a layer each.
+
+pub mod dockerfile;
