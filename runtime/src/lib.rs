@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod container;
+pub mod engine;
 #[cfg(feature = "fault")]
 pub mod faults;
 pub mod image;

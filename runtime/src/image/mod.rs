@@ -53,6 +53,7 @@ pub use manifest::{LayerDescriptor, Manifest};
 pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
 pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Problem, Received, Shared, Store, Verified};
+pub(crate) use temporary::{Temporary, sweep};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use xattr::is_opaque;
 

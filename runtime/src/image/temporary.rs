@@ -17,11 +17,11 @@ const PREFIX: &str = ".tmp-";
 
 /// A name that is nobody else's, in a folder; what is there when this is dropped is removed.
 #[derive(Debug)]
-pub(super) struct Temporary(PathBuf);
+pub(crate) struct Temporary(PathBuf);
 
 impl Temporary {
     /// Only a name: nothing is made.
-    pub(super) fn name_in(folder: &Path) -> Self {
+    pub(crate) fn name_in(folder: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (own, number) = (Pid::this(), NEXT.fetch_add(1, Ordering::Relaxed));
         // Without /proc nobody can tell a living process from another with its number; then nobody removes it either.
@@ -29,13 +29,13 @@ impl Temporary {
         Self(folder.join(format!("{PREFIX}{own}-{started}-{number}")))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Gives what was made its name. Answers whether it was needed: another process may have been quicker with a
     /// directory of that name, which holds the same, since names here are those of contents.
-    pub(super) fn publish(self, name: &Path) -> io::Result<bool> {
+    pub(crate) fn publish(self, name: &Path) -> io::Result<bool> {
         match fs::rename(&self.0, name) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -53,7 +53,7 @@ impl Drop for Temporary {
 }
 
 /// Removes what dead processes have left in a folder, and names it.
-pub(super) fn sweep(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn sweep(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,0 +1,106 @@
+//! The folder that holds what one container is made of, and what it writes.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{EngineError, io_error};
+use super::{Mount, Network};
+use crate::image::Temporary;
+
+/// A container's folder. Removed with all that is in it when this is dropped; a killed process's is known by its name,
+/// and `prune` removes it.
+#[derive(Debug)]
+pub struct Place {
+    folder: Temporary,
+    /// Where what the container writes goes.
+    pub(crate) upper: PathBuf,
+    /// Where overlayfs works.
+    pub(crate) work: PathBuf,
+    /// A folder with nothing in it, to stand on where there is no layer.
+    pub(crate) empty: PathBuf,
+}
+
+impl Place {
+    /// Makes the folder below `data`. `top` is the uppermost layer.
+    pub(crate) fn make(data: &Path, top: Option<&Path>) -> Result<Self, EngineError> {
+        let all = data.join("containers");
+        let make = |path: &Path, mode| {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+            made.map_err(io_error("make", path))
+        };
+        make(&all, 0o700)?;
+        let folder = Temporary::name_in(&all);
+        let below = |name: &str| folder.path().join(name);
+        let (upper, work, empty) = (below("upper"), below("work"), below("empty"));
+        for path in [folder.path(), &below("root"), &upper, &work, &empty] {
+            make(path, 0o755)?;
+        }
+        if let Some(top) = top {
+            // The merged root takes its owner and mode from the upper folder, so these must be the image's.
+            let image = fs::metadata(top).map_err(io_error("look at", top))?;
+            chown(&upper, Some(image.uid()), Some(image.gid())).map_err(io_error("give away", &upper))?;
+            let mode = Permissions::from_mode(image.mode() & 0o7777);
+            fs::set_permissions(&upper, mode).map_err(io_error("change", &upper))?;
+        }
+        Ok(Self { folder, upper, work, empty })
+    }
+
+    /// The bundle's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the files that say who is who in the network, and answers where they belong.
+    pub(super) fn network_files(&self, network: Network, hostname: &str) -> Result<Vec<Mount>, EngineError> {
+        let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+        let host = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (hosts, resolver) = match network {
+            Network::Host => (host("/etc/hosts"), host("/etc/resolv.conf")),
+            Network::None => (format!("{local}127.0.1.1\t{hostname}\n"), String::new()),
+        };
+        let files = [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)];
+        let mut mounts = Vec::new();
+        for (name, text) in files {
+            let from = self.folder.path().join(name);
+            fs::write(&from, text).map_err(io_error("write", &from))?;
+            fs::set_permissions(&from, Permissions::from_mode(0o644)).map_err(io_error("change", &from))?;
+            mounts.push(Mount { from, to: Path::new("/etc").join(name), read_only: false });
+        }
+        Ok(mounts)
+    }
+
+    pub(super) fn write_configuration(&self, specification: &Value) -> Result<(), EngineError> {
+        let path = self.folder.path().join("config.json");
+        fs::write(&path, super::pretty(specification)).map_err(io_error("write", &path))
+    }
+}
+
+/// Removes the folders of containers whose process is gone, and names them.
+pub fn prune(data: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let folder = data.join("containers");
+    match crate::image::sweep(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(io_error("clean", folder)),
+    }
+}
+
+/// Twelve digits that nobody else has.
+pub(super) fn random_name() -> Result<String, EngineError> {
+    let mut bytes = [0_u8; 6];
+    let path = "/dev/urandom";
+    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", path))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A container that shares the host's network is found under the host's name.
+pub(super) fn hostname(network: Network, id: &str) -> String {
+    let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    match network {
+        Network::Host => host().unwrap_or_else(|| id.to_owned()),
+        Network::None => id.to_owned(),
+    }
+}
