@@ -1,7 +1,7 @@
 //! What can be wrong with a Dockerfile, where, and what to write instead.
 
 /// A mistake in a Dockerfile.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {problem}")]
 pub struct DockerfileError {
     /// Where the instruction begins, counted from 1.
@@ -11,7 +11,7 @@ pub struct DockerfileError {
 }
 
 /// What is wrong with a line.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Problem {
     /// No FROM in the whole file.
     #[error("the file has no FROM, so there is nothing to build")]

@@ -1,0 +1,78 @@
+//! What came of a step the last time: the same step on the same layers with the same files is not done again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{BuildError, io_error};
+use crate::image::{Digest, Temporary};
+
+/// The results of steps, a small file each.
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    fresh: bool,
+}
+
+/// A step's result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Result_ {
+    /// When it was first done: the same image shall be the same bytes.
+    pub(super) created: String,
+    /// Its layer, if it changed any file.
+    pub(super) layer: Option<Layer>,
+}
+
+/// A layer of the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Layer {
+    pub(super) diff_id: String,
+    pub(super) blob: String,
+    pub(super) size: u64,
+    pub(super) media_type: String,
+}
+
+/// What a step stands on and does, as a digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key(String);
+
+impl Key {
+    /// The beginning of a stage: the image that it stands on.
+    pub(super) fn base(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()).to_string())
+    }
+
+    /// A step upon this one.
+    pub(super) fn then(&self, step: &str) -> Self {
+        Self::base(&format!("{}\n{step}", self.0))
+    }
+}
+
+impl Cache {
+    pub(super) fn below(root: &Path, fresh: bool) -> Self {
+        Self { folder: root.join("cache"), fresh }
+    }
+
+    /// What came of it; nothing where it has to be done.
+    pub(super) fn find(&self, key: &Key) -> Option<Result_> {
+        if self.fresh {
+            return None;
+        }
+        serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
+    }
+
+    pub(super) fn keep(&self, key: &Key, result: &Result_) -> Result<(), BuildError> {
+        fs::create_dir_all(&self.folder).map_err(io_error("make", &self.folder))?;
+        let temporary = Temporary::name_in(&self.folder);
+        let text = serde_json::to_vec(result).unwrap_or_default();
+        fs::write(temporary.path(), text).map_err(io_error("write", temporary.path()))?;
+        let path = self.path(key);
+        temporary.publish(&path).map(drop).map_err(io_error("write", path))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        let hex = key.0.split(':').next_back().unwrap_or_default();
+        self.folder.join(format!("{hex}.json"))
+    }
+}
