@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::images;
+use crate::run;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
 #[derive(Parser)]
@@ -37,4 +38,6 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     #[command(flatten)]
     Images(images::Verb),
+    /// Run a container of an image to its end
+    Run(Box<run::Run>),
 }

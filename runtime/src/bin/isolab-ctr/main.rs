@@ -3,6 +3,7 @@
 mod cli;
 mod images;
 mod print;
+mod run;
 mod voice;
 
 use std::io::{self, BufWriter};
@@ -37,6 +38,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Images(verb) => images::obey(verb, &global.store()?),
+        Command::Run(run) => run::obey(run, &global.store()?),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{ImageError, ReferenceError};
 
 /// docker's status for what fails at its own work.
@@ -15,6 +16,10 @@ const FAILED: u8 = 1;
 pub(crate) enum Failure {
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("a terminal is asked for, and standard input is none")]
+    NoTerminal,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("there is no folder to keep images in: this user has neither $XDG_DATA_HOME nor $HOME")]
@@ -37,6 +42,8 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
+            Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Reference(error) => Some(error.hint()),
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
@@ -52,7 +59,11 @@ pub(crate) fn complain(failure: &Failure) -> ExitCode {
     if let Some(hint) = failure.hint() {
         eprintln!("hint: {hint}");
     }
-    ExitCode::from(FAILED)
+    ExitCode::from(match failure {
+        Failure::Engine(error) => error.code(),
+        Failure::NoTerminal => 125,
+        _ => FAILED,
+    })
 }
 
 /// An error and its causes in one line.
