@@ -24,6 +24,18 @@ pub(super) fn read(layers: &[PathBuf], path: &str) -> Option<String> {
     None
 }
 
+/// Whether an image has something at a path.
+pub fn has(layers: &[PathBuf], path: &str) -> bool {
+    for layer in layers {
+        match layer.join(path).symlink_metadata() {
+            Ok(found) => return !(found.file_type().is_char_device() && found.rdev() == 0),
+            Err(_) if hides(layer, Path::new(path)) => return false,
+            Err(_) => {}
+        }
+    }
+    false
+}
+
 /// As if the layer were the whole tree: a link in it can lead nowhere else.
 fn read_in(layer: &Path, path: &str) -> Option<String> {
     let root = openat(AT_FDCWD, layer, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;

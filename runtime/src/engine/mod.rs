@@ -19,6 +19,7 @@ use tracing::info_span;
 pub use document::{Document, RunConfig};
 pub use error::EngineError;
 pub(crate) use error::io_error;
+pub(crate) use layered::has;
 pub use place::{Place, prune};
 pub use specification::PATH;
 pub use user::{Identity, identify};
