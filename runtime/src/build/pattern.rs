@@ -63,7 +63,8 @@ fn clean(pattern: &str) -> Vec<String> {
 }
 
 fn parts(path: &Path) -> Vec<String> {
-    let normal = |part| if let Component::Normal(name) = part { Some(name.to_string_lossy().into_owned()) } else { None };
+    let normal =
+        |part| if let Component::Normal(name) = part { Some(name.to_string_lossy().into_owned()) } else { None };
     path.components().filter_map(normal).collect()
 }
 
@@ -80,9 +81,7 @@ fn all(pattern: &[String], path: &[String]) -> bool {
                 if let Some(place) = next.get_mut(n) {
                     *place = seen;
                 }
-            } else if *was
-                && let (Some(name), Some(place)) = (path.get(n), next.get_mut(n + 1))
-            {
+            } else if *was && let (Some(name), Some(place)) = (path.get(n), next.get_mut(n + 1)) {
                 *place = one(part, name);
             }
         }

@@ -150,7 +150,8 @@ impl<'a> Builder<'a> {
             Instruction::Run(run) => {
                 let given = self.making.scope.environment(&self.making.document.config);
                 let given: Vec<String> = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                let count = if given.is_empty() { String::new() } else { format!("|{} {} ", given.len(), given.join(" ")) };
+                let count =
+                    if given.is_empty() { String::new() } else { format!("|{} {} ", given.len(), given.join(" ")) };
                 let mut what = format!("RUN {count}{}", self.making.command(&run.command).join(" "));
                 for document in &run.documents {
                     what.push_str(&format!("\n{}{}", document.text, document.name));
@@ -332,7 +333,11 @@ fn tidy(upper: &Path, missing: &[&str], folders: &[PathBuf]) -> Result<(), Build
             let same = |below: &fs::Metadata| {
                 (below.mode(), below.uid(), below.gid()) == (found.mode(), found.uid(), found.gid())
             };
-            if missing.contains(&point) || below.is_some_and(|below| same(&below)) { fs::remove_dir(&path) } else { Ok(()) }
+            if missing.contains(&point) || below.is_some_and(|below| same(&below)) {
+                fs::remove_dir(&path)
+            } else {
+                Ok(())
+            }
         } else {
             Ok(())
         };

@@ -25,7 +25,7 @@ pub(super) fn read(layers: &[PathBuf], path: &str) -> Option<String> {
 }
 
 /// Whether an image has something at a path.
-pub fn has(layers: &[PathBuf], path: &str) -> bool {
+pub(crate) fn has(layers: &[PathBuf], path: &str) -> bool {
     for layer in layers {
         match layer.join(path).symlink_metadata() {
             Ok(found) => return !(found.file_type().is_char_device() && found.rdev() == 0),

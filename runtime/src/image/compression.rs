@@ -45,7 +45,7 @@ impl Packing {
 }
 
 /// The archive in what may be packed.
-pub(super) fn decompress<'a>(packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn decompress<'a>(packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut packed = BufReader::with_capacity(BUFFER, packed);
     // A reader may give a few bytes first and the rest later, and then the beginning is not seen whole: join it.
     let mut start = [0; 4];

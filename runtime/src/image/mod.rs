@@ -43,6 +43,7 @@ use oci_spec::image::{
 use serde::Serialize;
 
 pub use archive::{load, save};
+pub(crate) use compression::decompress;
 pub use default::default_image;
 pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
@@ -54,8 +55,10 @@ pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
 pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Problem, Received, Shared, Store, Verified};
 pub(crate) use temporary::{Temporary, sweep};
+pub(crate) use tree::{Metadata, Node, Tree};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use xattr::is_opaque;
+pub(crate) use xattr::all as xattrs;
 
 use store::understand;
 

@@ -23,18 +23,18 @@ use super::xattr;
 
 /// What a file is besides its content.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Metadata {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct Metadata {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Seconds and nanoseconds since 1970.
-    pub(super) modified: (i64, i64),
-    pub(super) xattrs: Vec<(OsString, Vec<u8>)>,
+    pub(crate) modified: (i64, i64),
+    pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
 }
 
 /// A device or a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Character(u64, u64),
     Block(u64, u64),
     Fifo,
@@ -42,7 +42,7 @@ pub(super) enum Node {
 
 /// A tree that grows below one directory. Directories get their mode and time at the end ([`Tree::finish`]): until then
 /// they have to be writable, and each new file in one changes its time.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: OwnedFd,
     /// The directory of the file placed last: an archive has the files of one directory beside each other.
     last: Option<(PathBuf, OwnedFd)>,
@@ -53,13 +53,13 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Stands on a directory that exists.
-    pub(super) fn at(root: &Path) -> nix::Result<Self> {
+    pub(crate) fn at(root: &Path) -> nix::Result<Self> {
         let root = openat(AT_FDCWD, root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self { root, last: None, directories: BTreeMap::new(), privileged: geteuid().is_root() })
     }
 
     /// Makes a directory, or gives one that is there new properties. The empty path is the tree's own.
-    pub(super) fn directory(&mut self, path: &Path, metadata: Metadata) -> nix::Result<()> {
+    pub(crate) fn directory(&mut self, path: &Path, metadata: Metadata) -> nix::Result<()> {
         if let Some(name) = path.file_name() {
             let parent = self.parent_of(path)?;
             match kind(&parent, name)? {
@@ -81,7 +81,7 @@ impl Tree {
     }
 
     /// Writes a file. Blocks of zeros become holes.
-    pub(super) fn file(&mut self, path: &Path, content: &mut impl Read, metadata: &Metadata) -> io::Result<()> {
+    pub(crate) fn file(&mut self, path: &Path, content: &mut impl Read, metadata: &Metadata) -> io::Result<()> {
         let (parent, name) = self.place(path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(&parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
@@ -90,14 +90,14 @@ impl Tree {
     }
 
     /// Makes a symbolic link. Where it leads is of no concern: nothing here follows it out of the tree.
-    pub(super) fn symlink(&mut self, path: &Path, target: &OsStr, metadata: &Metadata) -> nix::Result<()> {
+    pub(crate) fn symlink(&mut self, path: &Path, target: &OsStr, metadata: &Metadata) -> nix::Result<()> {
         let (parent, name) = self.place(path)?;
         symlinkat(target, &parent, name)?;
         self.describe_by_name(&parent, name, metadata)
     }
 
     /// Makes another name for a file of this tree.
-    pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> nix::Result<()> {
+    pub(crate) fn hard_link(&mut self, path: &Path, target: &Path) -> nix::Result<()> {
         let Some(target_name) = target.file_name() else { return Err(Errno::EPERM) };
         let target_parent = self.below(target.parent().unwrap_or(Path::new("")))?;
         // Before the new name is cleared: a link to itself would lose the file.
@@ -112,7 +112,7 @@ impl Tree {
     }
 
     /// Makes a device or a pipe. Answers whether it did: an ordinary user can make no devices.
-    pub(super) fn node(&mut self, path: &Path, node: Node, metadata: &Metadata) -> nix::Result<bool> {
+    pub(crate) fn node(&mut self, path: &Path, node: Node, metadata: &Metadata) -> nix::Result<bool> {
         let (kind, device) = match node {
             Node::Fifo => (SFlag::S_IFIFO, 0),
             Node::Character(major, minor) => (SFlag::S_IFCHR, makedev(major, minor)),
@@ -133,7 +133,7 @@ impl Tree {
     /// Hides what lower layers have at a path, as overlayfs wants it told: by a character device 0:0.
     ///
     /// What this same layer has there stays: it hides the lower one already, a directory after being made opaque.
-    pub(super) fn whiteout(&mut self, path: &Path) -> nix::Result<()> {
+    pub(crate) fn whiteout(&mut self, path: &Path) -> nix::Result<()> {
         let parent = self.parent_of(path)?;
         let Some(name) = path.file_name() else { return Err(Errno::EINVAL) };
         match kind(&parent, name)? {
@@ -145,7 +145,7 @@ impl Tree {
     }
 
     /// Hides what lower layers have in a directory.
-    pub(super) fn opaque(&mut self, path: &Path) -> nix::Result<()> {
+    pub(crate) fn opaque(&mut self, path: &Path) -> nix::Result<()> {
         let directory = self.make_below(path)?;
         // trusted.* is root's; an ordinary user's overlay is mounted with `userxattr` and looks here.
         let name = if self.privileged { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
@@ -153,7 +153,7 @@ impl Tree {
     }
 
     /// Gives directories their mode, owner and times, the inner ones first.
-    pub(super) fn finish(self) -> nix::Result<()> {
+    pub(crate) fn finish(self) -> nix::Result<()> {
         for (path, metadata) in self.directories.iter().rev() {
             let directory = self.below(path)?;
             self.describe(directory.as_fd(), metadata)?;
@@ -274,7 +274,7 @@ fn is_whiteout(parent: &impl AsFd, name: &OsStr) -> nix::Result<bool> {
 }
 
 /// Removes a file, or a directory with all that is in it, following no link.
-pub(super) fn remove(parent: &impl AsFd, name: &OsStr) -> nix::Result<()> {
+pub(crate) fn remove(parent: &impl AsFd, name: &OsStr) -> nix::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR) => {}
         other => return other,

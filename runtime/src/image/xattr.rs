@@ -17,7 +17,7 @@ pub(super) fn set(file: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> nix::Resu
 
 /// All attributes of what is at a path, in the order of their names. A link is not followed; a file system that has no
 /// attributes has none.
-pub(super) fn all(path: &OsStr) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
+pub(crate) fn all(path: &OsStr) -> nix::Result<Vec<(OsString, Vec<u8>)>> {
     let path = CString::new(path.as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: a NUL-terminated path, and address and length of one buffer; both outlive the call.
     let list = read(|buffer| unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) });

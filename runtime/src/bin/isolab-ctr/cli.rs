@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::build;
 use crate::images;
 use crate::run;
 
@@ -38,6 +39,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     #[command(flatten)]
     Images(images::Verb),
+    /// Make an image from a Dockerfile
+    Build(build::Build),
     /// Run a container of an image to its end
     Run(Box<run::Run>),
 }

@@ -1,5 +1,6 @@
 //! `isolab-ctr`: images and containers with docker's command line, and no daemon.
 
+mod build;
 mod cli;
 mod images;
 mod print;
@@ -38,6 +39,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Images(verb) => images::obey(verb, &global.store()?),
+        Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Run(run) => run::obey(run, &global.store()?),
     }
 }

@@ -123,7 +123,7 @@ impl Run {
     }
 }
 
-fn close_input() -> Result<(), Failure> {
+pub(crate) fn close_input() -> Result<(), Failure> {
     let failed = |source| Failure::Write { to: "standard input".to_owned(), source };
     let null = std::fs::File::open("/dev/null").map_err(failed)?;
     nix::unistd::dup2_stdin(&null).map_err(|errno| failed(errno.into()))

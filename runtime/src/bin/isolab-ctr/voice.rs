@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use isolab_runtime::build::BuildError;
 use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{ImageError, ReferenceError};
 
@@ -16,6 +17,10 @@ const FAILED: u8 = 1;
 pub(crate) enum Failure {
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("SOURCE_DATE_EPOCH is {text:?}, and it must be a number of seconds since 1970")]
+    Epoch { text: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("a terminal is asked for, and standard input is none")]
@@ -42,6 +47,7 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Build(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Reference(error) => Some(error.hint()),
@@ -49,6 +55,7 @@ impl Failure {
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
             Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),
             Self::NoPath { .. } | Self::Recorder(_) | Self::Read { .. } | Self::Write { .. } => None,
+            Self::Epoch { .. } | Self::Recorder(_) | Self::Write { .. } => None,
         }
     }
 }
@@ -60,6 +67,7 @@ pub(crate) fn complain(failure: &Failure) -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(match failure {
+        Failure::Build(error) => error.code(),
         Failure::Engine(error) => error.code(),
         Failure::NoTerminal => 125,
         _ => FAILED,
