@@ -17,7 +17,7 @@ pub(super) struct Cache {
 
 /// A step's result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Result_ {
+pub(super) struct Outcome {
     /// When it was first done: the same image shall be the same bytes.
     pub(super) created: String,
     /// Its layer, if it changed any file.
@@ -55,14 +55,14 @@ impl Cache {
     }
 
     /// What came of it; nothing where it has to be done.
-    pub(super) fn find(&self, key: &Key) -> Option<Result_> {
+    pub(super) fn find(&self, key: &Key) -> Option<Outcome> {
         if self.fresh {
             return None;
         }
         serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
     }
 
-    pub(super) fn keep(&self, key: &Key, result: &Result_) -> Result<(), BuildError> {
+    pub(super) fn keep(&self, key: &Key, result: &Outcome) -> Result<(), BuildError> {
         fs::create_dir_all(&self.folder).map_err(io_error("make", &self.folder))?;
         let temporary = Temporary::name_in(&self.folder);
         let text = serde_json::to_vec(result).unwrap_or_default();

@@ -61,7 +61,7 @@ impl Copier {
     pub(super) fn digest(&self, root: &Path, ignore: &Ignore) -> Result<String, BuildError> {
         let mut all = String::new();
         for (name, text) in &self.documents {
-            all.push_str(&format!("{name}\n{}\n", Digest::of(text.as_bytes())));
+            all.extend([name, "\n", &Digest::of(text.as_bytes()).to_string(), "\n"]);
         }
         for chosen in self.choose(root, ignore)? {
             for item in &chosen.items {
@@ -71,7 +71,8 @@ impl Copier {
                     libc::S_IFLNK => fs::read_link(&item.from).unwrap_or_default().display().to_string(),
                     _ => item.found.rdev().to_string(),
                 };
-                all.push_str(&format!("{:?} {:?} {kind:o} {mode:o} {content}\n", chosen.path, item.below));
+                let (path, below) = (chosen.path.display(), item.below.display());
+                all.extend([format!("{path}\0{below}\0{kind:o} {mode:o} {content}\n")]);
             }
         }
         Ok(Digest::of(all.as_bytes()).to_string())
@@ -163,7 +164,9 @@ fn expand(root: &Path, source: &str) -> Result<Vec<PathBuf>, BuildError> {
             Component::Normal(name) => {
                 let pattern = name.to_string_lossy();
                 if !is_pattern(&pattern) {
-                    found.iter_mut().for_each(|path| path.push(name));
+                    for path in &mut found {
+                        path.push(name);
+                    }
                     continue;
                 }
                 let mut next = Vec::new();

@@ -57,7 +57,7 @@ impl Merged {
         let mut options = format!("lowerdir={}", lower.join(":"));
         let changes = upper.map(|(upper, work)| Ok::<_, BuildError>((open(upper)?, open(work)?))).transpose()?;
         if let Some((upper, work)) = &changes {
-            options.push_str(&format!(",upperdir={},workdir={}", name(upper), name(work)));
+            options.extend([",upperdir=", &name(upper), ",workdir=", &name(work)]);
         }
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
         let mounted = mount(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()));

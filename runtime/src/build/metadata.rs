@@ -72,7 +72,9 @@ impl Making<'_> {
             Instruction::Env(pairs) => {
                 // All are read before any is set: `ENV a=1 b=$a` means the old a.
                 let pairs = self.pairs(pairs)?;
-                pairs.iter().for_each(|(name, value)| set_variable(&mut self.document.config.env, name, value));
+                for (name, value) in &pairs {
+                    set_variable(&mut self.document.config.env, name, value);
+                }
             }
             Instruction::Label(pairs) => {
                 let pairs = self.pairs(pairs)?;
@@ -111,7 +113,7 @@ impl Making<'_> {
                 }
                 self.document.config.stop_signal = value;
             }
-            Instruction::Healthcheck(health) => self.document.config.healthcheck = Some(self.health(health)),
+            Instruction::Healthcheck(health) => self.document.config.healthcheck = Some(Self::test_of(health)),
             Instruction::Onbuild(text) => self.document.config.on_build.push(text.clone()),
             Instruction::Maintainer(name) => self.document.author = Some(self.word(name)?),
             Instruction::From { .. } | Instruction::Run(_) | Instruction::Copy(_) => {}
@@ -140,7 +142,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn health(&self, health: &Health) -> Healthcheck {
+    fn test_of(health: &Health) -> Healthcheck {
         let nanos = |time: Option<Duration>| time.map_or(0, |time| time.as_nanos() as u64);
         let test = match &health.command {
             None => vec!["NONE".to_owned()],

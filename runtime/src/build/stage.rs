@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::info_span;
 
 use super::Site;
-use super::cache::{Key, Layer, Result_};
+use super::cache::{Key, Layer, Outcome};
 use super::dockerfile::{Command, Copy, Dockerfile, Instruction, Run, Stage, Step};
 use super::error::{BuildError, io_error};
 use super::files::Copier;
@@ -88,7 +88,7 @@ enum Work<'a> {
     /// A program.
     Run(&'a Run),
     /// Files from another image, or from the build's folder where there is none.
-    Copy(Box<Copier>, Option<Stack>),
+    Copy(Box<(Copier, Option<Stack>)>),
     /// A folder, if it is not there.
     Folder(String),
 }
@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let layer = self.work_on(&work)?;
-        let result = Result_ { created: self.site.now(), layer };
+        let result = Outcome { created: self.site.now(), layer };
         if let Some(layer) = &result.layer {
             self.push(layer.clone())?;
         }
@@ -154,7 +154,7 @@ impl<'a> Builder<'a> {
                     if given.is_empty() { String::new() } else { format!("|{} {} ", given.len(), given.join(" ")) };
                 let mut what = format!("RUN {count}{}", self.making.command(&run.command).join(" "));
                 for document in &run.documents {
-                    what.push_str(&format!("\n{}{}", document.text, document.name));
+                    what.push_str(&document.below());
                 }
                 Ok((what, Work::Run(run)))
             }
@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
                     None => copier.digest(&self.site.context.root, &self.site.context.ignore)?,
                 };
                 let what = format!("{} # {content}", step.text);
-                Ok((what, Work::Copy(Box::new(copier), from)))
+                Ok((what, Work::Copy(Box::new((copier, from)))))
             }
             Instruction::Workdir(_) => {
                 let path = self.making.document.config.working_dir.clone();
@@ -181,7 +181,7 @@ impl<'a> Builder<'a> {
         match work {
             Work::Nothing => Ok(None),
             Work::Run(run) => self.run(run),
-            Work::Copy(copier, from) => self.copy(copier, from.as_ref()),
+            Work::Copy(work) => self.copy(&work.0, work.1.as_ref()),
             Work::Folder(path) => {
                 let place = self.place()?;
                 let root = self.stack.open(&place)?;
@@ -296,16 +296,12 @@ impl<'a> Builder<'a> {
             let words = vec![to.to_string_lossy().into_owned()];
             return Ok((words, vec![Mount { from, to, read_only: true }]));
         }
-        let mut text = String::new();
-        match alone {
-            Some(document) => text.clone_from(&document.text),
-            None => {
-                text.push_str(line);
-                for document in &run.documents {
-                    text.push_str(&format!("\n{}{}", document.text, document.name));
-                }
-            }
-        }
+        let text = if let Some(document) = alone {
+            document.text.clone()
+        } else {
+            let documents = run.documents.iter().map(super::dockerfile::HereDocument::below);
+            std::iter::once(line.clone()).chain(documents).collect()
+        };
         Ok((self.making.command(&Command::Shell(text)), Vec::new()))
     }
 }

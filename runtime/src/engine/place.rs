@@ -90,10 +90,10 @@ pub fn prune(data: &Path) -> Result<Vec<PathBuf>, EngineError> {
 
 /// Twelve digits that nobody else has.
 pub(super) fn random_name() -> Result<String, EngineError> {
-    let mut bytes = [0_u8; 6];
+    let mut bytes = [0_u8; 8];
     let path = "/dev/urandom";
     File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", path))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:012x}", u64::from_ne_bytes(bytes) >> 16))
 }
 
 /// A container that shares the host's network is found under the host's name.

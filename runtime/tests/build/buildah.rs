@@ -12,17 +12,32 @@ use super::{needs, tree};
 
 /// What each of them has behind the base.
 const FILES: [(&str, &str); 12] = [
-    ("env_and_substitution", "ENV a=1 b=\"x y\" c=$a\nENV d=${a:-2}${none:-n}${a:+p} e=\\$a\nRUN echo \"$b $d\" > /o\nLABEL l=$a m=\"$b\"\n"),
+    (
+        "env_and_substitution",
+        "ENV a=1 b=\"x y\" c=$a\nENV d=${a:-2}${none:-n}${a:+p} e=\\$a\nRUN echo \"$b $d\" > /o\nLABEL l=$a m=\"$b\"\n",
+    ),
     ("arguments", "ARG v=1\nARG w\nARG given=no\nRUN echo \"$v$w$given\" > /o\nENV v2=$v\n"),
-    ("copies", "COPY one /srv/\nCOPY one two /srv/sub/\nCOPY folder /srv/all\nCOPY folder/ /srv/all2/\nCOPY o*e /srv/glob/\nCOPY one /srv/name\n"),
-    ("owners_and_modes", "COPY --chown=33:34 one /srv/a\nCOPY --chown=web:web folder /srv/b\nCOPY --chmod=600 one /srv/c\n"),
+    (
+        "copies",
+        "COPY one /srv/\nCOPY one two /srv/sub/\nCOPY folder /srv/all\nCOPY folder/ /srv/all2/\nCOPY o*e /srv/glob/\nCOPY one /srv/name\n",
+    ),
+    (
+        "owners_and_modes",
+        "COPY --chown=33:34 one /srv/a\nCOPY --chown=web:web folder /srv/b\nCOPY --chmod=600 one /srv/c\n",
+    ),
     ("working_folders", "WORKDIR /a/b\nWORKDIR c\nRUN pwd > o\nCOPY one .\nCOPY two ./\n"),
     ("users", "RUN mkdir /w && chown web /w\nUSER web\nRUN id -u > /w/o && echo $HOME >> /w/o\nUSER 0\n"),
     ("commands", "ENTRYPOINT [\"/bin/echo\", \"a\"]\nCMD [\"b\"]\n"),
     ("shell_commands", "CMD old\nENTRYPOINT echo $HOME\nEXPOSE 80 53/udp\nVOLUME /v /w\nSTOPSIGNAL SIGUSR1\n"),
     ("archives", "ADD some.tar /srv/x/\nADD one /srv/y/\nCOPY some.tar /srv/z/\n"),
-    ("removals", "RUN mkdir /gone && touch /gone/a /stays\nRUN rm -r /gone && ln /stays /linked && ln -s stays /soft\nRUN chmod 4755 /stays\n"),
-    ("stages", "RUN echo made > /made && chown 33 /made\nFROM base AS other\nRUN echo never > /never\nFROM base\nCOPY --from=0 /made /srv/m\nCOPY --from=base /bin/busybox /srv/\n"),
+    (
+        "removals",
+        "RUN mkdir /gone && touch /gone/a /stays\nRUN rm -r /gone && ln /stays /linked && ln -s stays /soft\nRUN chmod 4755 /stays\n",
+    ),
+    (
+        "stages",
+        "RUN echo made > /made && chown 33 /made\nFROM base AS other\nRUN echo never > /never\nFROM base\nCOPY --from=0 /made /srv/m\nCOPY --from=base /bin/busybox /srv/\n",
+    ),
     ("links_in_the_way", "RUN mkdir -p /usr/lib && ln -s usr/lib /lib\nCOPY one /lib/one\nCOPY folder /lib/folder\n"),
 ];
 
@@ -47,7 +62,11 @@ fn agree(text: &str) -> Result<(), Failed> {
     let ours = tree::of_image(&lab.store(), "ours", &lab.path("merged"))?;
     let theirs = Buildah { lab: &lab };
     let (root, config) = theirs.build()?;
-    same(&ours, &tree::list(root.as_ref())?)?;
+    let theirs = tree::list(root.as_ref())?;
+    let differ = |path: &&std::path::PathBuf| ours.get(*path) != theirs.get(*path);
+    let different: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).filter(differ).collect();
+    let told: Vec<_> = different.iter().map(|path| (path, ours.get(*path), theirs.get(*path))).collect();
+    same(&told, &Vec::new())?;
     same(&our_config(&lab)?, &config)
 }
 
@@ -76,7 +95,8 @@ fn compared(config: &Value) -> Value {
         }
     }
     let env = config["Env"].as_array().cloned().unwrap_or_default();
-    let mut env: Vec<Value> = env.into_iter().filter(|pair| pair.as_str().is_some_and(|it| !it.starts_with("PATH="))).collect();
+    let mut env: Vec<Value> =
+        env.into_iter().filter(|pair| pair.as_str().is_some_and(|it| !it.starts_with("PATH="))).collect();
     env.sort_by_key(ToString::to_string);
     found["Env"] = env.into();
     let mut labels = config["Labels"].as_object().cloned().unwrap_or_default();

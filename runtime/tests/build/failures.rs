@@ -43,7 +43,7 @@ fn mistakes() -> Result<(), Failed> {
         ("FROM scratch\nCOPY missing /\n", ".dockerignore"),
         ("FROM scratch\nCOPY busybox busybox /x\n", "slash"),
         ("FROM scratch\nRUN true\n", "/bin/sh"),
-        ("FROM scratch\nENV a=${b:?is needed}\n", "--build-arg b=VALUE"),
+        ("FROM scratch\nENV a=${b:?needed}\n", "--build-arg b=VALUE"),
         ("FROM scratch\nSTOPSIGNAL x\n", "SIGTERM"),
         ("FROM scratch\nCOPY --from=later busybox /\nFROM scratch AS later\nFROM 0\n", "later"),
     ] {
@@ -63,7 +63,7 @@ fn killed() -> Result<(), Failed> {
     let mut build = lab.command(&["build", &context]).stderr(told).stdout(Stdio::null()).spawn()?;
     let begun = Instant::now();
     while !fs::read_to_string(lab.path("told"))?.contains("| begun") {
-        if begun.elapsed() > Duration::from_secs(60) {
+        if begun.elapsed() > Duration::from_mins(1) {
             build.kill()?;
             return Err("the step has not begun".into());
         }

@@ -20,12 +20,19 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn wishes() -> Result<(), Failed> {
     let lab = Lab::new()?;
-    lab.build("app", &format!("{BASE}ENV a=1\nWORKDIR /srv\nUSER web\nENTRYPOINT [\"/bin/sh\", \"-c\"]\nCMD [\"pwd\"]\n"), &[])?;
+    lab.build(
+        "app",
+        &format!("{BASE}ENV a=1\nWORKDIR /srv\nUSER web\nENTRYPOINT [\"/bin/sh\", \"-c\"]\nCMD [\"pwd\"]\n"),
+        &[],
+    )?;
     let out = |arguments: &[&str]| Ok::<_, Failed>(succeed(&lab.run(&[&["run", "--rm"], arguments].concat())?)?.0);
     same(&out(&["app"])?.as_str(), &"/srv\n")?;
     same(&out(&["-w", "/tmp", "app"])?.as_str(), &"/tmp\n")?;
     same(&out(&["-e", "a=2", "app", "echo $a $HOME; id -u"])?.as_str(), &"2 /srv\n33\n")?;
-    same(&out(&["-u", "0", "--hostname", "me", "app", "id -u; hostname; cat /etc/hostname"])?.as_str(), &"0\nme\nme\n")?;
+    same(
+        &out(&["-u", "0", "--hostname", "me", "app", "id -u; hostname; cat /etc/hostname"])?.as_str(),
+        &"0\nme\nme\n",
+    )?;
     same(&out(&["--entrypoint", "/bin/echo", "app", "x"])?.as_str(), &"x\n")?;
     let shared = format!("{}:/seen:ro", lab.context().display());
     has(&out(&["-v", &shared, "app", "ls /seen; touch /seen/x 2>&1 || true"])?, "Read-only")?;

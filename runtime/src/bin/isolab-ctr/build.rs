@@ -23,8 +23,8 @@ pub(crate) struct Build {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Give an ARG its value; a name alone takes the caller's variable
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    build_arg: Vec<String>,
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    arguments: Vec<String>,
     /// Build this stage and what it needs
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -61,7 +61,7 @@ pub(crate) fn obey(wanted: &Build, store: &Store) -> Result<u8, Failure> {
 impl Build {
     fn request(&self) -> Result<Request, Failure> {
         let mut arguments = BTreeMap::new();
-        for pair in &self.build_arg {
+        for pair in &self.arguments {
             match pair.split_once('=') {
                 Some((name, value)) => drop(arguments.insert(name.to_owned(), value.to_owned())),
                 None => arguments.extend(std::env::var(pair).ok().map(|value| (pair.clone(), value))),

@@ -11,6 +11,7 @@ use isolab_runtime::image::{Image, Manifest, Store};
 use crate::voice::Failure;
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker's")]
 pub(crate) struct Run {
     /// Remove the container at its end (as is always done yet)
     #[arg(long)]
@@ -74,14 +75,14 @@ pub(crate) fn obey(run: &Run, store: &Store) -> Result<u8, Failure> {
         close_input()?;
     }
     // Until the container stands on them nobody may take the layers away.
-    let _shared = store.shared().map_err(EngineError::from)?;
+    let shared = store.shared().map_err(EngineError::from)?;
     let found = store.resolve(&run.image).map_err(EngineError::from)?;
     let image = Image::from_manifest(store, &found.descriptor).map_err(EngineError::from)?;
     let manifest = Manifest::read(store, &found.descriptor).map_err(EngineError::from)?;
     let text = store.blob(&manifest.id()).map_err(EngineError::from)?;
     let document = engine::read_document(&run.image, &text)?;
     let _held = store.hold(image.layers().iter().map(|layer| layer.diff_id)).map_err(EngineError::from)?;
-    drop(_shared);
+    drop(shared);
     let container = Container::prepare(store.root(), &document.config, &image.lower_dirs(), &wishes)?;
     let runtime = Runtime::new(&default_root().map_err(EngineError::from)?, |text| eprintln!("warning: {text}"));
     Ok(container.run(&runtime)?.code() as u8)

@@ -301,7 +301,7 @@ fn onbuild(line: &Line) -> Result<Instruction, Problem> {
     }
     let mut text = line.rest.clone();
     for document in &line.documents {
-        text.push_str(&format!("\n{}{}", document.text, document.name));
+        text.push_str(&document.below());
     }
     Ok(Instruction::Onbuild(text))
 }

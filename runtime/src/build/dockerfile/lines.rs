@@ -34,6 +34,13 @@ pub struct HereDocument {
     pub tabs: bool,
 }
 
+impl HereDocument {
+    /// As it stands below its instruction, its end included.
+    pub(crate) fn below(&self) -> String {
+        format!("\n{}{}", self.text, self.name)
+    }
+}
+
 /// Reads the directives at the top, then lines to the end. Answers what escapes, and the lines.
 pub(super) fn read(text: &str) -> Result<(char, Vec<Line>), DockerfileError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -52,11 +59,12 @@ fn directives(lines: &[&str]) -> Result<char, DockerfileError> {
     for (index, line) in lines.iter().enumerate() {
         let Some((key, value)) = line.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else { break };
         match (key.trim().to_ascii_lowercase().as_str(), value.trim()) {
-            ("escape", "\\") => {}
             ("escape", "`") => return Ok('`'),
-            ("escape", other) => return Err(DockerfileError::at(index + 1, Problem::Escape(other.to_owned()))),
+            ("escape", other) if other != "\\" => {
+                return Err(DockerfileError::at(index + 1, Problem::Escape(other.to_owned())));
+            }
             // Another reader of Dockerfiles is asked for, or none of its warnings: neither changes what this one does.
-            ("syntax" | "check", _) => {}
+            ("escape" | "syntax" | "check", _) => {}
             _ => break,
         }
     }
@@ -85,12 +93,11 @@ impl Reader<'_> {
                 number = self.next;
             }
             let line = if text.is_empty() { line.trim_start() } else { line };
-            match line.trim_end().strip_suffix(self.escape) {
-                Some(begun) => text.push_str(begun),
-                None => {
-                    text.push_str(line.trim_end());
-                    return Some((number, text));
-                }
+            let line = line.trim_end();
+            let begun = line.strip_suffix(self.escape);
+            text.push_str(begun.unwrap_or(line));
+            if begun.is_none() {
+                return Some((number, text));
             }
         }
         (number != 0).then_some((number, text))
