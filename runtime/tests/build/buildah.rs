@@ -32,7 +32,7 @@ const FILES: [(&str, &str); 12] = [
     ("archives", "ADD some.tar /srv/x/\nADD one /srv/y/\nCOPY some.tar /srv/z/\n"),
     (
         "removals",
-        "RUN mkdir /gone && touch /gone/a /stays\nRUN rm -r /gone && ln /stays /linked && ln -s stays /soft\nRUN chmod 4755 /stays\n",
+        "RUN mkdir /gone && touch /gone/a /stays && chmod 4755 /stays\nRUN rm -r /gone && ln /stays /linked && ln -s stays /soft\n",
     ),
     (
         "stages",

@@ -45,7 +45,7 @@ fn mistakes() -> Result<(), Failed> {
         ("FROM scratch\nRUN true\n", "/bin/sh"),
         ("FROM scratch\nENV a=${b:?needed}\n", "--build-arg b=VALUE"),
         ("FROM scratch\nSTOPSIGNAL x\n", "SIGTERM"),
-        ("FROM scratch\nCOPY --from=later busybox /\nFROM scratch AS later\nFROM 0\n", "later"),
+        ("FROM scratch AS a\nCOPY --from=later busybox /\nFROM scratch AS later\nFROM a\n", "later"),
     ] {
         let output = lab.try_build("app", text, &[])?;
         same(&(text, output.status.code()), &(text, Some(1)))?;
