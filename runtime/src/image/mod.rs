@@ -57,8 +57,8 @@ pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Problem, Received
 pub(crate) use temporary::{Temporary, sweep};
 pub(crate) use tree::{Metadata, Node, Tree};
 pub use unpack::{Limits, Unpacked, unpack};
-pub use xattr::is_opaque;
 pub(crate) use xattr::all as xattrs;
+pub use xattr::is_opaque;
 
 use store::understand;
 

@@ -54,8 +54,9 @@ impl Failure {
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
             Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),
-            Self::NoPath { .. } | Self::Recorder(_) | Self::Read { .. } | Self::Write { .. } => None,
-            Self::Epoch { .. } | Self::Recorder(_) | Self::Write { .. } => None,
+            Self::Epoch { .. } | Self::NoPath { .. } | Self::Recorder(_) | Self::Read { .. } | Self::Write { .. } => {
+                None
+            }
         }
     }
 }
