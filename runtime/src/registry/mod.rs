@@ -1,0 +1,5 @@
+//! Registries: where images are kept for others to fetch, and how they are fetched.
+//!
+//! [`server`] keeps a registry in a folder and speaks the OCI distribution specification 1.1 over HTTP.
+
+pub mod server;
