@@ -9,4 +9,5 @@ pub mod engine;
 #[cfg(feature = "fault")]
 pub mod faults;
 pub mod image;
+pub mod registry;
 pub mod spans;

@@ -33,8 +33,7 @@ impl Body for Content {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let next = match &mut *self {
             Self::Bytes(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok),
-            Self::Part { at, end, .. } if at >= end => None,
-            Self::Part { file, at, end } => Some(piece(file, at, *end)),
+            Self::Part { file, at, end } => (*at < *end).then(|| piece(file, at, *end)),
         };
         Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
     }
@@ -111,9 +110,9 @@ impl Reply {
     /// The whole, with its length said also where the body is left out (HEAD).
     pub(super) fn finish(mut self) -> Response<Content> {
         let length = self.0.body().left();
-        let headers = self.0.headers_mut();
-        // RFC 9110, 8.6: a reply without content (204, 304) has no length.
-        if !headers.contains_key(CONTENT_LENGTH) && self.0.status() != StatusCode::NO_CONTENT {
+        // RFC 9110, 8.6: a reply that has no content by its status has no length of one.
+        let none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&self.0.status());
+        if !none {
             self.0.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
         self.0

@@ -78,7 +78,7 @@ impl Query {
     }
 
     /// The first value of a parameter.
-    pub(super) fn get(&self, key: &str) -> Option<&str> {
+    pub(super) fn get<'a>(&'a self, key: &'a str) -> Option<&'a str> {
         self.all(key).next()
     }
 

@@ -1,0 +1,256 @@
+//! Uploads: blobs that arrive in one request or in many, from clients that may vanish at any byte.
+//!
+//! What has arrived lies in a file; only the running hash is kept in memory, so that no byte is read again. A registry
+//! that was restarted reads what it has once more, and the client goes on where it was.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{LOCATION, RANGE};
+use sha2::{Digest as _, Sha256, Sha512};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::time::timeout;
+
+use super::digest::Digest;
+use super::names::Name;
+use super::reply::{Problem, Reply};
+use super::storage::Storage;
+
+/// How long a client may send nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a request waits for another one that is writing the same upload.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many running hashes are kept; beyond, those of uploads at rest are forgotten, and made anew if need be.
+const REMEMBERED: usize = 1024;
+
+/// The uploads that have been heard of since the registry began.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(Mutex<HashMap<String, Arc<Turn<Upload>>>>);
+
+/// One upload.
+#[derive(Debug)]
+pub(super) struct Upload {
+    name: Name,
+    id: String,
+    path: PathBuf,
+    length: u64,
+    hash: Hash,
+}
+
+/// A hash that is being computed.
+#[derive(Debug)]
+enum Hash {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+/// Whose turn it is to write to an upload.
+pub(super) type Writing = OwnedMutexGuard<Upload>;
+
+impl Uploads {
+    /// Begins an upload, hashed by an algorithm: that of the digest that the client will name, if it said so.
+    pub(super) fn begin(&self, storage: &Storage, name: &Name, algorithm: &str) -> io::Result<Arc<Turn<Upload>>> {
+        let id = new_id()?;
+        let path = storage.upload_path(name, &id);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        File::create_new(&path)?;
+        let upload = Upload { name: name.clone(), id: id.clone(), path, length: 0, hash: Hash::new(algorithm) };
+        Ok(self.remember(id, upload))
+    }
+
+    /// An upload that has begun, once no other request writes to it.
+    pub(super) async fn find(&self, storage: &Storage, name: &Name, id: &str) -> Result<Writing, Problem> {
+        let upload = self.known(storage, name, id)?;
+        let Ok(upload) = timeout(PATIENCE, upload.lock_owned()).await else {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "BLOB_UPLOAD_INVALID",
+                "another request is writing to this upload",
+            ));
+        };
+        // It may have ended, or been in another repository, while this one waited.
+        if upload.name != *name || !upload.path.exists() { Err(unknown()) } else { Ok(upload) }
+    }
+
+    fn known(&self, storage: &Storage, name: &Name, id: &str) -> Result<Arc<Turn<Upload>>, Problem> {
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(upload) = known {
+            return Ok(upload);
+        }
+        let path = storage.upload_path(name, id);
+        if !path.is_file() {
+            return Err(unknown());
+        }
+        let mut upload =
+            Upload { name: name.clone(), id: id.to_owned(), path, length: 0, hash: Hash::new("sha256") };
+        upload.hash_again("sha256")?;
+        Ok(self.remember(id.to_owned(), upload))
+    }
+
+    fn remember(&self, id: String, upload: Upload) -> Arc<Turn<Upload>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= REMEMBERED {
+            all.retain(|_, upload| Arc::strong_count(upload) > 1);
+        }
+        // Another request may have been quicker: there is one turn for all of them.
+        Arc::clone(all.entry(id).or_insert_with(|| Arc::new(Turn::new(upload))))
+    }
+
+    /// Ends an upload, whatever has become of it.
+    pub(super) fn forget(&self, upload: &Upload) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&upload.id);
+        // Where it became a blob, nothing is there any more.
+        drop(fs::remove_file(&upload.path));
+    }
+}
+
+impl Upload {
+    /// Appends a body as it arrives. Where it breaks off, what came stays: the client may go on from there.
+    ///
+    /// `expected` is the length that the request's range promised.
+    pub(super) async fn append(&mut self, body: Option<Incoming>, expected: Option<u64>) -> Result<(), Problem> {
+        let mut file = OpenOptions::new().append(true).open(&self.path)?;
+        if file.metadata()?.len() != self.length {
+            // A write of the last request was cut short: what the hash has not seen has not arrived.
+            file.set_len(self.length)?;
+        }
+        let begun = self.length;
+        let Some(mut body) = body else { return Ok(()) };
+        loop {
+            let Ok(frame) = timeout(SILENCE, body.frame()).await else {
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "no more bytes came"));
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Problem::bad("SIZE_INVALID", "the body ended early"))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if expected.is_some_and(|expected| self.length - begun + data.len() as u64 > expected) {
+                return Err(Problem::bad("SIZE_INVALID", "the body is longer than its range"));
+            }
+            file.write_all(data)?;
+            self.hash.update(data);
+            self.length += data.len() as u64;
+        }
+        match expected {
+            Some(expected) if self.length - begun != expected => {
+                Err(Problem::bad("SIZE_INVALID", "the body is shorter than its range"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a blob of it, if its content is what the client calls it.
+    pub(super) fn complete(&mut self, storage: &Storage, digest: &Digest) -> Result<(), Problem> {
+        if self.hash.algorithm() != digest.algorithm() {
+            self.hash_again(digest.algorithm())?;
+        }
+        let found = self.hash.hex();
+        if found != digest.hex() {
+            let detail = serde_json::json!({ "expected": digest.to_string(), "found": format!("{}:{found}", digest.algorithm()) });
+            let problem = Problem::bad("DIGEST_INVALID", "provided digest did not match uploaded content");
+            return Err(problem.about(detail));
+        }
+        Ok(storage.adopt(&self.name, digest, &self.path)?)
+    }
+
+    /// How many bytes have arrived.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// A reply that says where it is, and how far.
+    pub(super) fn status(&self, status: StatusCode) -> Reply {
+        let reply = Reply::empty(status).with(LOCATION, self.location()).with(RANGE, self.range());
+        reply.header("docker-upload-uuid", &self.id).header("blob-upload-session-id", &self.id)
+    }
+
+    /// The chunk does not begin where the last one ended: 416, with how far it is.
+    pub(super) fn out_of_order(&self, message: &str) -> Problem {
+        Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
+            .with(LOCATION, self.location())
+            .with(RANGE, self.range())
+    }
+
+    fn location(&self) -> String {
+        format!("/v2/{}/blobs/uploads/{}", self.name, self.id)
+    }
+
+    /// The first and last byte. The form has no way to say that there is none; like everyone's, ours says `0-0` then.
+    fn range(&self) -> String {
+        format!("0-{}", self.length.saturating_sub(1))
+    }
+
+    fn hash_again(&mut self, algorithm: &str) -> io::Result<()> {
+        (self.hash, self.length) = hash_file(&self.path, algorithm)?;
+        Ok(())
+    }
+}
+
+fn hash_file(path: &Path, algorithm: &str) -> io::Result<(Hash, u64)> {
+    let (mut file, mut hash, mut length) = (File::open(path)?, Hash::new(algorithm), 0);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((hash, length));
+        }
+        hash.update(buffer.get(..read).unwrap_or_default());
+        length += read as u64;
+    }
+}
+
+impl Hash {
+    fn new(algorithm: &str) -> Self {
+        if algorithm == "sha512" { Self::Sha512(Sha512::new()) } else { Self::Sha256(Sha256::new()) }
+    }
+
+    fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "sha256",
+            Self::Sha512(_) => "sha512",
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// What it comes to, so far.
+    fn hex(&self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self {
+            Self::Sha256(hash) => hex(&hash.clone().finalize()),
+            Self::Sha512(hash) => hex(&hash.clone().finalize()),
+        }
+    }
+}
+
+/// The digest of some bytes, by an algorithm.
+pub(super) fn digest_of(bytes: &[u8], algorithm: &str) -> Option<Digest> {
+    let mut hash = Hash::new(algorithm);
+    hash.update(bytes);
+    format!("{algorithm}:{}", hash.hex()).parse().ok()
+}
+
+fn unknown() -> Problem {
+    Problem::missing("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+}
+
+/// An id that nobody can guess: whoever knows it can write to the upload.
+fn new_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
