@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::build;
 use crate::images;
 use crate::run;
+use crate::registry;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
 #[derive(Parser)]
@@ -43,4 +44,6 @@ pub(crate) enum Command {
     Build(build::Build),
     /// Run a container of an image to its end
     Run(Box<run::Run>),
+    #[command(flatten)]
+    Registry(registry::Verb),
 }

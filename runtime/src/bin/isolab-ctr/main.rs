@@ -5,6 +5,7 @@ mod cli;
 mod images;
 mod print;
 mod run;
+mod registry;
 mod voice;
 
 use std::io::{self, BufWriter};
@@ -41,6 +42,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Images(verb) => images::obey(verb, &global.store()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Run(run) => run::obey(run, &global.store()?),
+        Command::Registry(verb) => registry::obey(verb),
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use isolab_runtime::build::BuildError;
 use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{ImageError, ReferenceError};
+use isolab_runtime::registry::server::ServeError;
 
 /// docker's status for what fails at its own work.
 const FAILED: u8 = 1;
@@ -27,6 +28,8 @@ pub(crate) enum Failure {
     NoTerminal,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error("there is no folder to keep images in: this user has neither $XDG_DATA_HOME nor $HOME")]
     NoHome,
     #[error("cannot record steps")]
@@ -51,6 +54,7 @@ impl Failure {
             Self::Engine(error) => error.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Reference(error) => Some(error.hint()),
+            Self::Serve(error) => error.hint().map(str::to_owned),
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
             Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),

@@ -33,8 +33,11 @@ impl Users {
     /// Reads a file of lines `USER:HASH`, as `htpasswd -B` writes it.
     pub(super) fn read(path: &Path) -> Result<Self, ServeError> {
         let wrong = |line: usize, reason| ServeError::Password { path: path.to_owned(), line, reason };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ServeError::Io { attempt: "read", path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ServeError::Io {
+            attempt: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         let mut hashes = HashMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             let (user, hash) = line.split_once(':').ok_or_else(|| wrong(number + 1, "it has no colon"))?;

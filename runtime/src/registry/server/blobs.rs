@@ -5,20 +5,20 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use hyper::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_NONE_MATCH, IF_RANGE,
-    LOCATION, RANGE,
-};
 use hyper::StatusCode;
+use hyper::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
+};
 use serde_json::json;
 
 use super::Registry;
-use super::digest::Digest;
 use super::http::Sent;
 use super::names::Name;
 use super::reply::{Content, Problem, Reply};
 use super::route::Query;
 use super::uploads::Writing;
+use crate::image::{Algorithm, Digest};
 
 /// Whose bytes never change may be kept for a year, which is the longest that RFC 9111's caches look ahead.
 const FOREVER: &str = "private, max-age=31536000, immutable";
@@ -61,12 +61,7 @@ impl Registry {
     }
 
     /// Begins an upload; or ends it in the same request, if the digest is named; or saves it, if the blob is here.
-    pub(super) async fn begin_upload(
-        &self,
-        name: &Name,
-        query: &Query,
-        request: &mut Sent,
-    ) -> Result<Reply, Problem> {
+    pub(super) async fn begin_upload(&self, name: &Name, query: &Query, request: &mut Sent) -> Result<Reply, Problem> {
         if let Some(digest) = query.get("mount")
             && let Some(digest) = self.mountable(digest, query.get("from"))?
         {
@@ -74,11 +69,11 @@ impl Registry {
             return Ok(created(name, &digest));
         }
         let digest = query.get("digest").map(valid).transpose()?;
-        let algorithm = digest.as_ref().map(Digest::algorithm).or(query.get("digest-algorithm")).unwrap_or("sha256");
-        if !super::storage::ALGORITHMS.contains(&algorithm) {
-            return Err(Problem::bad("DIGEST_INVALID", "only sha256 and sha512 are known here"));
-        }
-        let upload = self.uploads.begin(&self.storage, name, algorithm)?;
+        let said = query.get("digest-algorithm").unwrap_or(Algorithm::Sha256.name());
+        let algorithm = digest.map(|digest| digest.algorithm());
+        let algorithm = algorithm.or_else(|| Algorithm::ALL.into_iter().find(|one| one.name() == said));
+        let unknown = || Problem::bad("DIGEST_INVALID", "only sha256 and sha512 are known here");
+        let upload = self.uploads.begin(&self.storage, name, algorithm.ok_or_else(unknown)?)?;
         let mut upload = upload.lock_owned().await;
         let Some(digest) = digest else { return Ok(upload.status(StatusCode::ACCEPTED)) };
         let outcome = upload.append(request.take_body(), None).await;
@@ -114,7 +109,7 @@ impl Registry {
         let digest = valid(digest)?;
         let expected = promised(&upload, &request.headers)?;
         upload.append(request.take_body(), expected).await?;
-        let (registry, named) = (Arc::clone(self), digest.clone());
+        let (registry, named) = (Arc::clone(self), digest);
         // To hash again and to sync takes as long as the disk takes: not on a thread that others' bytes pass through.
         let completed = tokio::task::spawn_blocking(move || {
             let outcome = upload.complete(&registry.storage, &named);

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::ServeError;
-use super::digest::Digest;
-use super::storage::{ALGORITHMS, Storage, entries, is_unfinished};
+use super::storage::{Storage, entries, is_unfinished};
+use crate::image::{Algorithm, Digest};
 
 /// How old an upload is that nobody will go on with.
 const ABANDONED: Duration = Duration::from_hours(24);
@@ -98,14 +98,9 @@ fn sweep_uploads(folder: &Path, dry: bool, collected: &mut Collected) -> io::Res
     Ok(())
 }
 
-fn sweep_blobs(
-    storage: &Storage,
-    needed: &BTreeSet<Digest>,
-    dry: bool,
-    collected: &mut Collected,
-) -> io::Result<()> {
-    for algorithm in ALGORITHMS {
-        let folder = storage.root().join("blobs").join(algorithm);
+fn sweep_blobs(storage: &Storage, needed: &BTreeSet<Digest>, dry: bool, collected: &mut Collected) -> io::Result<()> {
+    for algorithm in Algorithm::ALL {
+        let folder = storage.root().join("blobs").join(algorithm.name());
         for entry in entries(&folder)? {
             let digest = format!("{algorithm}:{entry}").parse::<Digest>().ok();
             // A file that is not called like a blob is none of ours, unless a write was killed there.

@@ -28,7 +28,7 @@ use super::route::{Query, Route};
 use super::{Registry, ServeError};
 
 /// How long a client may send nothing.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_mins(1);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections at once; those beyond wait in the kernel's queue.
 const MOST: usize = 1024;
@@ -150,8 +150,10 @@ impl Registry {
             ("PATCH", Route::Upload(name, id)) => self.append(name, id, sent).await,
             ("PUT", Route::Upload(name, id)) => self.complete(name, id, query, sent).await,
             ("DELETE", Route::Upload(name, id)) => self.cancel(name, id).await,
-            (_, route) => Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "the operation is unsupported")
-                .with(ALLOW, allowed(route))),
+            (_, route) => {
+                Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "the operation is unsupported")
+                    .with(ALLOW, allowed(route)))
+            }
         }
     }
 }
@@ -190,8 +192,7 @@ pub(super) fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ServeEr
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
-    let mut config =
-        config.map_err(|source| ServeError::Certificate { path: certificate.to_owned(), source })?;
+    let mut config = config.map_err(|source| ServeError::Certificate { path: certificate.to_owned(), source })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

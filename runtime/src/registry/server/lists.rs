@@ -26,7 +26,8 @@ struct Page<'a> {
 impl<'a> Page<'a> {
     fn asked(query: &'a Query) -> Result<Self, Problem> {
         let most = query.get("n").map(str::parse).transpose();
-        let most = most.map_err(|_| Problem::bad("UNSUPPORTED", "n is the number of entries that a page has at most"))?;
+        let most =
+            most.map_err(|_| Problem::bad("UNSUPPORTED", "n is the number of entries that a page has at most"))?;
         Ok(Self { most, last: query.get("last") })
     }
 

@@ -7,13 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::Registry;
 use super::blobs::valid;
-use super::digest::Digest;
 use super::http::Sent;
 use super::names::{Name, is_tag};
 use super::reply::{Problem, Reply};
 use super::route::Query;
 use super::storage::Manifest;
-use super::uploads::digest_of;
+use crate::image::{Algorithm, Digest};
 
 /// The size that a manifest may have: what the specification asks of everyone to take, and clients to send at most.
 pub(super) const LARGEST: usize = 4 << 20;
@@ -51,8 +50,8 @@ impl Registry {
             return Err(Problem::bad("TAG_INVALID", "no tag can be called so").about(json!({ "tag": tag })));
         }
         let bytes = whole(sent).await?;
-        let algorithm = named.as_ref().map_or("sha256", Digest::algorithm);
-        let digest = digest_of(&bytes, algorithm).ok_or_else(|| Problem::bad("DIGEST_INVALID", "unknown algorithm"))?;
+        let algorithm = named.map_or(Algorithm::Sha256, |named| named.algorithm());
+        let digest = Digest::with(algorithm, &bytes);
         if named.is_some_and(|named| named != digest) {
             let problem = Problem::bad("DIGEST_INVALID", "provided digest did not match uploaded content");
             return Err(problem.about(json!({ "found": digest.to_string() })));
@@ -84,7 +83,8 @@ impl Registry {
 
     /// A manifest by tag or digest.
     pub(super) fn find_manifest(&self, name: &Name, reference: &str) -> Result<Manifest, Problem> {
-        let digest = if reference.contains(':') { reference.parse().ok() } else { self.storage.tag(name, reference)? };
+        let digest =
+            if reference.contains(':') { reference.parse().ok() } else { self.storage.tag(name, reference)? };
         let manifest = digest.map(|digest| self.storage.manifest(name, &digest)).transpose()?.flatten();
         manifest.ok_or_else(|| unknown(reference))
     }
@@ -96,7 +96,8 @@ impl Registry {
         let mut problem: Option<Problem> = None;
         for descriptor in document.get("config").into_iter().chain(layers).filter(|it| !is_elsewhere(it)) {
             let digest = descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
-            let parsed = digest.parse::<Digest>().map_err(|_| invalid("a descriptor has no digest that is known here"))?;
+            let parsed =
+                digest.parse::<Digest>().map_err(|_| invalid("a descriptor has no digest that is known here"))?;
             if self.storage.blob(name, &parsed)?.is_none() {
                 let one = Problem::bad("MANIFEST_BLOB_UNKNOWN", "the manifest names a blob unknown to the registry")
                     .about(json!({ "digest": digest }));
@@ -119,9 +120,7 @@ fn is_elsewhere(descriptor: &Value) -> bool {
 
 /// The whole body, if it is no larger than a manifest may be.
 async fn whole(sent: &mut Sent) -> Result<Vec<u8>, Problem> {
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "a manifest has at most 4 MiB")
-    };
+    let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "a manifest has at most 4 MiB");
     let Some(body) = sent.take_body() else { return Ok(Vec::new()) };
     let read = tokio::time::timeout(super::http::SILENCE, Limited::new(body, LARGEST).collect()).await;
     let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID", "no more bytes came"))?;
@@ -133,7 +132,8 @@ async fn whole(sent: &mut Sent) -> Result<Vec<u8>, Problem> {
 }
 
 fn understand(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| invalid("the manifest is no JSON object").about(error.to_string().into()))
+    serde_json::from_slice(bytes)
+        .map_err(|error| invalid("the manifest is no JSON object").about(error.to_string().into()))
 }
 
 /// The type that a client gave it, which has to be the one that it gives itself, if it does.
@@ -156,7 +156,7 @@ fn media_type(said: Option<&str>, document: &Map<String, Value>) -> Result<Strin
 fn subject(document: &Map<String, Value>) -> Result<Option<Digest>, Problem> {
     let Some(subject) = document.get("subject").filter(|subject| !subject.is_null()) else { return Ok(None) };
     let digest = subject.get("digest").and_then(Value::as_str).unwrap_or_default();
-    digest.parse().map(Some).map_err(|()| invalid("the subject has no digest that is known here"))
+    digest.parse().map(Some).map_err(|_| invalid("the subject has no digest that is known here"))
 }
 
 /// How a manifest stands in the list of referrers (distribution-spec, "Listing Referrers").

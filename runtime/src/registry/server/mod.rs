@@ -7,7 +7,6 @@
 
 mod auth;
 mod blobs;
-mod digest;
 mod gc;
 mod http;
 mod lists;
@@ -128,9 +127,9 @@ impl ServeError {
                 Some("ports below 1024 are for root: choose another with --listen")
             }
             Self::Password { .. } => Some("make the file with `htpasswd -cB FILE USER`"),
-            Self::InUse { .. } => {
-                Some("stop the registry first: garbage is what nobody needs, and a push that is under way says nobody what")
-            }
+            Self::InUse { .. } => Some(
+                "stop the registry first: garbage is what nobody needs, and a push that is under way says nobody what",
+            ),
             Self::NoRegistry { .. } => Some("give the folder that `registry serve` was given"),
             _ => None,
         }
@@ -189,12 +188,11 @@ impl Registry {
         } else {
             Storage::open(folder).map_err(io("make", folder))?
         };
-        let claim = match settings.read_only {
-            true => None,
-            false => match Storage::claim(folder, false).map_err(io("lock", folder))? {
-                None => return Err(ServeError::InUse { path: folder.clone() }),
-                claim => claim,
-            },
+        let claim = if settings.read_only {
+            None
+        } else {
+            let claim = Storage::claim(folder, false).map_err(io("lock", folder))?;
+            Some(claim.ok_or_else(|| ServeError::InUse { path: folder.clone() })?)
         };
         let users = settings.htpasswd.as_deref().map(Users::read).transpose()?;
         Ok(Self { storage, uploads: Uploads::default(), users, read_only: settings.read_only, _claim: claim })

@@ -8,10 +8,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
 use super::Registry;
-use super::digest::Digest;
 use super::names::Name;
 use super::reply::{Problem, Reply};
 use super::storage::Manifest;
+use crate::image::Digest;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;\
 background:#fff}h2{margin:2rem 0 .5rem}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.2rem 1rem \
@@ -51,13 +51,14 @@ impl Registry {
         let document = serde_json::from_slice::<Value>(&manifest.bytes).unwrap_or_default();
         let mut layers = layers_of(&document);
         let listed = document.get("manifests").and_then(Value::as_array);
-        for digest in listed.into_iter().flatten().filter_map(|one| one.get("digest")?.as_str()?.parse::<Digest>().ok()) {
+        for digest in listed.into_iter().flatten().filter_map(|one| one.get("digest")?.as_str()?.parse::<Digest>().ok())
+        {
             if let Ok(Some(image)) = self.storage.manifest(name, &digest) {
                 layers.extend(layers_of(&serde_json::from_slice(&image.bytes).unwrap_or_default()));
             }
         }
         let kind = if listed.is_some() { "index" } else { "image" };
-        Shown { tag, manifest: manifest.digest.clone(), kind, layers }
+        Shown { tag, manifest: manifest.digest, kind, layers }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a request is about: its path, taken apart from the right, since a repository's name may have any number of parts.
 
+use std::fmt::Write as _;
+
 use super::names::Name;
 use super::reply::Problem;
 
@@ -108,8 +110,11 @@ pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                encoded.push(char::from(byte));
+            }
+            // Writing to a String cannot fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
         }
     }
     encoded
@@ -138,7 +143,17 @@ mod tests {
         for (path, route) in known {
             assert_eq!(Route::parse(path).unwrap(), route, "{path}");
         }
-        for path in ["", "/v1/", "/v2a", "/v2/a", "/v2/a/b", "/v2/a/things/b", "/v2/../blobs/uploads/", "/v2/A/tags/list", "/%zz"] {
+        for path in [
+            "",
+            "/v1/",
+            "/v2a",
+            "/v2/a",
+            "/v2/a/b",
+            "/v2/a/things/b",
+            "/v2/../blobs/uploads/",
+            "/v2/A/tags/list",
+            "/%zz",
+        ] {
             assert!(Route::parse(path).is_err(), "{path} was taken");
         }
     }

@@ -17,15 +17,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::digest::Digest;
 use super::names::{Name, is_tag};
+use crate::image::{Algorithm, Digest};
 
-pub(super) const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 /// What the names of files begin with that are not finished. No tag and no digest begins so.
 const UNFINISHED: &str = ".tmp-";
 
@@ -49,8 +48,8 @@ pub(super) struct Manifest {
 impl Storage {
     /// Opens a folder, and makes what is missing of it.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        for algorithm in ALGORITHMS {
-            fs::create_dir_all(root.join("blobs").join(algorithm))?;
+        for algorithm in Algorithm::ALL {
+            fs::create_dir_all(root.join("blobs").join(algorithm.name()))?;
         }
         fs::create_dir_all(root.join("repositories"))?;
         Ok(Self::existing(root))
@@ -75,7 +74,7 @@ impl Storage {
 
     /// Where a blob lies, or would.
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs").join(digest.algorithm()).join(digest.hex())
+        self.root.join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
     /// Where an upload's bytes lie.
@@ -126,7 +125,7 @@ impl Storage {
             return Ok(None);
         };
         let bytes = present(fs::read(self.blob_path(digest)))?;
-        Ok(bytes.map(|bytes| Manifest { digest: digest.clone(), media_type, bytes }))
+        Ok(bytes.map(|bytes| Manifest { digest: *digest, media_type, bytes }))
     }
 
     /// Keeps a manifest, what it says about another (the other's digest, and its own descriptor), and its tags.
@@ -200,8 +199,8 @@ impl Storage {
     /// The digests that a repository has of a kind: `_blobs` or `_manifests`.
     pub(super) fn links(&self, name: &Name, kind: &str) -> io::Result<Vec<Digest>> {
         let mut found = Vec::new();
-        for algorithm in ALGORITHMS {
-            let hexes = entries(&self.folder(name).join(kind).join(algorithm))?;
+        for algorithm in Algorithm::ALL {
+            let hexes = entries(&self.folder(name).join(kind).join(algorithm.name()))?;
             found.extend(hexes.iter().filter_map(|hex| format!("{algorithm}:{hex}").parse::<Digest>().ok()));
         }
         Ok(found)
@@ -235,7 +234,7 @@ impl Storage {
     }
 
     fn link(&self, name: &Name, kind: &str, digest: &Digest) -> PathBuf {
-        self.folder(name).join(kind).join(digest.algorithm()).join(digest.hex())
+        self.folder(name).join(kind).join(digest.algorithm().name()).join(digest.hex())
     }
 
     fn tag_path(&self, name: &Name, tag: &str) -> PathBuf {

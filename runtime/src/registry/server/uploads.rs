@@ -14,17 +14,17 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{LOCATION, RANGE};
-use sha2::{Digest as _, Sha256, Sha512};
+use serde_json::json;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::digest::Digest;
 use super::names::Name;
 use super::reply::{Problem, Reply};
 use super::storage::Storage;
+use crate::image::{Algorithm, Digest, Digester};
 
 /// How long a client may send nothing.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// How long a request waits for another one that is writing the same upload.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many running hashes are kept; beyond, those of uploads at rest are forgotten, and made anew if need be.
@@ -41,14 +41,8 @@ pub(super) struct Upload {
     id: String,
     path: PathBuf,
     length: u64,
-    hash: Hash,
-}
-
-/// A hash that is being computed.
-#[derive(Debug)]
-enum Hash {
-    Sha256(Sha256),
-    Sha512(Sha512),
+    algorithm: Algorithm,
+    hash: Digester,
 }
 
 /// Whose turn it is to write to an upload.
@@ -56,12 +50,13 @@ pub(super) type Writing = OwnedMutexGuard<Upload>;
 
 impl Uploads {
     /// Begins an upload, hashed by an algorithm: that of the digest that the client will name, if it said so.
-    pub(super) fn begin(&self, storage: &Storage, name: &Name, algorithm: &str) -> io::Result<Arc<Turn<Upload>>> {
+    pub(super) fn begin(&self, storage: &Storage, name: &Name, algorithm: Algorithm) -> io::Result<Arc<Turn<Upload>>> {
         let id = new_id()?;
         let path = storage.upload_path(name, &id);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         File::create_new(&path)?;
-        let upload = Upload { name: name.clone(), id: id.clone(), path, length: 0, hash: Hash::new(algorithm) };
+        let upload =
+            Upload { name: name.clone(), id: id.clone(), path, length: 0, algorithm, hash: Digester::new(algorithm) };
         Ok(self.remember(id, upload))
     }
 
@@ -91,9 +86,9 @@ impl Uploads {
         if !path.is_file() {
             return Err(unknown());
         }
-        let mut upload =
-            Upload { name: name.clone(), id: id.to_owned(), path, length: 0, hash: Hash::new("sha256") };
-        upload.hash_again("sha256")?;
+        let algorithm = Algorithm::Sha256;
+        let (hash, length) = hash_file(&path, algorithm)?;
+        let upload = Upload { name: name.clone(), id: id.to_owned(), path, length, algorithm, hash };
         Ok(self.remember(id.to_owned(), upload))
     }
 
@@ -150,12 +145,13 @@ impl Upload {
 
     /// Makes a blob of it, if its content is what the client calls it.
     pub(super) fn complete(&mut self, storage: &Storage, digest: &Digest) -> Result<(), Problem> {
-        if self.hash.algorithm() != digest.algorithm() {
-            self.hash_again(digest.algorithm())?;
+        if self.algorithm != digest.algorithm() {
+            self.algorithm = digest.algorithm();
+            (self.hash, self.length) = hash_file(&self.path, self.algorithm)?;
         }
-        let found = self.hash.hex();
-        if found != digest.hex() {
-            let detail = serde_json::json!({ "expected": digest.to_string(), "found": format!("{}:{found}", digest.algorithm()) });
+        let found = self.hash.clone().finish();
+        if found != *digest {
+            let detail = json!({ "expected": digest.to_string(), "found": found.to_string() });
             let problem = Problem::bad("DIGEST_INVALID", "provided digest did not match uploaded content");
             return Err(problem.about(detail));
         }
@@ -188,15 +184,10 @@ impl Upload {
     fn range(&self) -> String {
         format!("0-{}", self.length.saturating_sub(1))
     }
-
-    fn hash_again(&mut self, algorithm: &str) -> io::Result<()> {
-        (self.hash, self.length) = hash_file(&self.path, algorithm)?;
-        Ok(())
-    }
 }
 
-fn hash_file(path: &Path, algorithm: &str) -> io::Result<(Hash, u64)> {
-    let (mut file, mut hash, mut length) = (File::open(path)?, Hash::new(algorithm), 0);
+fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<(Digester, u64)> {
+    let (mut file, mut hash, mut length) = (File::open(path)?, Digester::new(algorithm), 0);
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = file.read(&mut buffer)?;
@@ -208,42 +199,6 @@ fn hash_file(path: &Path, algorithm: &str) -> io::Result<(Hash, u64)> {
     }
 }
 
-impl Hash {
-    fn new(algorithm: &str) -> Self {
-        if algorithm == "sha512" { Self::Sha512(Sha512::new()) } else { Self::Sha256(Sha256::new()) }
-    }
-
-    fn algorithm(&self) -> &'static str {
-        match self {
-            Self::Sha256(_) => "sha256",
-            Self::Sha512(_) => "sha512",
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    /// What it comes to, so far.
-    fn hex(&self) -> String {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        match self {
-            Self::Sha256(hash) => hex(&hash.clone().finalize()),
-            Self::Sha512(hash) => hex(&hash.clone().finalize()),
-        }
-    }
-}
-
-/// The digest of some bytes, by an algorithm.
-pub(super) fn digest_of(bytes: &[u8], algorithm: &str) -> Option<Digest> {
-    let mut hash = Hash::new(algorithm);
-    hash.update(bytes);
-    format!("{algorithm}:{}", hash.hex()).parse().ok()
-}
-
 fn unknown() -> Problem {
     Problem::missing("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 }
@@ -252,5 +207,5 @@ fn unknown() -> Problem {
 fn new_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
