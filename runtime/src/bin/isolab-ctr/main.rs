@@ -1,6 +1,7 @@
 //! `isolab-ctr`: images and containers with docker's command line, and no daemon.
 
 mod build;
+mod bars;
 mod cli;
 mod images;
 mod print;
@@ -43,6 +44,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Run(run) => run::obey(run, &global.store()?),
         Command::Registry(verb) => registry::obey(verb),
+        Command::Registry(verb) => registry::obey(verb, global),
     }
 }
 

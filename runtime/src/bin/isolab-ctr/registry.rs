@@ -1,16 +1,73 @@
 //! The verbs of registries.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use isolab_runtime::image::{Platform, Reference};
+use isolab_runtime::registry::client::{Client, Config, Credentials, Options, pull, push};
 use isolab_runtime::registry::server::{Settings, collect_garbage, serve};
 
+use crate::bars::Bars;
+use crate::cli::Global;
 use crate::print;
 use crate::voice::Failure;
 
+/// What docker's verbs take for the registry where none is said.
+const DEFAULT: &str = "docker.io";
+/// No password is longer than this.
+const LONGEST_PASSWORD: u64 = 64 << 10;
+
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Fetch an image from a registry
+    Pull {
+        /// Which of an index: OS/ARCHITECTURE[/VARIANT] [default: this machine's]
+        #[arg(long)]
+        platform: Option<Platform>,
+        #[command(flatten)]
+        way: Way,
+        /// Print the image's id only
+        #[arg(long, short)]
+        quiet: bool,
+        /// [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+        image: Reference,
+    },
+    /// Bring an image to a registry
+    Push {
+        #[command(flatten)]
+        way: Way,
+        /// Print the manifest's digest only
+        #[arg(long, short)]
+        quiet: bool,
+        /// [REGISTRY/]REPOSITORY[:TAG]
+        image: Reference,
+    },
+    /// Keep a password for a registry, once it was found right
+    Login {
+        /// The user
+        #[arg(long, short)]
+        username: String,
+        /// The password, for everyone to see who lists processes
+        #[arg(long, short, conflicts_with = "password_stdin")]
+        password: Option<String>,
+        /// Read the password from standard input
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        way: Way,
+        /// The registry
+        #[arg(default_value = DEFAULT)]
+        registry: String,
+    },
+    /// Forget the password for a registry
+    Logout {
+        /// The registry
+        #[arg(default_value = DEFAULT)]
+        registry: String,
+    },
     /// Keep images for others to fetch
     #[command(subcommand)]
     Registry(Registry),
@@ -53,7 +110,34 @@ pub(crate) struct Serve {
     folder: PathBuf,
 }
 
-pub(crate) fn obey(verb: &Verb) -> Result<u8, Failure> {
+/// How to get to a registry.
+#[derive(Args)]
+pub(crate) struct Way {
+    /// Trust the certificates (*.crt) in this folder too
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// Take any certificate, and do without TLS where there is none
+    #[arg(long)]
+    insecure: bool,
+    /// How many seconds a registry may say nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+}
+
+impl Way {
+    fn options(&self) -> Options {
+        let patience = Duration::from_secs(self.timeout.max(1));
+        Options { certificates: self.cert_dir.clone(), insecure: self.insecure, patience }
+    }
+
+    /// Connects with the password that is kept for a registry, if one is.
+    fn connect(&self, registry: &str) -> Result<Client, Failure> {
+        let known = Config::of_user().map(|config| config.find(registry)).transpose()?.flatten();
+        Ok(Client::connect(registry, &self.options(), known)?)
+    }
+}
+
+pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
     match verb {
         Verb::Registry(Registry::Serve(options)) => options.obey()?,
         Verb::Registry(Registry::Gc { dry_run, folder }) => {
@@ -62,8 +146,54 @@ pub(crate) fn obey(verb: &Verb) -> Result<u8, Failure> {
             let word = if *dry_run { "would remove" } else { "removed" };
             print::text(&format!("{word} {blobs} blobs and {uploads} abandoned uploads: {size}\n"))?;
         }
+        Verb::Pull { platform, way, quiet, image } => {
+            let platform = platform.clone().unwrap_or_else(Platform::of_host);
+            let (store, client, bars) = (global.store()?, way.connect(&image.registry)?, Bars::new(*quiet));
+            let pulled = pull(&client, &store, image, &platform, &bars)?;
+            let (id, digest) = (pulled.id, pulled.digest);
+            print::text(&if *quiet { format!("{id}\n") } else { format!("Digest: {digest}\n{image}\n") })?;
+        }
+        Verb::Push { way, quiet, image } => {
+            let (store, client, bars) = (global.store()?, way.connect(&image.registry)?, Bars::new(*quiet));
+            let pushed = push(&client, &store, &image.to_string(), image, &bars)?;
+            let (digest, size, tag) = (pushed.digest, pushed.size, image.tag_or_latest());
+            let told = format!("{tag}: digest: {digest} size: {size}\n");
+            print::text(&if *quiet { format!("{digest}\n") } else { told })?;
+        }
+        Verb::Login { username, password, password_stdin, way, registry } => {
+            let password = read_password(password.as_ref(), *password_stdin)?;
+            log_in(registry, way, Credentials { user: username.clone(), password })?;
+        }
+        Verb::Logout { registry } => {
+            let found = Config::of_user().ok_or(Failure::NoHome)?.forget(registry)?;
+            let told = if found { "Forgot the password for" } else { "There is no password for" };
+            print::text(&format!("{told} {registry}\n"))?;
+        }
     }
     Ok(0)
+}
+
+fn read_password(said: Option<&String>, from_input: bool) -> Result<String, Failure> {
+    if let Some(password) = said {
+        eprintln!("warning: everyone on this machine can see a password on a command line: use --password-stdin");
+        return Ok(password.clone());
+    }
+    if !from_input {
+        return Err(Failure::NoPassword);
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().take(LONGEST_PASSWORD).read_to_string(&mut text);
+    read.map_err(|source| Failure::Read { from: "the password".to_owned(), source })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn log_in(registry: &str, way: &Way, credentials: Credentials) -> Result<(), Failure> {
+    let config = Config::of_user().ok_or(Failure::NoHome)?;
+    Client::connect(registry, &way.options(), Some(credentials.clone()))?.log_in()?;
+    if config.keep(registry, &credentials)? {
+        eprintln!("warning: whoever can read docker's config.json can read the password: a credential helper hides it");
+    }
+    print::text("Login Succeeded\n")
 }
 
 impl Serve {

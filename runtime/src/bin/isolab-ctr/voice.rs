@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use isolab_runtime::build::BuildError;
 use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{ImageError, ReferenceError};
+use isolab_runtime::registry::client::ClientError;
 use isolab_runtime::registry::server::ServeError;
 
 /// docker's status for what fails at its own work.
@@ -29,6 +30,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("there is no folder to keep images in: this user has neither $XDG_DATA_HOME nor $HOME")]
     NoHome,
@@ -40,6 +43,8 @@ pub(crate) enum Failure {
     NoPath { image: String, path: PathBuf },
     #[error("an archive is nothing to look at in a terminal")]
     Terminal,
+    #[error("there is no password")]
+    NoPassword,
     #[error("cannot read {from}")]
     Read { from: String, source: io::Error },
     #[error("cannot write {to}")]
@@ -54,6 +59,8 @@ impl Failure {
             Self::Engine(error) => error.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Reference(error) => Some(error.hint()),
+            Self::Client(error) => error.hint(),
+            Self::NoPassword => Some("give it on standard input, with --password-stdin".to_owned()),
             Self::Serve(error) => error.hint().map(str::to_owned),
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use super::transport::{Asking, Load, header};
 use super::{Client, ClientError, Progress};
-use crate::image::{Digest, Image, Platform, Reference, Store, choose, descriptor};
+use crate::image::{Digest, Image, ImageError, Platform, Reference, Store, choose, descriptor};
 
 /// Layers at once: enough to hide the registry's pauses, few enough not to be taken for an attack.
 const AT_ONCE: usize = 4;
@@ -55,7 +56,7 @@ pub fn pull(
     let id = client.digest_of(manifest.config())?;
     client.fetch_all(store, &reference.repository, &manifest, progress)?;
     let mut writer = store.writer_with(fetched.digest.algorithm())?;
-    writer.write_all(&fetched.bytes).map_err(|error| client.unreachable(error.into()))?;
+    writer.write_all(&fetched.bytes).map_err(unwritten(&fetched.digest))?;
     writer.finish(Some(&fetched.digest))?;
     let leads = descriptor(fetched.kind, &fetched.digest, fetched.bytes.len() as u64)?;
     Image::from_manifest(store, &leads)?;
@@ -166,16 +167,14 @@ impl Client {
             if size == 0 || (at >= size && broken.is_none()) {
                 break;
             }
-            match resumes.checked_sub(1) {
-                Some(left) => resumes = left,
-                None => {
-                    let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    return Err(self.unreachable(broken.unwrap_or_else(ended).into()));
-                }
-            }
+            let Some(left) = resumes.checked_sub(1) else {
+                let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(self.unreachable(broken.unwrap_or_else(ended).into()));
+            };
+            resumes = left;
         }
         match writer.finish(Some(digest)) {
-            Err(crate::image::ImageError::Corrupt { .. }) => Err(self.lies(digest, "the bytes have another digest")),
+            Err(ImageError::Corrupt { .. }) => Err(self.lies(digest, "the bytes have another digest")),
             other => {
                 other?;
                 progress.ends(digest, "Pull complete");
@@ -234,10 +233,7 @@ impl Client {
             if *at + fresh.len() as u64 > size {
                 return Err(self.lies(digest, "it has more bytes than the manifest says"));
             }
-            to.write_all(fresh).map_err(|source| {
-                let path = std::path::PathBuf::from(digest.to_string());
-                crate::image::ImageError::Io { attempt: "write blob", path, source }
-            })?;
+            to.write_all(fresh).map_err(unwritten(digest))?;
             *at += fresh.len() as u64;
             progress.at(digest, *at);
         }
@@ -250,6 +246,11 @@ impl Client {
     fn lies(&self, digest: &Digest, reason: &str) -> ClientError {
         ClientError::Lies { host: self.registry.clone(), digest: Box::new(*digest), reason: reason.to_owned() }
     }
+}
+
+fn unwritten(digest: &Digest) -> impl FnOnce(std::io::Error) -> ImageError {
+    let path = PathBuf::from(digest.to_string());
+    move |source| ImageError::Io { attempt: "write blob", path, source }
 }
 
 /// What a token must be good for.

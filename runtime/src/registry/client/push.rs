@@ -83,11 +83,11 @@ impl Client {
         }
         let mut to = format!("/v2/{repository}/blobs/uploads/");
         if let Some(from) = from {
-            to.push_str(&format!("?mount={digest}&from={from}"));
+            to += &format!("?mount={digest}&from={from}");
             // The registry wants to know that we may read there.
-            scope.push_str(&format!(" repository:{from}:pull"));
+            scope += &format!(" repository:{from}:pull");
         } else if digest.algorithm() != crate::image::Algorithm::Sha256 {
-            to.push_str(&format!("?digest-algorithm={}", digest.algorithm()));
+            to += &format!("?digest-algorithm={}", digest.algorithm());
         }
         let begun = self.send(Asking { method: "POST", to: &to, scope: &scope, headers: &[], load: Load::Nothing })?;
         match begun.status().as_u16() {

@@ -42,6 +42,9 @@ pub(super) struct Asking<'a> {
     pub(super) load: Load<'a>,
 }
 
+/// A reply whose body was read.
+pub(super) type Small = (Response<()>, Vec<u8>);
+
 impl Client {
     /// Sends a request until it is answered well or for good. Answers 2xx, 404 and 416; all else is an error.
     pub(super) fn send(&self, asking: Asking<'_>) -> Result<Response<Body>, ClientError> {
@@ -64,12 +67,7 @@ impl Client {
     }
 
     /// A GET whose body is small. `None` for what is not there.
-    pub(super) fn get(
-        &self,
-        to: &str,
-        scope: &str,
-        accept: Option<&str>,
-    ) -> Result<Option<(Response<()>, Vec<u8>)>, ClientError> {
+    pub(super) fn get(&self, to: &str, scope: &str, accept: Option<&str>) -> Result<Option<Small>, ClientError> {
         let accept = accept.map(|kinds| ("accept", kinds));
         let headers = accept.as_slice();
         let response = self.send(Asking { method: "GET", to, scope, headers, load: Load::Nothing })?;
