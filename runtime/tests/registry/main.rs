@@ -1,0 +1,18 @@
+//! Registries with real peers: others' clients on ours, our client on Debian's, and a registry that lies.
+
+#[path = "../container/checks.rs"]
+mod checks;
+mod client;
+mod lab;
+mod liar;
+#[path = "../container/needs.rs"]
+mod needs;
+mod server;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let groups = [server::trials(), client::trials(), liar::trials()];
+    libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
+}
