@@ -28,6 +28,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// What was asked: the head of the request, whole.
 type Answer = dyn Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
 
+/// What is sent for a layer, by a closure that may borrow.
+type Layer<'a> = dyn Fn(&str, &mut TcpStream) -> std::io::Result<()> + 'a;
+
 /// A server that answers everything by a function, one request a connection. Its threads end with the trial's process.
 fn liar(
     answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
@@ -87,7 +90,7 @@ impl Small {
     }
 
     /// Answers as a registry should, but for the layer.
-    fn serve(&self, head: &str, stream: &mut TcpStream, layer: &Answer) -> std::io::Result<()> {
+    fn serve(&self, head: &str, stream: &mut TcpStream, layer: &Layer<'_>) -> std::io::Result<()> {
         let line = head.lines().next().unwrap_or_default();
         if line.contains("/manifests/") {
             let kind = "content-type: application/vnd.oci.image.manifest.v1+json\r\n";

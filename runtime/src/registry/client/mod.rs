@@ -5,6 +5,7 @@
 //! again; `pull` and `push` say what to send.
 
 mod auth;
+mod blob;
 mod credentials;
 mod error;
 mod pull;

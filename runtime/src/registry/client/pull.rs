@@ -1,25 +1,22 @@
 //! Fetching an image: its manifest, its configuration, and its layers, several at once.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde_json::Value;
 
-use super::transport::{Asking, Load, header};
-use super::{Client, ClientError, Progress};
-use crate::image::{Digest, Image, ImageError, Platform, Reference, Store, choose, descriptor};
+use super::blob::Arriving;
+use super::{Client, ClientError, LARGEST_MANIFEST, Progress};
+use crate::image::{Digest, Image, ImageError, Platform, Received, Reference, Store, choose, descriptor};
 
 /// Layers at once: enough to hide the registry's pauses, few enough not to be taken for an attack.
 const AT_ONCE: usize = 4;
-/// How often a blob that breaks off is gone on with.
-const RESUMES: u32 = 5;
 /// An index may list indexes; nobody's list is this deep.
 const DEEPEST: usize = 4;
-const PIECE: usize = 128 << 10;
 /// The kinds of manifest that are known here.
 const KINDS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
@@ -54,7 +51,10 @@ pub fn pull(
     let manifest: ImageManifest =
         serde_json::from_slice(&fetched.bytes).map_err(|error| client.nonsense(format!("the manifest: {error}")))?;
     let id = client.digest_of(manifest.config())?;
-    client.fetch_all(store, &reference.repository, &manifest, progress)?;
+    let size = manifest.config().size();
+    let configuration = client.fetch_configuration(store, &reference.repository, (id, size), progress)?;
+    let layers = client.layers(&manifest, &configuration)?;
+    client.fetch_layers(store, &reference.repository, layers, progress)?;
     let mut writer = store.writer_with(fetched.digest.algorithm())?;
     writer.write_all(&fetched.bytes).map_err(unwritten(&fetched.digest))?;
     writer.finish(Some(&fetched.digest))?;
@@ -82,6 +82,28 @@ impl Client {
         Err(self.nonsense("its indexes list indexes without end"))
     }
 
+    /// The layers of an image: their digests and sizes, and the digests of what is in them; each once.
+    fn layers(
+        &self,
+        manifest: &ImageManifest,
+        configuration: &ImageConfiguration,
+    ) -> Result<Vec<(Digest, u64, Digest)>, ClientError> {
+        let diff_ids = configuration.rootfs().diff_ids();
+        if diff_ids.len() != manifest.layers().len() {
+            return Err(self.nonsense("the image's configuration tells of another number of layers than its manifest"));
+        }
+        let (mut seen, mut layers) = (HashSet::new(), Vec::new());
+        for (one, diff_id) in manifest.layers().iter().zip(diff_ids) {
+            let digest = self.digest_of(one)?;
+            let diff_id: Digest = diff_id.parse().map_err(ImageError::from)?;
+            // An image may have the same layer twice.
+            if seen.insert(digest) {
+                layers.push((digest, one.size(), diff_id));
+            }
+        }
+        Ok(layers)
+    }
+
     fn manifest(&self, reference: &Reference, wanted: &str, expected: Option<Digest>) -> Result<Fetched, ClientError> {
         let (to, scope) = (format!("/v2/{}/manifests/{wanted}", reference.repository), pulling(&reference.repository));
         let Some((head, bytes)) = self.get(&to, &scope, Some(KINDS))? else {
@@ -102,140 +124,98 @@ impl Client {
         Ok(Fetched { digest: expected, bytes, kind })
     }
 
-    /// Fetches the configuration and the layers that are not here yet.
-    fn fetch_all(
+    /// Fetches an image's configuration, if it is not here yet.
+    fn fetch_configuration(
         &self,
         store: &Store,
         repository: &str,
-        manifest: &ImageManifest,
+        (id, size): (Digest, u64),
+        progress: &dyn Progress,
+    ) -> Result<ImageConfiguration, ClientError> {
+        if size > LARGEST_MANIFEST {
+            return Err(self.nonsense(format!("a configuration of more than {LARGEST_MANIFEST} bytes")));
+        }
+        progress.begins(&id, size);
+        if store.has(&id) {
+            progress.ends(&id, "Already exists");
+        } else {
+            let failure = Mutex::default();
+            let mut arriving = Arriving::new(self, progress, repository, (id, size), &failure);
+            let mut writer = store.writer_with(id.algorithm())?;
+            let copied = std::io::copy(&mut arriving, &mut writer).map_err(unwritten(&id));
+            let kept = copied.map_err(ClientError::from).and_then(|_| Ok(writer.finish(Some(&id))?));
+            kept.map_err(|error| self.told(&failure, &id, error))?;
+            progress.ends(&id, "Pull complete");
+        }
+        let text = store.blob(&id)?;
+        serde_json::from_slice(&text).map_err(|error| self.nonsense(format!("the configuration: {error}")))
+    }
+
+    /// Fetches and unpacks the layers that are not here yet, several at once. They get their names together, at the end.
+    fn fetch_layers(
+        &self,
+        store: &Store,
+        repository: &str,
+        mut waiting: Vec<(Digest, u64, Digest)>,
         progress: &dyn Progress,
     ) -> Result<(), ClientError> {
-        let mut seen = HashSet::new();
-        let mut waiting = Vec::new();
-        for one in [manifest.config()].into_iter().chain(manifest.layers()) {
-            let digest = self.digest_of(one)?;
-            // An image may have the same layer twice.
-            if seen.insert(digest) {
-                waiting.push((digest, one.size()));
-            }
-        }
-        waiting.reverse();
+        // The largest first: what is begun last ought to be short.
+        waiting.sort_by_key(|(_, size, _)| *size);
         let threads = AT_ONCE.min(waiting.len());
-        let (waiting, failure) = (Mutex::new(waiting), Mutex::new(None));
+        let (waiting, received) = (Mutex::new(waiting), Mutex::new(Ok(Vec::new())));
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((digest, size)) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-                        if let Err(error) = self.fetch(store, repository, &digest, size, progress) {
-                            // One failure is enough: the others need not begin.
-                            waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    loop {
+                        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                        let Some((digest, size, diff_id)) = next else { return };
+                        let outcome = self.fetch_layer(store, repository, (digest, size), &diff_id, progress);
+                        let mut all = received.lock().unwrap_or_else(PoisonError::into_inner);
+                        match (&mut *all, outcome) {
+                            (Ok(all), Ok(one)) => all.extend(one),
+                            (Ok(_), Err(error)) => {
+                                // One failure is enough: the others need not begin.
+                                waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                                *all = Err(error);
+                            }
+                            (Err(_), _) => {}
                         }
                     }
                 });
             }
         });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        Ok(store.publish(received.into_inner().unwrap_or_else(PoisonError::into_inner)?)?)
     }
 
-    /// Fetches a blob, and goes on where it broke off.
-    fn fetch(
+    fn fetch_layer(
         &self,
         store: &Store,
         repository: &str,
-        digest: &Digest,
-        size: u64,
+        (digest, size): (Digest, u64),
+        diff_id: &Digest,
         progress: &dyn Progress,
-    ) -> Result<(), ClientError> {
-        progress.begins(digest, size);
-        if store.has(digest) {
-            progress.ends(digest, "Already exists");
-            return Ok(());
+    ) -> Result<Option<Received>, ClientError> {
+        progress.begins(&digest, size);
+        if store.has(&digest) {
+            progress.ends(&digest, "Already exists");
+            return Ok(None);
         }
-        let mut writer = store.writer_with(digest.algorithm())?;
-        let (to, scope) = (format!("/v2/{repository}/blobs/{digest}"), pulling(repository));
-        let (mut at, mut resumes) = (0, RESUMES);
-        while at < size || size == 0 {
-            let range = format!("bytes={at}-");
-            let headers: &[(&str, &str)] = if at == 0 { &[] } else { &[("range", &range)] };
-            let response = self.send(Asking { method: "GET", to: &to, scope: &scope, headers, load: Load::Nothing })?;
-            self.check_part(&response, digest, at, size)?;
-            // A registry that knows no ranges begins anew: what we have of it is read past.
-            let skip = if response.status().as_u16() == 206 { 0 } else { at };
-            let broken =
-                self.copy(response.into_body().into_reader(), &mut writer, skip, (&mut at, size), digest, progress)?;
-            if size == 0 || (at >= size && broken.is_none()) {
-                break;
-            }
-            let Some(left) = resumes.checked_sub(1) else {
-                let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                return Err(self.unreachable(broken.unwrap_or_else(ended).into()));
-            };
-            resumes = left;
-        }
-        match writer.finish(Some(digest)) {
-            Err(ImageError::Corrupt { .. }) => Err(self.lies(digest, "the bytes have another digest")),
-            other => {
-                other?;
-                progress.ends(digest, "Pull complete");
-                Ok(())
-            }
-        }
+        let failure = Mutex::default();
+        let arriving = Arriving::new(self, progress, repository, (digest, size), &failure);
+        let received = store.receive_layer(&digest, diff_id, arriving);
+        let received = received.map_err(|error| self.told(&failure, &digest, error.into()))?;
+        progress.ends(&digest, "Pull complete");
+        Ok(Some(received))
     }
 
-    fn check_part(
-        &self,
-        response: &ureq::http::Response<ureq::Body>,
-        digest: &Digest,
-        at: u64,
-        size: u64,
-    ) -> Result<(), ClientError> {
-        match response.status().as_u16() {
-            200 => match header(response, "content-length").and_then(|length| length.parse::<u64>().ok()) {
-                Some(length) if length != size => Err(self.lies(digest, "it has another size than the manifest says")),
-                _ => Ok(()),
-            },
-            206 if header(response, "content-range")
-                .is_some_and(|range| range.starts_with(&format!("bytes {at}-"))) =>
-            {
-                Ok(())
+    /// The error that a transfer really ended with.
+    fn told(&self, failure: &Mutex<Option<ClientError>>, digest: &Digest, error: ClientError) -> ClientError {
+        match (failure.lock().unwrap_or_else(PoisonError::into_inner).take(), error) {
+            (Some(failure), _) => failure,
+            (None, ClientError::Image(ImageError::Corrupt { expected, .. })) if expected == *digest => {
+                self.lies(digest, "the bytes have another digest")
             }
-            206 => Err(self.nonsense("another part of a blob than was asked for")),
-            404 => {
-                let (host, request) = (self.registry.clone(), format!("the request for the layer {digest}"));
-                Err(ClientError::Refused { host, status: 404, request, said: String::new() })
-            }
-            status => Err(self.nonsense(format!("{status} for a blob"))),
-        }
-    }
-
-    /// Moves bytes until they end. Answers what broke off, if something did; who sends too much is refused.
-    fn copy(
-        &self,
-        mut from: impl Read,
-        to: &mut impl Write,
-        mut skip: u64,
-        (at, size): (&mut u64, u64),
-        digest: &Digest,
-        progress: &dyn Progress,
-    ) -> Result<Option<std::io::Error>, ClientError> {
-        let mut buffer = vec![0; PIECE];
-        loop {
-            let read = match from.read(&mut buffer) {
-                Ok(0) => return Ok(None),
-                Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(Some(error)),
-            };
-            let skipped = skip.min(read as u64);
-            skip -= skipped;
-            let fresh = buffer.get(skipped as usize..read).unwrap_or_default();
-            if *at + fresh.len() as u64 > size {
-                return Err(self.lies(digest, "it has more bytes than the manifest says"));
-            }
-            to.write_all(fresh).map_err(unwritten(digest))?;
-            *at += fresh.len() as u64;
-            progress.at(digest, *at);
+            (None, error) => error,
         }
     }
 
@@ -243,7 +223,7 @@ impl Client {
         Digest::try_from(descriptor.digest()).map_err(|error| self.nonsense(error.to_string()))
     }
 
-    fn lies(&self, digest: &Digest, reason: &str) -> ClientError {
+    pub(super) fn lies(&self, digest: &Digest, reason: &str) -> ClientError {
         ClientError::Lies { host: self.registry.clone(), digest: Box::new(*digest), reason: reason.to_owned() }
     }
 }
@@ -254,6 +234,6 @@ fn unwritten(digest: &Digest) -> impl FnOnce(std::io::Error) -> ImageError {
 }
 
 /// What a token must be good for.
-fn pulling(repository: &str) -> String {
+pub(super) fn pulling(repository: &str) -> String {
     format!("repository:{repository}:pull")
 }
