@@ -71,9 +71,9 @@ impl Lab {
     /// Kills the first server, as a machine that loses its power would, nearly.
     pub(crate) fn kill(&mut self) -> Result<(), Failed> {
         let mut server = self.servers.remove(0);
-        server.kill()?;
+        let killed = server.kill();
         server.wait()?;
-        Ok(())
+        Ok(killed?)
     }
 
     /// The command under test, with a store and docker's configuration in the folder.
@@ -108,6 +108,9 @@ impl Lab {
             let mut header = tar::Header::new_gnu();
             header.set_size(size as u64);
             header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
             tar.append_data(&mut header, format!("file{number}"), bytes.as_slice())?;
             tar.finish()?;
             done(Command::new("umoci").args(["raw", "add-layer", "--image", &name]).arg(&archive))?;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isolab_runtime::image::Digest;
 use libtest_mimic::{Failed, Trial};
-use sha2::{Digest as _, Sha256};
 
 use super::checks::{has, same};
 use super::lab::{Lab, done, refused};
@@ -60,8 +60,7 @@ fn reply(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> st
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    Digest::of(bytes).to_string()
 }
 
 /// An image of one layer, an empty archive with some zeros behind it.
@@ -200,7 +199,7 @@ fn hangs() -> Result<(), Failed> {
     let host = liar(move |head, stream| {
         small.serve(head, stream, &|_, stream| {
             reply(stream, "200 OK", "content-length: 300000\r\n", &[0; 10])?;
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
             Ok(())
         })
     })?;

@@ -103,7 +103,7 @@ fn docker() -> Result<(), Failed> {
         command
     };
     let name = format!("{host}/team/busybox:1");
-    let outcome = wait_within(Duration::from_secs(60), Duration::from_millis(100), "dockerd", || {
+    let outcome = wait_within(Duration::from_mins(1), Duration::from_millis(100), "dockerd", || {
         docker(&["version"]).output().is_ok_and(|output| output.status.success())
     })
     .and_then(|()| {
@@ -113,7 +113,7 @@ fn docker() -> Result<(), Failed> {
         done(&mut docker(&["pull", &name]))?;
         same(done(&mut docker(&["images", "--quiet", "--no-trunc"]))?, id)
     });
-    drop(kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM));
+    let _ = kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM);
     daemon.wait()?;
     outcome
 }

@@ -15,17 +15,17 @@ const DONE: &str = "{prefix}: {msg}";
 pub(crate) struct Bars {
     quiet: bool,
     drawn: MultiProgress,
-    bars: Mutex<HashMap<Digest, ProgressBar>>,
+    blobs: Mutex<HashMap<Digest, ProgressBar>>,
 }
 
 impl Bars {
     pub(crate) fn new(quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Self { quiet, drawn: MultiProgress::with_draw_target(target), bars: Mutex::default() }
+        Self { quiet, drawn: MultiProgress::with_draw_target(target), blobs: Mutex::default() }
     }
 
     fn bar(&self, digest: &Digest) -> Option<ProgressBar> {
-        self.bars.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 }
 
@@ -34,7 +34,7 @@ impl Progress for Bars {
         let style = ProgressStyle::with_template(MOVING).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = self.drawn.add(ProgressBar::new(size).with_style(style.progress_chars("=> ")));
         bar.set_prefix(digest.short());
-        self.bars.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, bar);
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, bar);
     }
 
     fn at(&self, digest: &Digest, bytes: u64) {

@@ -162,7 +162,7 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
         }
         Verb::Login { username, password, password_stdin, way, registry } => {
             let password = read_password(password.as_ref(), *password_stdin)?;
-            log_in(registry, way, Credentials { user: username.clone(), password })?;
+            log_in(registry, way, &Credentials { user: username.clone(), password })?;
         }
         Verb::Logout { registry } => {
             let found = Config::of_user().ok_or(Failure::NoHome)?.forget(registry)?;
@@ -187,10 +187,10 @@ fn read_password(said: Option<&String>, from_input: bool) -> Result<String, Fail
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn log_in(registry: &str, way: &Way, credentials: Credentials) -> Result<(), Failure> {
+fn log_in(registry: &str, way: &Way, credentials: &Credentials) -> Result<(), Failure> {
     let config = Config::of_user().ok_or(Failure::NoHome)?;
     Client::connect(registry, &way.options(), Some(credentials.clone()))?.log_in()?;
-    if config.keep(registry, &credentials)? {
+    if config.keep(registry, credentials)? {
         eprintln!("warning: whoever can read docker's config.json can read the password: a credential helper hides it");
     }
     print::text("Login Succeeded\n")

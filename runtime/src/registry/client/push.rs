@@ -83,11 +83,11 @@ impl Client {
         }
         let mut to = format!("/v2/{repository}/blobs/uploads/");
         if let Some(from) = from {
-            to += &format!("?mount={digest}&from={from}");
+            to = format!("{to}?mount={digest}&from={from}");
             // The registry wants to know that we may read there.
-            scope += &format!(" repository:{from}:pull");
+            scope = format!("{scope} repository:{from}:pull");
         } else if digest.algorithm() != crate::image::Algorithm::Sha256 {
-            to += &format!("?digest-algorithm={}", digest.algorithm());
+            to = format!("{to}?digest-algorithm={}", digest.algorithm());
         }
         let begun = self.send(Asking { method: "POST", to: &to, scope: &scope, headers: &[], load: Load::Nothing })?;
         match begun.status().as_u16() {
