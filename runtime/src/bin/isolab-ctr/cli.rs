@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::build;
 use crate::images;
-use crate::run;
 use crate::registry;
+use crate::run;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
 #[derive(Parser)]

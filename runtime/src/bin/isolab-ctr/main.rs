@@ -1,12 +1,12 @@
 //! `isolab-ctr`: images and containers with docker's command line, and no daemon.
 
-mod build;
 mod bars;
+mod build;
 mod cli;
 mod images;
 mod print;
-mod run;
 mod registry;
+mod run;
 mod voice;
 
 use std::io::{self, BufWriter};
@@ -43,7 +43,6 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Images(verb) => images::obey(verb, &global.store()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Run(run) => run::obey(run, &global.store()?),
-        Command::Registry(verb) => registry::obey(verb),
         Command::Registry(verb) => registry::obey(verb, global),
     }
 }
