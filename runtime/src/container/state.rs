@@ -81,7 +81,8 @@ pub enum StateError {
     #[error("a container with id {0} exists already")]
     Exists(ContainerId),
     /// There is no such container.
-    #[error("there is no container with id {0}")]
+    // These words are what containerd looks for, to tell this from any other failure.
+    #[error("container {0} does not exist")]
     Missing(ContainerId),
     /// The file or its folder cannot be worked with.
     #[error("cannot {attempt} {}", .path.display())]

@@ -211,7 +211,7 @@ fn not_running() -> Result<(), Failed> {
     let output = exec(&lab, &[&lab.id, "true"]);
     same(output.status.code(), Some(1))?;
     has(&text(&output.stderr), "it is stopped")?;
-    has(&text(&exec(&lab, &["nobody", "true"]).stderr), "there is no container with id nobody")
+    has(&text(&exec(&lab, &["nobody", "true"]).stderr), "container nobody does not exist")
 }
 
 fn explained() -> Result<(), Failed> {

@@ -139,7 +139,7 @@ impl Lab {
         let place = self.bundle().display().to_string();
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         traces.extend(mounts.lines().filter(|line| line.contains(&place)).map(|line| format!("mount {line}")));
-        let names = [self.id.to_string(), format!("isolab-{}", self.id)];
+        let names = [self.id.clone(), format!("isolab-{}", self.id)];
         let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(folder) = folders.pop() {
             if folder.file_name().is_some_and(|name| names.iter().any(|own| name == own.as_str())) {

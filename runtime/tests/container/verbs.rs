@@ -351,12 +351,12 @@ fn log() -> Result<(), Failed> {
     has(lines[2]["msg"].as_str().unwrap_or_default(), "executable file not found in $PATH")?;
     same(lines[2]["time"].as_str().map(|time| time.len() == 30 && time.ends_with('Z')), Some(true))?;
     // As text, after the options of the command, with what was asked for.
-    fails(&lab, &["state", "nobody", "--log", "text", "--debug"], "there is no container")?;
+    fails(&lab, &["state", "nobody", "--log", "text", "--debug"], "container nobody does not exist")?;
     let log = fs::read_to_string(lab.path("text"))?;
     has(&log, "level=debug")?;
-    has(&log, "level=error msg=\"there is no container with id nobody\"")?;
+    has(&log, "level=error msg=\"container nobody does not exist\"")?;
     // An unwritable log does not hide the error.
-    fails(&lab, &["--log", "none/such", "state", "nobody"], "error: there is no container with id nobody")
+    fails(&lab, &["--log", "none/such", "state", "nobody"], "error: container nobody does not exist")
 }
 
 fn unsupported() -> Result<(), Failed> {
