@@ -1,12 +1,13 @@
 //! What came of a step the last time: the same step on the same layers with the same files is not done again.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{BuildError, io_error};
-use crate::image::{Digest, Temporary};
+use crate::image::{Digest, Temporary, sweep};
 
 /// The results of steps, a small file each.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ pub(super) struct Layer {
     pub(super) blob: String,
     pub(super) size: u64,
     pub(super) media_type: String,
+}
+
+/// Removes what a build that was killed had begun to write down, and names it.
+pub fn prune(root: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let folder = root.join("cache");
+    match sweep(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(io_error("clean", folder)),
+    }
 }
 
 /// What a step stands on and does, as a digest.

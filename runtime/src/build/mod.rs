@@ -30,6 +30,7 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+pub use cache::prune;
 pub use context::Context;
 pub use error::BuildError;
 pub use progress::{Progress, Silent};

@@ -246,3 +246,12 @@ fn only_its_owner_looks_into_a_store() {
     let lab = Lab::new();
     assert_eq!(fs::metadata(lab.store.root()).unwrap().mode() & 0o777, 0o700);
 }
+
+#[test]
+fn a_store_that_is_named_relatively_has_absolute_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let store = Store::open(up.join(folder.path().strip_prefix("/").unwrap())).unwrap();
+    assert!(store.root().is_absolute());
+    assert!(folder.path().join("oci-layout").exists());
+}

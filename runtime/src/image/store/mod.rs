@@ -50,7 +50,9 @@ impl Store {
     /// Only its owner may look inside: a layer can hold a set-user-ID program, which is harmless in a container and
     /// would not be for a user who could call it by its path in the store.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ImageError> {
-        let store = Self { root: root.into() };
+        let root = root.into();
+        // Containers stand on layers by their paths, and another process than this one, with a folder of its own, looks there.
+        let store = Self { root: std::path::absolute(&root).map_err(io_error("find", &root))? };
         for folder in [store.root.clone(), store.blobs(Algorithm::Sha256), store.layers()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("make", &folder))?;
         }

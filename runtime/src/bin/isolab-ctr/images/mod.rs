@@ -7,7 +7,10 @@ mod show;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use isolab_runtime::container::{Runtime, default_root};
+use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{Digest, Manifest, Reference, Store};
+use isolab_runtime::{build, engine};
 
 use crate::print;
 use crate::voice::Failure;
@@ -76,7 +79,7 @@ pub(crate) enum Verb {
     },
     /// Make an image of a file system in an archive
     Import(files::Import),
-    /// Remove images without a name, and all that no image needs
+    /// Remove what killed commands left, images without a name, and all that no image needs
     Prune,
     /// Check every stored byte and every reference; change nothing
     Fsck,
@@ -150,12 +153,24 @@ fn familiar(name: &str) -> String {
 }
 
 fn prune(store: &Store) -> Result<(), Failure> {
-    store.prune()?;
+    remove_left_over(store)?;
     for one in store.names()?.iter().filter(|one| one.name.is_none()) {
         let digest = Digest::try_from(one.descriptor.digest()).map_err(isolab_runtime::image::ImageError::from)?;
         store.remove_manifest(&digest)?;
     }
     tell(store)
+}
+
+/// Removes what commands that were killed had in the making: containers, their folders, files of the store and the cache.
+fn remove_left_over(store: &Store) -> Result<(), Failure> {
+    let root = default_root().map_err(EngineError::from)?;
+    let containers = Runtime::new(&root, |text| eprintln!("warning: {text}")).prune().map_err(EngineError::from)?;
+    // The containers first: their folders are what they stood on.
+    let folders = engine::prune(store.root())?;
+    let files = [build::prune(store.root())?, store.prune()?].concat();
+    let lines = containers.iter().map(|id| format!("Deleted: container {id}\n"));
+    let paths = folders.iter().chain(&files).map(|path| format!("Deleted: {}\n", path.display()));
+    print::text(&lines.chain(paths).collect::<String>())
 }
 
 /// Removes what nothing leads to, and says what that was.
