@@ -5,6 +5,7 @@ mod checks;
 mod client;
 mod lab;
 mod liar;
+mod life;
 #[path = "../container/needs.rs"]
 mod needs;
 mod server;
@@ -13,6 +14,6 @@ use libtest_mimic::Arguments;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let groups = [server::trials(), client::trials(), liar::trials()];
+    let groups = [server::trials(), client::trials(), liar::trials(), life::trials()];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }
