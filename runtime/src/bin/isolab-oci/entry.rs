@@ -7,7 +7,8 @@
 use std::ffi::{c_char, c_int};
 
 /// Called by the C library. The arguments are those that `std::env::args` gives.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
 extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     open_standard_streams();
     // SAFETY: SIG_IGN is no handler that could run. A reader that has gone is told by a write's error, and no signal, as the

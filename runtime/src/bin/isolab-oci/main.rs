@@ -1,5 +1,6 @@
 //! `isolab-oci`: containers from OCI bundles, one command a step of their life. With the command line of `runc`.
-#![no_main]
+// The tests of this file have a `main` of their own.
+#![cfg_attr(not(test), no_main)]
 
 mod cli;
 mod entry;
