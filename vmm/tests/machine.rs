@@ -302,7 +302,16 @@ const COUNT_FOR_HOURS: [&str; 5] = ["run", "--bare", "counter", "--", "100000000
 
 fn a_signal_ends_it() -> Done {
     for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
-        let busy = Busy::start(isolab_vm(&COUNT_FOR_HOURS))?;
+        let mut command = isolab_vm(&COUNT_FOR_HOURS);
+        // Whoever runs the trials in the background of a shell has it ignored, and then it would be no wish to end.
+        // SAFETY: signal(2) may be called between fork and exec, and the default is no handler.
+        unsafe {
+            command.pre_exec(move || {
+                nix::sys::signal::signal(signal, SigHandler::SigDfl)?;
+                Ok(())
+            });
+        }
+        let busy = Busy::start(command)?;
         kill(busy.pid(), signal)?;
         assert_eq!(busy.end()?.code(), Some(status), "{signal}");
     }
