@@ -116,10 +116,12 @@ fn namespaces() -> Result<(), Failed> {
 
 fn after_start() -> Result<(), Failed> {
     let mut lab = Lab::new("sleep 60");
-    // What the process is at that moment: the runtime's copy, or the program.
+    // What the process is at that moment: the runtime's copy, or the program. Within execve(2), after the descriptors are
+    // closed, it has no command line for an instant: then look again.
     let look = format!(
-        "state=$(cat); pid=${{state##*\\\"pid\\\":}}; pid=${{pid%%[,\\}}]*}}; tr '\\0' ' ' < /proc/$pid/cmdline > {}",
-        lab.path("command").display()
+        "state=$(cat); pid=${{state##*\\\"pid\\\":}}; pid=${{pid%%[,\\}}]*}}
+        until test -s {file} || ! test -e /proc/$pid; do tr '\\0' ' ' < /proc/$pid/cmdline > {file}; done",
+        file = lab.path("command").display()
     );
     lab.set("/hooks", json!({ "poststart": [shell(&look)] }));
     same(text(&lab.oci(&["create", &lab.id]).stderr).as_str(), "")?;
