@@ -28,6 +28,8 @@ pub(crate) struct CgroupMount {
     pub(crate) aliases: Vec<(CString, CString)>,
     /// One hierarchy with everything (v2), mounted at the destination itself and not in folders below.
     pub(crate) unified: bool,
+    /// The attributes of the host's mounts that are taken away. None in a user namespace: there they are locked.
+    inherited: u64,
 }
 
 /// One hierarchy, as the container sees it.
@@ -63,7 +65,8 @@ impl CgroupMount {
         let Some((layout, path)) = limits.place() else { return Ok(Self::default()) };
         // The root of a user namespace may not take from a mount of the host what that forbids: one of its own is its own.
         let anew = namespaces.has_new(CloneFlags::CLONE_NEWCGROUP) && namespaces.in_user_namespace();
-        let mut plan = Self { unified: layout.flavour() == Flavour::V2, ..Self::default() };
+        let inherited = if namespaces.in_user_namespace() { 0 } else { INHERITED };
+        let mut plan = Self { unified: layout.flavour() == Flavour::V2, inherited, ..Self::default() };
         for hierarchy in layout.hierarchies() {
             let name = hierarchy.mount_point().file_name().unwrap_or(OsStr::new("cgroup"));
             let name = CString::new(name.as_bytes())?;
@@ -87,7 +90,7 @@ impl CgroupMount {
         let place = inside::folder(root, &plan.destination).at_index(Step::MountPoint, index)?;
         if let (true, Some(only)) = (self.unified, self.hierarchies.first()) {
             let mounted = only.view.mount(&place, c"", index)?;
-            return set_attributes(&mounted, &as_if_new(plan.change), false).at_index(Step::Mount, index);
+            return set_attributes(&mounted, &self.as_if_new(plan.change), false).at_index(Step::Mount, index);
         }
         let tmpfs = Filesystem {
             fstype: c"tmpfs".to_owned(),
@@ -106,10 +109,17 @@ impl CgroupMount {
             symlinkat(target.as_c_str(), &top, name.as_c_str()).at_index(Step::Link, index)?;
         }
         // Only now, and for all of them at once: a read-only tmpfs takes no folders.
-        set_attributes(&top, &as_if_new(plan.change), true).at_index(Step::Mount, index)?;
+        set_attributes(&top, &self.as_if_new(plan.change), true).at_index(Step::Mount, index)?;
         done_with(top);
         done_with(place);
         Ok(())
+    }
+
+    /// The change that leaves nothing of what the host's mount is: neither its attributes, nor that later mounts below it
+    /// would appear.
+    fn as_if_new(&self, change: Change) -> Change {
+        let clear = change.clear | self.inherited & !change.set;
+        Change { clear, propagation: MsFlags::MS_PRIVATE.bits(), ..change }
     }
 }
 
@@ -123,13 +133,6 @@ impl View {
         attach_at(&mounted, place, name).at_index(Step::Mount, index)?;
         Ok(mounted)
     }
-}
-
-/// The change that leaves nothing of what the host's mount is: neither its attributes, nor that later mounts below it
-/// would appear.
-fn as_if_new(change: Change) -> Change {
-    let clear = INHERITED & !change.set | change.set & attribute::ATIME;
-    Change { clear, propagation: MsFlags::MS_PRIVATE.bits(), ..change }
 }
 
 /// A mount of this hierarchy anew: v1 finds it by its controllers or its name, of v2 there is only one.

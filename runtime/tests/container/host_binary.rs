@@ -204,7 +204,17 @@ fn sealed() -> Result<(), Failed> {
         lab.command(&[]); // writes the configuration
         let mut command = Command::new(&own);
         command.arg("--root").arg(lab.states()).args(["run", &lab.id]).current_dir(lab.bundle());
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).uid(USER).gid(USER).spawn()?;
+        command.stdin(Stdio::null()).stderr(Stdio::null()).uid(USER).gid(USER);
+        let mut started = command.spawn();
+        // Another trial's command, between its fork and its execve, still has the copy open for writing (ETXTBSY).
+        wait_for("the copy to be nobody's", || {
+            let busy = matches!(&started, Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy);
+            if busy {
+                started = command.spawn();
+            }
+            !busy
+        })?;
+        let mut child = started?;
         wait_for("the container to come up", || lab.root().join("tmp/up").exists())?;
         let executable = format!("/proc/{}/exe", child.id());
         same(
