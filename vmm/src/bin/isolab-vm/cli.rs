@@ -1,0 +1,62 @@
+//! What can be said to `isolab-vm`: its options and its verbs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use isolab_vmm::units::Mib;
+
+/// Runs microVMs.
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Tell each step on standard error: what KVM is asked for, why, and how long it took
+    #[arg(long, global = true)]
+    pub(crate) explain: bool,
+    /// Write each step as a line of JSON to an inherited descriptor or a file
+    #[arg(long, value_name = "FD|FILE", global = true)]
+    pub(crate) timeline: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make a machine, run what is put inside to its end, and hand its status through
+    Run(Run),
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// How much memory the machine has, in MiB
+    #[arg(long, value_name = "MIB", default_value = "128")]
+    pub(crate) memory: Mib,
+    /// End it with an error if it runs longer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) inside: Inside,
+    /// Give the program an environment variable; with the name alone, the monitor's own
+    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
+    pub(crate) env: Vec<OsString>,
+    /// What the guest is told
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Inside {
+    /// A built-in guest of a few instructions: real-hello, long-hello, counter, toucher
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bare: Option<String>,
+    /// An unmodified static Linux program, with no kernel under it
+    #[arg(long, value_name = "ELF")]
+    pub(crate) app: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

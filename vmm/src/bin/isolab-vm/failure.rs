@@ -1,0 +1,63 @@
+//! What can go wrong, and how it is told.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use isolab_vmm::guest::GuestError;
+use isolab_vmm::machine::{BootError, RunError};
+
+/// The monitor itself failed (as with `docker run`): a status that no guest gave.
+const MONITOR_FAILED: u8 = 125;
+
+/// What the command can say went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot record steps")]
+    Recorder(#[source] io::Error),
+    #[error("cannot write {to}")]
+    Write { to: String, source: io::Error },
+}
+
+impl Failure {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Guest(error) => error.hint(),
+            Self::Boot(error) => error.hint(),
+            Self::Run(error) => error.hint(),
+            Self::Recorder(_) | Self::Write { .. } => None,
+        }
+    }
+
+    fn status(&self) -> u8 {
+        match self {
+            Self::Run(error) => error.status(),
+            _ => None,
+        }
+        .unwrap_or(MONITOR_FAILED)
+    }
+}
+
+/// `error:` with the whole chain and, where there is one, `hint:`.
+pub(crate) fn complain(failure: &Failure) -> ExitCode {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    eprintln!("error: {text}");
+    if let Some(hint) = failure.hint() {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(failure.status())
+}

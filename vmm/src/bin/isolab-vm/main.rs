@@ -1,0 +1,63 @@
+//! `isolab-vm`: one microVM, one process.
+
+mod cli;
+mod failure;
+mod run;
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::{FromRawFd, RawFd};
+use std::process::ExitCode;
+
+use clap::Parser;
+use isolab_vmm::spans::Recorder;
+
+use cli::{Arguments, Command};
+use failure::{Failure, complain};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let debug = std::env::var_os("ISOLAB_DEBUG").is_some_and(|value| !value.is_empty() && value != "0");
+    let recorder = match (arguments.explain || debug, &arguments.timeline) {
+        (false, None) => None,
+        _ => match Recorder::install() {
+            Ok(recorder) => Some(recorder),
+            Err(error) => return complain(&Failure::Recorder(error)),
+        },
+    };
+    let mut outcome = obey(&arguments.command);
+    if let Some(recorder) = recorder {
+        if debug && !arguments.explain {
+            recorder.notes().iter().for_each(|note| eprintln!("debug: {note}"));
+        }
+        let told = tell(recorder, &arguments);
+        outcome = outcome.and_then(|status| told.map(|()| status));
+    }
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => complain(&failure),
+    }
+}
+
+/// Does what was asked for; returns the status to end with.
+fn obey(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(run) => run::run(run),
+    }
+}
+
+/// Hands out what was recorded.
+fn tell(recorder: &Recorder, arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.explain {
+        let failed = |source| Failure::Write { to: "standard error".to_owned(), source };
+        recorder.explain(&mut BufWriter::new(io::stderr().lock())).map_err(failed)?;
+    }
+    let Some(to) = &arguments.timeline else { return Ok(()) };
+    let failed = |source| Failure::Write { to: format!("the timeline to {to}"), source };
+    let file = match to.parse::<RawFd>() {
+        // SAFETY: the caller names a descriptor that it has left open for this command; nothing here owns it yet.
+        Ok(descriptor) if descriptor >= 0 => unsafe { File::from_raw_fd(descriptor) },
+        _ => File::create(to).map_err(failed)?,
+    };
+    recorder.timeline(&mut BufWriter::new(file)).map_err(failed)
+}
