@@ -9,11 +9,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use isolab_vmm::guest::bare::long_mode;
 use isolab_vmm::guest::{Entry, Flow, Guest, GuestError};
-use isolab_vmm::machine::{Config, Ended, Machine, RunError};
+use isolab_vmm::machine::overseer::{Moment, Overseer, Verdict};
+use isolab_vmm::machine::stop::Bell;
+use isolab_vmm::machine::{Config, Ended, Machine, Paused, RunError};
 use isolab_vmm::memory::Memory;
 use isolab_vmm::units::Mib;
 use isolab_vmm::vcpu::Cpu;
@@ -37,6 +40,7 @@ fn main() {
         trial("a_fault_that_nobody_handles_is_told_with_its_place", &["kvm"], a_triple_fault),
         trial("an_instruction_that_is_not_there_is_told_with_its_place", &["kvm"], no_instruction),
         trial("a_guest_that_loops_ends_in_time_and_is_told_with_its_place", &["kvm"], a_loop_ends_in_time),
+        trial("who_rings_is_let_in_while_the_guest_loops", &["kvm"], who_rings_is_let_in),
         trial("a_guest_that_halts_ends_in_time_and_takes_no_cpu", &["kvm"], a_halt_ends_in_time),
         trial("a_store_to_nowhere_is_told_with_its_address", &["kvm"], a_store_to_nowhere),
         trial("a_load_from_nowhere_reads_ones", &["kvm"], a_load_from_nowhere),
@@ -211,6 +215,42 @@ fn a_loop_ends_in_time() -> Done {
     let ended = run(&[0xeb, 0xfe], Some(Duration::from_millis(50)))?; // jmp to itself
     assert!(before.elapsed() < Duration::from_secs(20), "a loop must not go on");
     ends_with(&ended, &["still ran after 50ms", "rip 0x8000", "eb fe"])
+}
+
+/// Lets the guest go on twice, and ends it at the third ring.
+struct Thrice(u8);
+
+impl Overseer<Bytewise, io::Sink> for Thrice {
+    fn attend(&mut self, _: &mut Paused<Bytewise, io::Sink>, moment: Moment) -> Result<Verdict, RunError> {
+        assert_eq!(moment, Moment::Asked);
+        self.0 += 1;
+        Ok(if self.0 == 3 { Verdict::End(Ended::Status(9)) } else { Verdict::GoOn })
+    }
+}
+
+fn who_rings_is_let_in() -> Done {
+    let config = Config { memory: Mib(2), timeout: Some(Duration::from_mins(1)) };
+    let machine = Machine::boot(&config, Bytewise(&[0xeb, 0xfe]), io::sink())?;
+    let bell = Bell::of_this_thread();
+    let over = AtomicBool::new(false);
+    // Rings that come early or late are not for a process that doesn't listen.
+    // SAFETY: to ignore a signal runs no code.
+    let before = unsafe { nix::sys::signal::signal(Signal::SIGUSR1, SigHandler::SigIgn) }?;
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(100));
+                bell.ring();
+            }
+        });
+        let ended = machine.resume_under(&mut Thrice(0));
+        over.store(true, Ordering::Relaxed);
+        ended
+    });
+    // SAFETY: what was there before.
+    unsafe { nix::sys::signal::signal(Signal::SIGUSR1, before) }?;
+    assert_eq!(ended?, Ended::Status(9));
+    Ok(())
 }
 
 fn a_halt_ends_in_time() -> Done {

@@ -30,11 +30,16 @@ pub struct Entry {
     pub xcr0: Option<u64>,
 }
 
+/// How a program begins the line by which it says that it can work; behind it stands a nonce. A convention of this lab.
+pub const READY: &[u8] = b"ISOLAB-READY ";
+
 /// Whether the guest goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// It runs on.
     Continue,
+    /// It has just said for the first time that it is ready ([`READY`]), and runs on.
+    Ready,
     /// It has ended, with this status.
     Exit(u8),
 }

@@ -4,6 +4,7 @@
 //! it lets the guest run until it does something that the processor can't do alone, does that in its place, and lets it
 //! run again.
 
+pub mod overseer;
 mod place;
 pub mod stop;
 
@@ -19,6 +20,7 @@ use crate::kvm::{self, KvmError};
 use crate::memory::{Memory, MemoryError};
 use crate::units::Mib;
 use crate::vcpu::{Vcpu, VcpuError};
+use overseer::{Moment, Overseer, Unattended, Verdict};
 pub use place::Place;
 use stop::{Cause, Stop};
 
@@ -213,10 +215,16 @@ struct Exits {
 
 impl<G: Guest, W: Write> Paused<G, W> {
     /// Runs the machine to its end.
-    pub fn resume(mut self) -> Result<Ended, RunError> {
+    pub fn resume(self) -> Result<Ended, RunError> {
+        self.resume_under(&mut Unattended)
+    }
+
+    /// As [`Paused::resume`], with somebody who is let in between two steps whenever he asks ([`stop::Bell`]), and when the
+    /// guest has said that it is ready.
+    pub fn resume_under(mut self, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
         let stop = Stop::listen(self.vcpu.fd().get_kvm_run(), self.timeout).map_err(RunError::Signals)?;
         let mut exits = Exits::default();
-        let ended = self.run(&stop, &mut exits);
+        let ended = self.run(&stop, &mut exits, overseer);
         let flushed = self.board.flush();
         drop(stop);
         debug!(
@@ -230,7 +238,7 @@ impl<G: Guest, W: Write> Paused<G, W> {
         Ok(ended)
     }
 
-    fn run(&mut self, stop: &Stop, exits: &mut Exits) -> Result<Ended, RunError> {
+    fn run(&mut self, stop: &Stop, exits: &mut Exits, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
         let first = {
             let _span = info_span!(
                 "guest.first_exit",
@@ -257,6 +265,13 @@ impl<G: Guest, W: Write> Paused<G, W> {
                     return Err(RunError::Timeout { after: self.timeout.unwrap_or_default(), place: self.place() });
                 }
                 None => {}
+            }
+            let asked = stop::answer_bell(self.vcpu.fd().get_kvm_run());
+            let moment = if flow == Flow::Ready { Some(Moment::Ready) } else { asked.then_some(Moment::Asked) };
+            if let Some(moment) = moment
+                && let Verdict::End(ended) = overseer.attend(self, moment)?
+            {
+                return Ok(ended);
             }
             flow = self.step(exits)?;
         }

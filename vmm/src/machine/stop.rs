@@ -4,11 +4,13 @@
 //! before `KVM_RUN` would be over before the guest runs, and lost. So the handler also sets `immediate_exit` in the page
 //! that is shared with KVM, which KVM looks at after it has begun to run; and a timer repeats the signal, for
 //! system calls that wait on a guest's behalf and have no such flag.
+//!
+//! A [`Bell`] uses the same way in: whoever rings it does not end the machine, but is let in between two of its steps.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
 
 use kvm_bindings::kvm_run;
@@ -16,11 +18,15 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// The signals that end a machine; SIGALRM is the timer's.
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGALRM];
+/// The signal that is a bell.
+const BELL: Signal = Signal::SIGUSR1;
 /// How soon a signal is repeated.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The first signal that came; 0 while none has.
 static CAME: AtomicI32 = AtomicI32::new(0);
+/// Whether the bell has been rung and nobody has looked yet.
+static RUNG: AtomicBool = AtomicBool::new(false);
 /// `kvm_run.immediate_exit` of the processor that runs.
 static IMMEDIATE_EXIT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 /// The timer that repeats.
@@ -35,9 +41,39 @@ pub enum Cause {
     Signal(i32),
 }
 
-/// Whether the machine shall end: asked by whoever waits on a guest's behalf and was interrupted.
+/// Whether the machine shall end or stand still: asked by whoever waits on a guest's behalf and was interrupted.
 pub fn requested() -> bool {
-    CAME.load(Ordering::Relaxed) != 0
+    CAME.load(Ordering::Relaxed) != 0 || RUNG.load(Ordering::Relaxed)
+}
+
+/// Rings at the thread that runs a machine: the machine stands still and its overseer is let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Bell(libc::pthread_t);
+
+impl Bell {
+    /// The bell of the calling thread, for another one to ring. That thread must outlive every ring.
+    pub fn of_this_thread() -> Self {
+        // SAFETY: it has no conditions.
+        Self(unsafe { libc::pthread_self() })
+    }
+
+    /// Rings. A ring just before the guest waits for something may be slept through: ring again until you are let in.
+    pub fn ring(self) {
+        // SAFETY: the thread lives, says `of_this_thread`. What can fail is a thread that is gone, which needs no ring.
+        unsafe { libc::pthread_kill(self.0, BELL as libc::c_int) };
+    }
+}
+
+/// Whether the bell has been rung since the last time; the processor may run again.
+pub(crate) fn answer_bell(run: &mut kvm_run) -> bool {
+    if !RUNG.swap(false, Ordering::Relaxed) {
+        return false;
+    }
+    // A ring from here on sets both again. A signal that ends the machine may have set the flag too: it stays set for that.
+    if CAME.load(Ordering::Relaxed) == 0 {
+        run.immediate_exit = 0;
+    }
+    true
 }
 
 /// While it lives, signals end the machine of the calling thread.
@@ -50,9 +86,10 @@ impl Stop {
     /// Listens for signals from here on, and for the end of the `timeout`. The processor must outlive this.
     pub(crate) fn listen(run: &mut kvm_run, timeout: Option<Duration>) -> io::Result<Self> {
         CAME.store(0, Ordering::Relaxed);
+        RUNG.store(false, Ordering::Relaxed);
         run.immediate_exit = 0;
         IMMEDIATE_EXIT.store(&raw mut run.immediate_exit, Ordering::Relaxed);
-        let mut stop = Self { before: Vec::with_capacity(SIGNALS.len()), timer: timer()? };
+        let mut stop = Self { before: Vec::with_capacity(SIGNALS.len() + 1), timer: timer()? };
         TIMER.store(stop.timer, Ordering::Relaxed);
         // No SA_RESTART: a read that waits for the guest's input must end, not go on.
         let action = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
@@ -67,7 +104,9 @@ impl Stop {
             }
             stop.before.push((signal, before));
         }
-        SigSet::from_iter(SIGNALS).thread_unblock()?;
+        // SAFETY: as above.
+        stop.before.push((BELL, unsafe { sigaction(BELL, &action) }?));
+        SIGNALS.into_iter().chain([BELL]).collect::<SigSet>().thread_unblock()?;
         if let Some(timeout) = timeout {
             arm(stop.timer, timeout.max(Duration::from_nanos(1)))?;
         }
@@ -135,7 +174,11 @@ extern "C" fn heard(signal: libc::c_int) {
     // The interrupted call may not have read its error yet.
     // SAFETY: the address of this thread's errno is always valid.
     let errno = unsafe { *libc::__errno_location() };
-    let first = CAME.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    let bell = signal == BELL as libc::c_int;
+    if bell {
+        RUNG.store(true, Ordering::Relaxed);
+    }
+    let first = !bell && CAME.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok();
     if let Some(flag) = NonNull::new(IMMEDIATE_EXIT.load(Ordering::Relaxed)) {
         // SAFETY: points into the processor's shared page, which lives while `Stop` does.
         unsafe { flag.write_volatile(1) };

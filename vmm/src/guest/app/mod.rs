@@ -8,6 +8,7 @@
 //! [`App::open`] reads and checks the file; [`Guest::load`] brings it into memory; [`Guest::store`] serves it.
 
 mod areas;
+mod clocks;
 mod elf;
 mod fault;
 mod frames;
@@ -44,7 +45,7 @@ pub use self::space::SpaceError;
 use self::stub::{Doorbells, Frame, Ring};
 use self::syscalls::{Call, Reply};
 pub use self::tables::TableError;
-use self::task::Task;
+use self::task::{Ready, Task};
 use super::{Cpu, Entry, Flow, Guest, GuestError};
 use crate::memory::Memory;
 
@@ -290,6 +291,12 @@ impl Running {
         let value = match reply {
             Reply::Return(value) => value,
             Reply::Exit(status) => return Ok(Flow::Exit(status)),
+            Reply::Again => {
+                // The stub rings once more when the machine goes on, with the same registers: Linux does the same by
+                // setting a program back to its `syscall` (signal(7), "Interruption of system calls").
+                cpu.regs_mut().rip = stub::SYSTEM_CALL;
+                return Ok(Flow::Continue);
+            }
         };
 
         let regs = cpu.regs_mut();
@@ -305,7 +312,12 @@ impl Running {
         if bases.gs != before.gs {
             cpu.set_msr(stub::MSR_GS_BASE, bases.gs)?;
         }
-        Ok(Flow::Continue)
+        Ok(if self.task.ready == Ready::Said {
+            self.task.ready = Ready::Known;
+            Flow::Ready
+        } else {
+            Flow::Continue
+        })
     }
 
     /// The program did what it must not: what it died of.

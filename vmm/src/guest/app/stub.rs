@@ -50,8 +50,9 @@ const VECTORS: u64 = 32;
 const FAULT_STUBS: u64 = STUBS + 0x40;
 const FAULT_STUB: u64 = 8;
 
-/// Where the system call stub has stored: its `sysretq`.
-const AFTER_STORE: u64 = STUBS + 7;
+/// The system call stub, and where it has stored: its `sysretq`.
+pub(super) const SYSTEM_CALL: u64 = STUBS;
+const AFTER_STORE: u64 = SYSTEM_CALL + 7;
 
 const KERNEL_CODE: u16 = 0x10;
 const USER_DATA: u16 = 0x2b;

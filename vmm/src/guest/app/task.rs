@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::time::Duration;
 
 use syscalls::Sysno;
 
+use super::clocks::Clocks;
 use super::space::Space;
 
 /// The program's process number. It is alone in its machine.
@@ -47,6 +49,23 @@ pub(super) struct Task {
     pub(super) rseq: Option<u64>,
     /// How often each system call was answered `ENOSYS`.
     pub(super) unserved: BTreeMap<u64, u64>,
+    /// Whether it has said that it is ready.
+    pub(super) ready: Ready,
+    /// How far its clocks are from the host's.
+    pub(super) clocks: Clocks,
+    /// Of a sleep that was interrupted: how long it still is.
+    pub(super) remaining: Option<Duration>,
+}
+
+/// Whether a program has said that it is ready ([`crate::guest::READY`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ready {
+    /// Not yet.
+    No,
+    /// By the system call that is being served.
+    Said,
+    /// Long ago.
+    Known,
 }
 
 /// The bases of the two segments that still have one in 64-bit mode.
@@ -84,6 +103,9 @@ impl Task {
             bases: Bases::default(),
             rseq: None,
             unserved: BTreeMap::new(),
+            ready: Ready::No,
+            clocks: Clocks::default(),
+            remaining: None,
         }
     }
 

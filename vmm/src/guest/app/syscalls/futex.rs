@@ -29,11 +29,10 @@ pub(super) fn futex(call: &mut Call<'_>) -> Served {
             let real = operation as i32 & libc::FUTEX_CLOCK_REALTIME != 0;
             let clock = if real { ClockId::CLOCK_REALTIME } else { ClockId::CLOCK_MONOTONIC };
             // FUTEX_WAIT takes a duration, FUTEX_WAIT_BITSET a time of day (futex(2), "timeout").
-            let until = match command {
-                libc::FUTEX_WAIT => time::deadline(clock, given)?,
-                _ => nix::sys::time::TimeSpec::from_duration(given),
+            match command {
+                libc::FUTEX_WAIT => time::sleep_for(call, clock, given)?,
+                _ => time::sleep_until(call, clock, nix::sys::time::TimeSpec::from_duration(given))?,
             };
-            time::sleep(clock, until)?;
             Err(Errno::ETIMEDOUT.into())
         }
         _ => Err(Instead::Unserved),

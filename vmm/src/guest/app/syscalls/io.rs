@@ -9,9 +9,10 @@ use nix::sys::signal::Signal;
 use nix::sys::stat;
 use nix::sys::time::TimeSpec;
 
-use super::super::task::DEFAULT;
+use super::super::task::{DEFAULT, Ready};
 use super::super::user::{Access, Slice};
 use super::{Call, Instead, Served, host, signal, time};
+use crate::guest::READY;
 
 /// The most that one call moves, in bytes; the rest is for the next call. It bounds the walk of the page tables.
 const TRANSFER_MAX: u64 = 16 << 20;
@@ -56,23 +57,34 @@ fn vectors(call: &Call<'_>) -> Result<Vec<[u64; 2]>, Instead> {
 }
 
 /// Moves bytes between a descriptor and the program's memory.
-fn transfer(call: &Call<'_>, fd: u64, vectors: &[[u64; 2]], access: Access) -> Served {
+fn transfer(call: &mut Call<'_>, fd: u64, vectors: &[[u64; 2]], access: Access) -> Served {
     let index = descriptor(call, fd)?;
     let slices = gather(call, vectors, access)?;
     if slices.is_empty() {
         return Ok(0);
     }
+    let says_ready = access == Access::Read && index == 1 && call.task.ready == Ready::No && begins_ready(&slices);
     let moved = match access {
         Access::Write => with_host(index, |fd| host::read_into(fd, &slices)),
         Access::Read => with_host(index, |fd| host::write_from(fd, &slices)),
     };
     match moved {
+        Ok(count) if says_ready => {
+            call.task.ready = Ready::Said;
+            Ok(count)
+        }
         Err(Errno::EPIPE) if signal::action(call, Signal::SIGPIPE) == DEFAULT => {
             // Nobody reads any more: Linux ends the writer, quietly, unless it wants to hear of it as an error.
             Err(Instead::Exit(128 + Signal::SIGPIPE as u8))
         }
         other => Ok(other?),
     }
+}
+
+/// Whether the bytes begin a line by which a program says that it is ready.
+fn begins_ready(slices: &[Slice<'_>]) -> bool {
+    let mut start = [0; READY.len()];
+    slices.first().is_some_and(|first| first.copy_to(&mut start) == start.len() && start == READY)
 }
 
 /// The guest memory behind vectors, up to the first page that is not accessible; `EFAULT` where that is the first.
@@ -166,11 +178,13 @@ pub(super) fn ppoll(call: &mut Call<'_>) -> Served {
     poll_for(call, timeout)
 }
 
-fn poll_for(call: &Call<'_>, timeout: Option<Duration>) -> Served {
+fn poll_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Served {
     let [address, count, ..] = call.args;
     if count > VECTORS_MAX {
         return Err(Errno::EINVAL.into());
     }
+    // Made again after an interruption, the call waits only for what was left.
+    let timeout = timeout.map(|timeout| call.task.remaining.take().unwrap_or(timeout));
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // struct pollfd: a descriptor, the events wanted, the events seen.
     let mut entries = vec![[0_u8; 8]; count as usize];
@@ -197,14 +211,15 @@ fn poll_for(call: &Call<'_>, timeout: Option<Duration>) -> Served {
         fds.push(PollFd::new(host, events));
     }
     let answered = seen.iter().any(|events| *events != 0);
-    host::retry(|| {
-        let left = if answered {
-            Some(Duration::ZERO)
-        } else {
-            deadline.map(|at| at.saturating_duration_since(Instant::now()))
-        };
-        host_ppoll(&mut fds, left.map(TimeSpec::from_duration), None)
-    })?;
+    let left = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    let polled = host::retry(|| {
+        let wait = if answered { Some(Duration::ZERO) } else { left() };
+        host_ppoll(&mut fds, wait.map(TimeSpec::from_duration), None)
+    });
+    if polled == Err(Errno::EINTR) {
+        call.task.remaining = left();
+    }
+    polled?;
     for (slot, fd) in slots.iter().zip(&fds) {
         seen[*slot] = fd.revents().unwrap_or(PollFlags::empty()).bits();
     }

@@ -79,6 +79,8 @@ pub(super) enum Reply {
     Return(u64),
     /// It has ended with this status.
     Exit(u8),
+    /// It was interrupted, because the machine shall stand still or end: the program makes the call again when it goes on.
+    Again,
 }
 
 /// Serves system call `number`.
@@ -92,6 +94,8 @@ pub(super) fn serve(number: u64, mut call: Call<'_>) -> Result<Reply, AppError> 
     };
     match served {
         Ok(value) => Ok(Reply::Return(value)),
+        // No signal is ever delivered to the program, so none of its calls is ever interrupted on its own account.
+        Err(Instead::Errno(Errno::EINTR)) => Ok(Reply::Again),
         Err(Instead::Errno(errno)) => Ok(Reply::Return(failure(errno))),
         Err(Instead::Unserved) => {
             call.task.count_unserved(number);

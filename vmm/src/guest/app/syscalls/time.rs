@@ -12,7 +12,7 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// `clock_gettime(2)`.
 pub(super) fn clock_gettime(call: &mut Call<'_>) -> Served {
-    let now = nix::time::clock_gettime(clock(call.args[0])?)?;
+    let now = call.task.clocks.now(clock(call.args[0])?)?;
     call.user().write_value(call.args[1], &[now.tv_sec(), now.tv_nsec()])?;
     Ok(0)
 }
@@ -50,7 +50,7 @@ pub(super) fn time(call: &mut Call<'_>) -> Served {
 /// nanosleep(2).
 pub(super) fn nanosleep(call: &mut Call<'_>) -> Served {
     let duration = read_duration(call, call.args[0])?;
-    sleep(ClockId::CLOCK_MONOTONIC, deadline(ClockId::CLOCK_MONOTONIC, duration)?)
+    sleep_for(call, ClockId::CLOCK_MONOTONIC, duration)
 }
 
 /// `clock_nanosleep(2)`.
@@ -65,8 +65,8 @@ pub(super) fn clock_nanosleep(call: &mut Call<'_>) -> Served {
     }
     let given = read_duration(call, request)?;
     match flags as i32 {
-        libc::TIMER_ABSTIME => sleep(clock, TimeSpec::from_duration(given)),
-        0 => sleep(clock, deadline(clock, given)?),
+        libc::TIMER_ABSTIME => sleep_until(call, clock, TimeSpec::from_duration(given)),
+        0 => sleep_for(call, clock, given),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -89,18 +89,38 @@ pub(super) fn read_duration(call: &Call<'_>, address: u64) -> Result<Duration, E
     }
 }
 
-/// The time on `clock` after `duration` from now. An absolute time survives interrupted sleeps without drift.
-pub(super) fn deadline(clock: ClockId, duration: Duration) -> Result<TimeSpec, Errno> {
-    let now = nix::time::clock_gettime(clock)?;
-    let nanos = now.tv_nsec() + i64::from(duration.subsec_nanos());
-    let seconds = now.tv_sec().saturating_add_unsigned(duration.as_secs()).saturating_add(nanos / NANOS_PER_SECOND);
-    Ok(TimeSpec::new(seconds, nanos % NANOS_PER_SECOND))
+/// Sleeps so long on `clock`. Interrupted, because the machine shall stand still, it keeps what is left for the same call
+/// made again.
+pub(super) fn sleep_for(call: &mut Call<'_>, clock: ClockId, duration: Duration) -> Served {
+    let duration = call.task.remaining.take().unwrap_or(duration);
+    let until = after(nix::time::clock_gettime(clock)?, duration);
+    let slept = sleep(clock, until);
+    if matches!(slept, Err(Errno::EINTR)) {
+        call.task.remaining = Some(left(nix::time::clock_gettime(clock)?, until));
+    }
+    slept.map_err(Into::into)
 }
 
-/// Sleeps until `until` on `clock`, or `EINTR` where the machine is stopped.
-pub(super) fn sleep(clock: ClockId, until: TimeSpec) -> Served {
-    host::retry(|| nix::time::clock_nanosleep(clock, ClockNanosleepFlags::TIMER_ABSTIME, &until))?;
-    Ok(0)
+/// Sleeps until the program's `clock` shows `until`.
+pub(super) fn sleep_until(call: &Call<'_>, clock: ClockId, until: TimeSpec) -> Served {
+    Ok(sleep(clock, call.task.clocks.on_host(clock, until))?)
+}
+
+/// Sleeps until `until` on the host's `clock`, or `EINTR`. An absolute time survives interrupted sleeps without drift.
+fn sleep(clock: ClockId, until: TimeSpec) -> Result<u64, Errno> {
+    host::retry(|| nix::time::clock_nanosleep(clock, ClockNanosleepFlags::TIMER_ABSTIME, &until)).map(|_| 0)
+}
+
+/// The time `duration` after `now`.
+fn after(now: TimeSpec, duration: Duration) -> TimeSpec {
+    let nanos = now.tv_nsec() + i64::from(duration.subsec_nanos());
+    let seconds = now.tv_sec().saturating_add_unsigned(duration.as_secs()).saturating_add(nanos / NANOS_PER_SECOND);
+    TimeSpec::new(seconds, nanos % NANOS_PER_SECOND)
+}
+
+/// How long it is from `now` to `until`.
+fn left(now: TimeSpec, until: TimeSpec) -> Duration {
+    if until <= now { Duration::ZERO } else { Duration::from(until - now) }
 }
 
 /// The host's clock of that number; `EINVAL` for clocks of other processes and devices.
