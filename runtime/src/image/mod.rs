@@ -11,6 +11,7 @@
 //! layer        a list of files -> an archive
 //! unpack       an archive -> a directory; tree places files so that nothing lands anywhere else
 //! diff         a directory that overlayfs has written to -> an archive
+//! flat         a stack of layers -> one tree -> an archive or a disk
 //! manifest     what is written about an image; platform chooses among several
 //! store        blobs, unpacked layers, names
 //! archive      images in one file; import makes one of a file system in a file
@@ -20,9 +21,11 @@
 mod archive;
 mod compression;
 mod default;
+mod described;
 mod diff;
 mod digest;
 mod error;
+mod flat;
 mod import;
 mod layer;
 mod manifest;
@@ -48,6 +51,7 @@ pub use default::default_image;
 pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
+pub use flat::{DiskError, DiskFormat, DiskPacking, WrittenDisk, write_disk};
 pub use import::import;
 pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};

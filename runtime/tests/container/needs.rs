@@ -24,6 +24,7 @@ fn is_here(need: &str) -> bool {
         // A hierarchy of version 1 that can hold processes still: newer hosts have only version 2.
         "cgroup1" => fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(" cgroup ")),
         "keys" => Path::new("/proc/keys").exists(),
+        "loop" => Path::new("/dev/loop-control").exists(),
         "overlay" => fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("overlay")),
         // A kernel that knows of memory on nodes, even if it is only one.
         "numa" => Path::new("/proc/self/numa_maps").exists(),

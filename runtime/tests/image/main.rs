@@ -1,6 +1,7 @@
 //! Images against other people's programs: the kernel's overlayfs, which has to understand our whiteouts, and skopeo,
 //! which has to understand our store.
 
+mod disks;
 mod exchange;
 mod interrupted;
 #[path = "../container/needs.rs"]
@@ -35,6 +36,7 @@ fn main() {
         ),
         needs::trial("skopeo_reads_our_store", &["skopeo"], skopeo_reads_our_store),
     ];
+    trials.extend(disks::trials());
     trials.extend(exchange::trials());
     trials.extend(interrupted::trials());
     trials.extend(stacks::trials());

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use isolab_runtime::build::BuildError;
 use isolab_runtime::engine::EngineError;
-use isolab_runtime::image::{ImageError, ReferenceError};
+use isolab_runtime::image::{DiskError, ImageError, ReferenceError};
 use isolab_runtime::registry::client::ClientError;
 use isolab_runtime::registry::server::ServeError;
 
@@ -19,6 +19,8 @@ const FAILED: u8 = 1;
 pub(crate) enum Failure {
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("SOURCE_DATE_EPOCH is {text:?}, and it must be a number of seconds since 1970")]
@@ -55,6 +57,7 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
             Self::Build(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),

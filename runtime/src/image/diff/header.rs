@@ -3,11 +3,13 @@
 //! Plain headers where they suffice, and an extended one before them where something doesn't fit: a long name, a time
 //! before 1970, an attribute. Every reader of layers knows both.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use tar::{EntryType, Header};
+
+use crate::image::described::Described;
 
 const BLOCK: u64 = 512;
 /// The longest name in a plain header, in bytes.
@@ -15,26 +17,13 @@ const LONGEST: usize = 100;
 /// The extended header's own name; nobody reads it.
 const EXTENDED: &str = "PaxHeaders/0";
 
-/// What an entry says besides its name.
-#[derive(Debug, Default)]
-pub(super) struct Described {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// Seconds since 1970.
-    pub(super) modified: i64,
-    pub(super) size: u64,
-    /// Where a link leads.
-    pub(super) link: Option<OsString>,
-    /// The numbers of a device.
-    pub(super) device: Option<(u32, u32)>,
-    pub(super) xattrs: Vec<(OsString, Vec<u8>)>,
-    /// Whether a directory hides what is below it.
-    pub(super) opaque: bool,
-}
-
 /// Writes all that stands before an entry's content.
-pub(super) fn write(out: &mut impl Write, entry: &Described, path: &OsStr, kind: EntryType) -> io::Result<()> {
+pub(in crate::image) fn write(
+    out: &mut impl Write,
+    entry: &Described,
+    path: &OsStr,
+    kind: EntryType,
+) -> io::Result<()> {
     let records = records(entry, path, kind);
     if !records.is_empty() {
         let mut header = plain(&Described { size: records.len() as u64, ..Described::default() }, EntryType::XHeader)?;
@@ -49,7 +38,7 @@ pub(super) fn write(out: &mut impl Write, entry: &Described, path: &OsStr, kind:
 }
 
 /// Fills the last block of so many bytes.
-pub(super) fn pad(out: &mut impl Write, bytes: u64) -> io::Result<()> {
+pub(in crate::image) fn pad(out: &mut impl Write, bytes: u64) -> io::Result<()> {
     let zeros = [0; BLOCK as usize];
     let missing = (BLOCK - bytes % BLOCK) % BLOCK;
     out.write_all(zeros.get(..missing as usize).unwrap_or_default())

@@ -5,31 +5,25 @@
 //! of the machine that they were made on, neither inode numbers nor names of users nor times of reading, so that the same
 //! tree gives the same digest.
 
-mod header;
+pub(super) mod header;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
-use nix::unistd::geteuid;
 use tar::EntryType;
 
-use super::{LayerError, xattr};
-use header::Described;
+use super::LayerError;
+use super::described::{Described, kind_of, names, own_user};
 
 const OPAQUE_MARK: &str = ".wh..wh..opq";
-/// What overlayfs keeps for itself: as root, and as an ordinary user.
-const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
-/// The host's label of a file means nothing on another host.
-const LABEL: &str = "security.selinux";
 
 /// What a layer came to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +53,6 @@ pub fn diff(lower: &[PathBuf], upper: &Path, latest: Option<i64>, out: impl Writ
     let ended = walk.out.write_all(&[0; 1024]).and_then(|()| walk.out.flush());
     ended.map_err(failed)?;
     Ok(walk.changed)
-}
-
-/// Whom files belong to that should belong to root: an ordinary user can give no file away, so all are his.
-fn own_user() -> Option<u32> {
-    let own = geteuid();
-    (!own.is_root()).then(|| own.as_raw())
 }
 
 /// Whether the tree's own directory is another than it was. Where nothing was, the usual one is not worth an entry.
@@ -183,53 +171,10 @@ impl<W: Write> Walk<W> {
     }
 
     fn described(&self, parent: &OwnedFd, name: &OsStr, stat: &FileStat) -> io::Result<Described> {
-        let owner = |id: u32| if self.own == Some(id) { 0 } else { id };
-        let modified = self.latest.map_or(stat.st_mtime, |latest| latest.min(stat.st_mtime));
-        let mut described = Described {
-            mode: stat.st_mode & 0o7777,
-            uid: owner(stat.st_uid),
-            gid: if self.own.is_some() { 0 } else { stat.st_gid },
-            modified,
-            ..Described::default()
-        };
-        // There is no call that reads an attribute of a name in an open directory; /proc makes a path of the two.
-        let mut path = OsString::from(format!("/proc/self/fd/{}/", parent.as_raw_fd()));
-        path.push(name);
-        for (name, value) in xattr::all(&path)? {
-            match OVERLAY.iter().find_map(|own| name.as_bytes().strip_prefix(own.as_bytes())) {
-                Some(b"opaque") => described.opaque = matches!(value.as_slice(), b"y" | b"x"),
-                Some(b"redirect" | b"metacopy") => {
-                    return Err(io::Error::other(
-                        "its content lies elsewhere: the overlay was mounted with redirect_dir \
-                                                 or metacopy, which a layer cannot say",
-                    ));
-                }
-                Some(_) => {}
-                None if name == LABEL => {}
-                None => described.xattrs.push((name, value)),
-            }
-        }
-        Ok(described)
+        let described = Described::read(parent, name, stat, self.own)?;
+        let modified = self.latest.map_or(described.modified, |latest| latest.min(described.modified));
+        Ok(Described { modified, ..described })
     }
-}
-
-fn kind_of(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-/// The names in a directory, sorted by their bytes.
-fn names(directory: &OwnedFd) -> nix::Result<Vec<OsString>> {
-    // Another descriptor of the same directory: reading moves the position that a copy would share.
-    let mut directory = Dir::openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in directory.iter() {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(name.as_slice(), b"." | b"..") {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ fn whiteout(path: &Path) {
 
 fn set(path: &Path, name: &str, value: &[u8]) {
     let file = fs::File::open(path).unwrap();
-    super::xattr::set(std::os::fd::AsFd::as_fd(&file), OsStr::new(name), value).unwrap();
+    crate::image::xattr::set(std::os::fd::AsFd::as_fd(&file), OsStr::new(name), value).unwrap();
 }
 
 /// A tree with one of each kind that an ordinary user can make.

@@ -1,5 +1,6 @@
 //! The verbs of images.
 
+mod disk;
 mod files;
 mod picture;
 mod show;
@@ -95,6 +96,8 @@ pub(crate) enum OneImage {
         /// The image's name or id
         image: String,
     },
+    /// Write an image's files as a disk or an initramfs that a machine can boot from
+    Export(disk::Export),
 }
 
 pub(crate) fn obey(verb: &Verb, store: &Store) -> Result<u8, Failure> {
@@ -106,6 +109,7 @@ pub(crate) fn obey(verb: &Verb, store: &Store) -> Result<u8, Failure> {
         Verb::History { no_trunc, image } => show::history(store, image, *no_trunc)?,
         Verb::Image(OneImage::Layers { owner: None, image }) => picture::draw(store, image)?,
         Verb::Image(OneImage::Layers { owner: Some(path), image }) => picture::owner(store, image, path)?,
+        Verb::Image(OneImage::Export(export)) => export.obey(store)?,
         Verb::Save { output, images } => files::save(store, output.as_deref(), images)?,
         Verb::Load { input, quiet } => files::load(store, input.as_deref(), *quiet)?,
         Verb::Import(import) => import.obey(store)?,
