@@ -6,11 +6,13 @@
 //!
 //! Begin reading at [`machine::Machine::boot`].
 
+pub mod api;
 pub mod devices;
 pub mod guest;
 mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod snapshot;
 pub mod spans;
 pub mod units;
 pub mod vcpu;

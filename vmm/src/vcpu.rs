@@ -35,11 +35,31 @@ fn failed(attempt: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError 
 pub struct Vcpu {
     fd: VcpuFd,
     shared_registers: bool,
+    /// What its guest was told that it is.
+    told: CpuId,
 }
 
 impl Vcpu {
     /// Makes the processor, tells it who it is, and returns what the guest will be told too.
     pub fn create(kvm: &Kvm, vm: &VmFd) -> Result<(Self, CpuId), VcpuError> {
+        let cpuid = Self::supported(kvm)?;
+        let vcpu = Self::create_as(kvm, vm, &cpuid)?;
+        Ok((vcpu, cpuid))
+    }
+
+    /// What a guest can be told of its processor: what host and KVM can do.
+    pub fn supported(kvm: &Kvm) -> Result<CpuId, VcpuError> {
+        let _span = info_span!(
+            "kvm.cpuid",
+            call = "ioctl(KVM_GET_SUPPORTED_CPUID)",
+            why = "the guest will ask the cpuid instruction what it runs on: first the host is asked what there can be"
+        )
+        .entered();
+        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("ask what the host offers"))
+    }
+
+    /// Makes the processor and tells it who it is.
+    pub fn create_as(kvm: &Kvm, vm: &VmFd, cpuid: &CpuId) -> Result<Self, VcpuError> {
         let mut fd = {
             let _span = info_span!(
                 "vcpu.create",
@@ -54,19 +74,40 @@ impl Vcpu {
         if shared_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        let cpuid = {
-            let _span = info_span!(
-                "vcpu.cpuid",
-                call = "ioctl(KVM_GET_SUPPORTED_CPUID), ioctl(KVM_SET_CPUID2)",
-                why = "the guest asks the cpuid instruction what it runs on; this is the answer: what host and KVM can do"
-            )
-            .entered();
-            let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("ask what the host offers"))?;
-            // Before the special registers and XCR0: KVM checks both against what this allows.
-            fd.set_cpuid2(&cpuid).map_err(failed("set the CPUID of"))?;
-            cpuid
+        let _span = info_span!(
+            "vcpu.cpuid",
+            call = "ioctl(KVM_SET_CPUID2)",
+            why = "the guest asks the cpuid instruction what it runs on; this is the answer"
+        )
+        .entered();
+        // Before the special registers and XCR0: KVM checks both against what this allows.
+        fd.set_cpuid2(cpuid).map_err(failed("set the CPUID of"))?;
+        Ok(Self { fd, shared_registers, told: cpuid.clone() })
+    }
+
+    /// What its guest was told that it is.
+    pub(crate) fn told(&self) -> &[kvm_cpuid_entry2] {
+        self.told.as_slice()
+    }
+
+    /// What its guest sees that it is. Where KVM has no hardware beneath it that stops the `cpuid` instruction, that is
+    /// the host's own processor, whatever was told.
+    pub(crate) fn seen(&self) -> Result<CpuId, VcpuError> {
+        self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(failed("read the CPUID of"))
+    }
+
+    /// Lets KVM finish what the last exit has begun (a load that was answered, a port that was read), without running the
+    /// guest: what is read of the processor from here on is whole.
+    pub(crate) fn settle(&mut self) -> Result<(), VcpuError> {
+        let asked = self.fd.get_kvm_run().immediate_exit;
+        self.fd.set_kvm_immediate_exit(1);
+        let settled = match self.fd.run() {
+            Err(error) if error.errno() == libc::EINTR => Ok(()),
+            Err(source) => Err(VcpuError::Kvm { attempt: "settle", source }),
+            Ok(_) => Ok(()),
         };
-        Ok((Self { fd, shared_registers }, cpuid))
+        self.fd.set_kvm_immediate_exit(asked);
+        settled
     }
 
     /// The special registers as they come out of reset, or as they are now.

@@ -10,8 +10,10 @@
 
 pub mod app;
 pub mod bare;
+mod state;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+pub use state::{GuestState, Restored};
 use vm_memory::GuestMemoryError;
 
 use crate::memory::{Memory, MemoryError};
@@ -52,6 +54,16 @@ pub trait Guest {
 
     /// Answers a store to guest-physical address `at`, behind which there is no memory.
     fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError>;
+
+    /// What a snapshot keeps of the guest besides memory, registers and devices.
+    fn save(&self) -> Result<GuestState, GuestError> {
+        Err(GuestError::NotSaved)
+    }
+
+    /// Called when the guest goes on from a snapshot: gives it what no two machines may share.
+    fn renew(&mut self, _memory: &Memory) -> Result<(), GuestError> {
+        Ok(())
+    }
 }
 
 /// Why a guest could not be loaded, or had to be ended.
@@ -71,6 +83,12 @@ pub enum GuestError {
         /// How many bytes.
         length: usize,
     },
+    /// Nobody has said what is to be kept of it.
+    #[error("a guest of this kind can't be kept in a snapshot")]
+    NotSaved,
+    /// It goes on from a snapshot.
+    #[error("a guest that goes on from a snapshot is not loaded again")]
+    Loaded,
     /// Guest memory could not be reached.
     #[error("cannot reach guest memory")]
     Access(#[from] GuestMemoryError),

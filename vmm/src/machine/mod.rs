@@ -6,6 +6,7 @@
 
 pub mod overseer;
 mod place;
+mod saved;
 pub mod stop;
 
 use std::io::{self, Write};
@@ -18,10 +19,12 @@ use crate::devices::{Board, DeviceError};
 use crate::guest::{Entry, Flow, Guest, GuestError};
 use crate::kvm::{self, KvmError};
 use crate::memory::{Memory, MemoryError};
+use crate::snapshot::SnapshotError;
 use crate::units::Mib;
 use crate::vcpu::{Vcpu, VcpuError};
 use overseer::{Moment, Overseer, Unattended, Verdict};
 pub use place::Place;
+pub use saved::{Saved, Template};
 use stop::{Cause, Stop};
 
 /// What a machine shall be.
@@ -48,6 +51,12 @@ pub enum BootError {
     /// The guest can't be put inside.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// A device can't be as it was.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// It can't go on from its snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 impl BootError {
@@ -56,7 +65,8 @@ impl BootError {
         match self {
             Self::Kvm(error) => error.hint().map(str::to_owned),
             Self::Guest(error) => error.hint(),
-            Self::Memory(_) | Self::Vcpu(_) => None,
+            Self::Snapshot(error) => error.hint(),
+            Self::Memory(_) | Self::Vcpu(_) | Self::Device(_) => None,
         }
     }
 }
@@ -112,6 +122,9 @@ pub enum RunError {
     /// The processor could not be read or set.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// The snapshot that was asked for could not be taken.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 impl RunError {
@@ -119,6 +132,7 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Guest(error) => error.hint(),
+            Self::Snapshot(error) => error.hint(),
             Self::Timeout { .. } => Some("give it more time with --timeout, or look at what it does there".to_owned()),
             Self::Uninterpreted(_) => Some(
                 "where the processor has no virtualization of its own KVM interprets kernel code, and knows only part of \
@@ -170,7 +184,7 @@ impl Machine {
             guest.load(&memory, &reset, cpuid.as_slice())? // 7. the guest
         };
         set_up(&mut vcpu, &entry)?; //                        8. the registers it starts with
-        Ok(Paused { vcpu, _vm: vm, memory, guest, board: Board::new(console), timeout: config.timeout })
+        Ok(Paused { vcpu, vm, memory, guest, board: Board::new(console), timeout: config.timeout })
     }
 }
 
@@ -197,7 +211,7 @@ fn set_up(vcpu: &mut Vcpu, entry: &Entry) -> Result<(), VcpuError> {
 /// A machine that stands still. Its fields are dropped in this order: KVM lets go of the memory before it is unmapped.
 pub struct Paused<G: Guest, W: Write> {
     vcpu: Vcpu,
-    _vm: VmFd,
+    vm: VmFd,
     memory: Memory,
     guest: G,
     board: Board<W>,
@@ -335,6 +349,11 @@ impl<G: Guest, W: Write> Paused<G, W> {
             Reason::Halted => RunError::Halted(place),
             Reason::Other(reason) => RunError::Unexpected { reason, place },
         }
+    }
+
+    /// How many bytes of memory it has.
+    pub fn memory_size(&self) -> u64 {
+        self.memory.size()
     }
 
     fn place(&mut self) -> Place {

@@ -46,6 +46,11 @@ pub fn requested() -> bool {
     CAME.load(Ordering::Relaxed) != 0 || RUNG.load(Ordering::Relaxed)
 }
 
+/// Whether the machine shall end.
+pub(crate) fn must_end() -> bool {
+    CAME.load(Ordering::Relaxed) != 0
+}
+
 /// Rings at the thread that runs a machine: the machine stands still and its overseer is let in.
 #[derive(Debug, Clone, Copy)]
 pub struct Bell(libc::pthread_t);

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 
 /// Runs microVMs.
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Make a machine, run what is put inside to its end, and hand its status through
     Run(Run),
+    /// Go on from a snapshot, as another machine
+    Restore(Restore),
 }
 
 #[derive(Args)]
@@ -37,6 +40,15 @@ pub(crate) struct Run {
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) inside: Inside,
+    /// Listen here for requests: status, pause, resume, snapshot, stop
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) api: Option<PathBuf>,
+    /// Take a snapshot when the program has said that it is ready (`ISOLAB-READY ...`), and end
+    #[arg(long, value_name = "MOMENT", requires = "snapshot_to")]
+    pub(crate) snapshot_at: Option<Moment>,
+    /// The folder that becomes that snapshot
+    #[arg(long, value_name = "DIR", requires = "snapshot_at")]
+    pub(crate) snapshot_to: Option<PathBuf>,
     /// Give the program an environment variable; with the name alone, the monitor's own
     #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
     pub(crate) env: Vec<OsString>,
@@ -54,6 +66,45 @@ pub(crate) struct Inside {
     /// An unmodified static Linux program, with no kernel under it
     #[arg(long, value_name = "ELF")]
     pub(crate) app: Option<PathBuf>,
+}
+
+/// When a snapshot is taken.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Moment {
+    /// When the program has said that it is ready
+    Ready,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// The snapshot's folder
+    #[arg(value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) loading: HowToLoad,
+    /// End it with an error if it runs longer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Listen here for requests: status, pause, resume, snapshot, stop
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) api: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct HowToLoad {
+    /// Map the memory file: a page is found when it is touched (the default)
+    #[arg(long)]
+    lazy: bool,
+    /// Read the memory file before the machine runs
+    #[arg(long)]
+    eager: bool,
+}
+
+impl HowToLoad {
+    pub(crate) fn loading(&self) -> Loading {
+        if self.eager { Loading::Eager } else { Loading::Lazy }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use isolab_vmm::guest::GuestError;
 use isolab_vmm::machine::{BootError, RunError};
+use isolab_vmm::snapshot::SnapshotError;
 
 /// The monitor itself failed (as with `docker run`): a status that no guest gave.
 const MONITOR_FAILED: u8 = 125;
@@ -19,6 +21,10 @@ pub(crate) enum Failure {
     Boot(#[from] BootError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("cannot listen at {}", .0.display())]
+    Listen(PathBuf, #[source] io::Error),
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("cannot write {to}")]
@@ -31,7 +37,11 @@ impl Failure {
             Self::Guest(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Run(error) => error.hint(),
-            Self::Recorder(_) | Self::Write { .. } => None,
+            Self::Snapshot(error) => error.hint(),
+            Self::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => Some(
+                "a machine listens there, or one was killed while it did: name another file, or remove that".to_owned(),
+            ),
+            Self::Listen(..) | Self::Recorder(_) | Self::Write { .. } => None,
         }
     }
 

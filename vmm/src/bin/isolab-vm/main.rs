@@ -2,6 +2,7 @@
 
 mod cli;
 mod failure;
+mod restore;
 mod run;
 
 use std::fs::File;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 fn obey(command: &Command) -> Result<u8, Failure> {
     match command {
         Command::Run(run) => run::run(run),
+        Command::Restore(wanted) => restore::restore(wanted),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
+use isolab_vmm::api::{Attendant, Socket};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
 use isolab_vmm::guest::{Guest, GuestError};
@@ -18,10 +20,10 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
         (Some(name), _) => {
             let words: Vec<String> = run.arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
             let guest = name.parse().and_then(|name| Bare::new(name, &words)).map_err(GuestError::from)?;
-            live(&config, guest)
+            live(run, &config, guest)
         }
         (_, Some(path)) => {
-            live(&config, App::open(path, &run.arguments, &environment(&run.env)).map_err(GuestError::from)?)
+            live(run, &config, App::open(path, &run.arguments, &environment(&run.env)).map_err(GuestError::from)?)
         }
         (None, None) => unreachable!("clap requires one of the two"),
     }
@@ -41,10 +43,24 @@ fn environment(wanted: &[OsString]) -> Vec<OsString> {
     wanted.iter().filter_map(|word| if given(word) { Some(word.clone()) } else { own(word) }).collect()
 }
 
-fn live(config: &Config, guest: impl Guest) -> Result<u8, Failure> {
-    Ok(match Machine::boot(config, guest, io::stdout())?.resume()? {
+fn live(run: &Run, config: &Config, guest: impl Guest) -> Result<u8, Failure> {
+    let (_socket, attendant) = attendant(run.api.as_deref())?;
+    let mut attendant = attendant.saving_when_ready(run.snapshot_to.clone());
+    Ok(status(Machine::boot(config, guest, io::stdout())?.resume_under(&mut attendant)?))
+}
+
+/// Who answers for the machine: at `socket`, where one is named, until what is returned is dropped.
+pub(crate) fn attendant(socket: Option<&Path>) -> Result<(Option<Socket>, Attendant), Failure> {
+    let Some(path) = socket else { return Ok((None, Attendant::default())) };
+    let (socket, attendant) = Socket::listen(path).map_err(|error| Failure::Listen(path.to_owned(), error))?;
+    Ok((Some(socket), attendant))
+}
+
+/// The status to end with.
+pub(crate) fn status(ended: Ended) -> u8 {
+    match ended {
         Ended::Status(status) => status,
         // As a shell tells of it.
         Ended::Signal(signal) => 128_u8.saturating_add(signal as u8),
-    })
+    }
 }

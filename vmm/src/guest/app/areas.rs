@@ -15,6 +15,11 @@ pub(super) struct Areas {
 }
 
 impl Areas {
+    /// All of them, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Range<u64>, Rights)> {
+        self.by_start.iter().map(|(start, (end, rights))| (*start..*end, *rights))
+    }
+
     /// How many stretches there are.
     pub(super) fn len(&self) -> usize {
         self.by_start.len()

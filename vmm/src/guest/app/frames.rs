@@ -23,6 +23,11 @@ impl Frames {
         frames
     }
 
+    /// The free stretches in order, start and end each.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.free.iter().map(|(start, end)| (*start, *end))
+    }
+
     /// How many bytes are free.
     pub(super) fn available(&self) -> u64 {
         self.available

@@ -14,6 +14,7 @@ mod fault;
 mod frames;
 mod load;
 mod rights;
+mod saved;
 mod shadow;
 mod space;
 mod stack;
@@ -40,13 +41,14 @@ use vm_memory::GuestMemoryError;
 use self::elf::Elf;
 pub use self::elf::ElfError;
 pub use self::fault::Fault;
+pub use self::saved::AppState;
 use self::space::Space;
 pub use self::space::SpaceError;
 use self::stub::{Doorbells, Frame, Ring};
 use self::syscalls::{Call, Reply};
 pub use self::tables::TableError;
 use self::task::{Ready, Task};
-use super::{Cpu, Entry, Flow, Guest, GuestError};
+use super::{Cpu, Entry, Flow, Guest, GuestError, GuestState};
 use crate::memory::Memory;
 
 /// The size of a page, in bytes.
@@ -99,6 +101,9 @@ pub enum AppError {
     /// The host has no random bytes.
     #[error("cannot get random bytes for the program's stack")]
     Random(#[source] Errno),
+    /// The host has no such clock.
+    #[error("cannot read the program's clocks")]
+    Clock(#[source] Errno),
     /// The program did what it must not.
     #[error("{0}")]
     Fault(Box<Fault>),
@@ -157,12 +162,19 @@ fn signal_name(number: u8) -> String {
 /// A program to run, and, once loaded, the program running.
 #[derive(Debug)]
 pub struct App {
+    /// What is to be loaded; nothing where the program goes on from a snapshot.
+    program: Option<Program>,
+    running: Option<Running>,
+}
+
+/// A file that was checked, and what it will be told.
+#[derive(Debug)]
+struct Program {
     file: File,
     elf: Elf,
     executable: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    running: Option<Running>,
 }
 
 /// What there is only after loading.
@@ -171,6 +183,8 @@ struct Running {
     task: Task,
     doorbells: Doorbells,
     returns: Option<Returns>,
+    /// Where its sixteen random bytes are, for the day it goes on as another machine.
+    random: u64,
 }
 
 /// How the machine goes back to the program after a system call. Asked once, at the first.
@@ -201,17 +215,20 @@ impl App {
         let all =
             (!own_path).then_some(OsStr::new(PATH)).into_iter().chain(environment.iter().map(OsString::as_os_str));
         let environment = all.map(c_string).collect::<Result<_, _>>()?;
-        Ok(Self { file, elf, executable, arguments, environment, running: None })
+        let program = Program { file, elf, executable, arguments, environment };
+        Ok(Self { program: Some(program), running: None })
     }
+}
 
-    /// Writes what the program finds on its stack, and says where its stack pointer starts.
+impl Program {
+    /// Writes what the program finds on its stack, and says where its stack pointer starts and its random bytes are.
     fn fill_stack(
         &self,
         memory: &Memory,
         space: &Space,
         stack: &Range<u64>,
         cpuid: &[kvm_cpuid_entry2],
-    ) -> Result<u64, AppError> {
+    ) -> Result<(u64, u64), AppError> {
         let _span = info_span!(
             "app.stack",
             call = "-",
@@ -228,25 +245,25 @@ impl App {
             hwcap: leaf(1).map_or(0, |entry| entry.edx),
             xsave_size: leaf(0xd).map_or(0, |entry| entry.ecx),
         };
-        let (pointer, bytes) =
-            stack::lay_out(&contents, stack).ok_or(AppError::TooLong((stack.end - stack.start) / 4))?;
+        let laid = stack::lay_out(&contents, stack).ok_or(AppError::TooLong((stack.end - stack.start) / 4))?;
         let user = user::User::new(memory.guest(), space.tables());
-        user.write(pointer, &bytes).map_err(SpaceError::Refused)?;
-        Ok(pointer)
+        user.write(laid.pointer, &laid.bytes).map_err(SpaceError::Refused)?;
+        Ok((laid.pointer, laid.random))
     }
 }
 
 impl Guest for App {
     fn load(&mut self, memory: &Memory, reset: &kvm_sregs, cpuid: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
+        let Some(program) = &self.program else { return Err(GuestError::Loaded) };
         let mut space = Self::lay_out_space(memory)?; // 1. page tables, and the few bytes of ours
-        load::load(memory, &mut space, &self.file, &self.elf)?; // 2. the program's segments
-        let stack = space.make_stack(memory, self.elf.executable_stack).map_err(AppError::Space)?; // 3. a stack
-        let rsp = self.fill_stack(memory, &space, &stack, cpuid)?; // 4. and what a kernel leaves on it
+        load::load(memory, &mut space, &program.file, &program.elf)?; // 2. the program's segments
+        let stack = space.make_stack(memory, program.elf.executable_stack).map_err(AppError::Space)?; // 3. a stack
+        let (rsp, random) = program.fill_stack(memory, &space, &stack, cpuid)?; // 4. and what a kernel leaves on it
         let xcr0 = stub::extended_states(cpuid); // 5. the registers: at level 3, at the first instruction
         let sregs = stub::system_registers(reset, space.tables().root(), xcr0.is_some());
-        let regs = kvm_regs { rip: self.elf.entry, rsp, rflags: 0x202, ..kvm_regs::default() };
-        let task = Task::new(space, self.executable.as_bytes().to_vec(), &stack); // 6. who will call
-        self.running = Some(Running { task, doorbells: Doorbells::of(memory), returns: None });
+        let regs = kvm_regs { rip: program.elf.entry, rsp, rflags: 0x202, ..kvm_regs::default() };
+        let task = Task::new(space, program.executable.as_bytes().to_vec(), &stack); // 6. who will call
+        self.running = Some(Running { task, doorbells: Doorbells::of(memory), returns: None, random });
         Ok(Entry { regs, sregs, msrs: stub::model_specific_registers(), xcr0 })
     }
 
@@ -259,6 +276,16 @@ impl Guest for App {
             Some(Ring::Trespass) => Err(AppError::Fault(Box::new(Fault::doorbell(rip))).into()),
             None => Err(AppError::Stray { at }.into()),
         }
+    }
+
+    fn save(&self) -> Result<GuestState, GuestError> {
+        let running = self.running.as_ref().ok_or(GuestError::NotSaved)?;
+        Ok(GuestState::App(Box::new(running.save()?)))
+    }
+
+    fn renew(&mut self, memory: &Memory) -> Result<(), GuestError> {
+        let running = self.running.as_ref().ok_or(GuestError::NotSaved)?;
+        Ok(running.renew(memory)?)
     }
 }
 
@@ -273,6 +300,7 @@ impl App {
         .entered();
         let mut space = Space::new(stub::FIRST_FREE_FRAME..memory.size())?;
         stub::install(memory, &mut space)?;
+        saved::write_generation(memory)?;
         Ok(space)
     }
 }

@@ -34,7 +34,7 @@ const STACK_GUARD: u64 = 256 * PAGE;
 /// The stack of a Linux program by default (`RLIMIT_STACK`).
 const STACK_MAX: u64 = 8 << 20;
 /// How many stretches of equal rights a program may have: Linux's `vm.max_map_count`.
-const AREAS_MAX: usize = 65530;
+pub(super) const AREAS_MAX: usize = 65530;
 
 /// Why memory was not given, taken or changed.
 #[derive(Debug, Error)]
@@ -88,6 +88,16 @@ impl Space {
         let mut frames = Frames::new(frames);
         let tables = Tables::new(&mut frames)?;
         Ok(Self { areas: Areas::default(), frames, tables, heap: 0..0 })
+    }
+
+    /// What it is made of, to be saved: areas, frames, tables, and the heap.
+    pub(super) fn parts(&self) -> (&Areas, &Frames, &Tables, &Range<u64>) {
+        (&self.areas, &self.frames, &self.tables, &self.heap)
+    }
+
+    /// The space that is made of these.
+    pub(super) fn from_parts(areas: Areas, frames: Frames, tables: Tables, heap: Range<u64>) -> Self {
+        Self { areas, frames, tables, heap }
     }
 
     /// The page tables, for walks and for CR3.

@@ -10,9 +10,13 @@ use std::ops::Range;
 
 use super::PAGE;
 use super::elf::Elf;
+use super::stub::GENERATION;
 
 /// `AT_MINSIGSTKSZ`, which the C library's headers here do not name.
 const AT_MINSIGSTKSZ: u64 = 51;
+/// Where the program's generation is: 16 bytes that are others in every machine, also in each that goes on from a
+/// snapshot. A number of this lab's own ("gene"), far from Linux's.
+const AT_GENERATION: u64 = 0x6765_6e65;
 /// What a signal frame takes besides the register state, in bytes; generous.
 const SIGNAL_FRAME: u64 = 1024;
 /// The unit of times(2).
@@ -36,9 +40,19 @@ pub(super) struct Contents<'a> {
     pub(super) xsave_size: u32,
 }
 
-/// Lays the contents out for a stack that covers `stack`: the stack pointer to start with, and the bytes from there to
-/// the top. Nothing where they take more than a quarter of it (Linux: `E2BIG`).
-pub(super) fn lay_out(contents: &Contents<'_>, stack: &Range<u64>) -> Option<(u64, Vec<u8>)> {
+/// A stack that is laid out.
+pub(super) struct Laid {
+    /// The stack pointer to start with.
+    pub(super) pointer: u64,
+    /// The bytes from there to the top.
+    pub(super) bytes: Vec<u8>,
+    /// Where the sixteen random bytes are.
+    pub(super) random: u64,
+}
+
+/// Lays the contents out for a stack that covers `stack`. Nothing where they take more than a quarter of it (Linux:
+/// `E2BIG`).
+pub(super) fn lay_out(contents: &Contents<'_>, stack: &Range<u64>) -> Option<Laid> {
     let mut texts = Texts { bytes: Vec::new() };
     let executable = texts.add(contents.executable.as_bytes_with_nul());
     let platform = texts.add(b"x86_64\0");
@@ -65,7 +79,7 @@ pub(super) fn lay_out(contents: &Contents<'_>, stack: &Range<u64>) -> Option<(u6
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     bytes.resize((text_start - pointer) as usize, 0);
     bytes.extend(texts.bytes);
-    Some((pointer, bytes))
+    Some(Laid { pointer, bytes, random: at(random) })
 }
 
 /// The auxiliary vector. There is no `AT_SYSINFO_EHDR`: no vDSO, so every clock is asked for by a system call.
@@ -96,6 +110,7 @@ fn auxiliary(contents: &Contents<'_>, executable: u64, platform: u64, random: u6
         [libc::AT_RANDOM, random],
         [libc::AT_PLATFORM, platform],
         [libc::AT_EXECFN, executable],
+        [AT_GENERATION, GENERATION],
         [libc::AT_NULL, 0],
     ]);
     pairs
@@ -147,7 +162,7 @@ mod tests {
             hwcap: 1,
             xsave_size: 832,
         };
-        lay_out(&contents, &STACK)
+        lay_out(&contents, &STACK).map(|laid| (laid.pointer, laid.bytes))
     }
 
     fn word(pointer: u64, bytes: &[u8], at: u64) -> u64 {

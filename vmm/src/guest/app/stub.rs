@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! 0x1000  descriptor tables, task state, and the stack that a fault is pushed to   (not the program's)
-//! 0x2000  the stubs                                                                (the program may execute)
+//! 0x2000  the stubs, and at the page's end the machine's generation                (the program may execute and read)
 //! 0x3000  the doorbell of system calls: no memory                                  (the program may store)
 //! 0x4000  the doorbell of faults: no memory                                        (not the program's)
 //! ```
@@ -40,6 +40,8 @@ const ALARM: u64 = 0x4000;
 /// The first frame that is not used here.
 pub(super) const FIRST_FREE_FRAME: u64 = 0x3000;
 
+/// The program's generation: the last 16 bytes of the page of stubs, which the program may read.
+pub(super) const GENERATION: u64 = STUBS + PAGE - 16;
 /// Within the page of tables: the task state segment, the interrupt descriptors; the fault stack grows down from its end.
 const TASK_STATE: u64 = DESCRIPTORS + 0x80;
 const INTERRUPTS: u64 = DESCRIPTORS + 0x100;

@@ -94,6 +94,11 @@ impl Tables {
         Ok(Self { root: frames.take_one().ok_or(TableError::Full)? })
     }
 
+    /// The tree whose root is at guest-physical address `root`.
+    pub(super) fn at(root: u64) -> Self {
+        Self { root }
+    }
+
     /// The guest-physical address of the root, for CR3.
     pub(super) fn root(&self) -> u64 {
         self.root

@@ -21,7 +21,7 @@ pub(super) const IGNORE: u64 = 1;
 /// What `RLIM_INFINITY` is.
 const INFINITE: u64 = u64::MAX;
 /// How many limits getrlimit(2) knows.
-const LIMITS: usize = 16;
+pub(super) const LIMITS: usize = 16;
 
 /// The program while it runs.
 #[derive(Debug)]

@@ -15,9 +15,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
+use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Entry, Flow, Guest, GuestError};
+use super::state::Named;
+use super::{Entry, Flow, Guest, GuestError, GuestState};
 use crate::memory::Memory;
 use crate::vcpu::Cpu;
 
@@ -113,7 +115,7 @@ impl FromStr for Name {
 }
 
 /// A guest with what it was told to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bare {
     /// Adds these two.
     RealHello(u16, u16),
@@ -197,6 +199,10 @@ impl Guest for Bare {
 
     fn store(&mut self, at: u64, data: &[u8], _: &mut Cpu<'_>, _: &Memory) -> Result<Flow, GuestError> {
         Err(GuestError::Nowhere { at, length: data.len() })
+    }
+
+    fn save(&self) -> Result<GuestState, GuestError> {
+        Ok(GuestState::Bare(Named { guest: self.clone() }))
     }
 }
 

@@ -3,22 +3,31 @@
 //! Nothing is set aside for it. The kernel only notes that the addresses are taken (`MAP_NORESERVE`), and finds a page when
 //! the guest, or the monitor on its behalf, first touches one. A machine of 128 MiB that uses 40 KiB costs 40 KiB.
 
+pub(crate) mod laid;
+mod saved;
+mod touched;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::units::Mib;
+use laid::Laid;
+pub use saved::Loading;
 
 /// The unit in which the kernel maps, in bytes.
 pub const PAGE: u64 = 4096;
 
-/// Guest RAM from guest-physical address 0.
-#[derive(Debug)]
+/// Guest RAM from guest-physical address 0. A copy is the same memory, which is there until the last copy is gone.
+#[derive(Debug, Clone)]
 pub struct Memory {
     guest: GuestMemoryMmap,
     size: u64,
+    /// Where files lie.
+    laid: Arc<Mutex<Laid>>,
 }
 
 /// Why guest memory could not be had or changed.
@@ -72,7 +81,7 @@ impl Memory {
         // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
         let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size.bytes() as usize)])
             .map_err(|source| MemoryError::Map { size, source })?;
-        Ok(Self { guest, size: size.bytes() })
+        Ok(Self { guest, size: size.bytes(), laid: Arc::default() })
     }
 
     /// Its size in bytes.
@@ -83,6 +92,11 @@ impl Memory {
     /// Checked access: every address that comes from a guest goes through this.
     pub fn guest(&self) -> &GuestMemoryMmap {
         &self.guest
+    }
+
+    /// Its parts: first guest-physical address, length, and where that lies in the monitor.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.guest.iter().map(|region| (region.start_addr().0, region.len(), region.as_ptr() as u64))
     }
 
     /// Where guest-physical address 0 lies in the monitor, for KVM.
@@ -98,14 +112,23 @@ impl Memory {
         if !offset.is_multiple_of(PAGE) {
             return Err(MemoryError::Range { at: at.0, length });
         }
-        self.replace("map a file over", at, length, libc::MAP_PRIVATE, file.as_raw_fd(), offset)
+        self.replace("map a file over", at, length, libc::MAP_PRIVATE, file.as_raw_fd(), offset)?;
+        let note = self.laid().lay(at.0..at.0 + length, file, offset);
+        note.map_err(|source| MemoryError::Change { attempt: "note a file over", at: at.0, length, source })
+    }
+
+    /// Where files lie.
+    fn laid(&self) -> MutexGuard<'_, Laid> {
+        self.laid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives pages back to the host; the guest sees zeroes there again, also where a file lay.
     pub fn discard(&self, at: GuestAddress, length: u64) -> Result<(), MemoryError> {
         // Not madvise(MADV_DONTNEED): where a file lies, that would bring back the file's bytes.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        self.replace("give back", at, length, flags, -1, 0)
+        self.replace("give back", at, length, flags, -1, 0)?;
+        let note = self.laid().lift(&(at.0..at.0 + length));
+        note.map_err(|source| MemoryError::Change { attempt: "note what lies over", at: at.0, length, source })
     }
 
     fn replace(

@@ -1,0 +1,111 @@
+//! Who answers for a machine: on the machine's own thread, while its guest stands still.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use super::{Answer, Doing, Reply, Request, Status};
+use crate::guest::Guest;
+use crate::machine::overseer::{Moment, Overseer, Verdict};
+use crate::machine::{Ended, Paused, RunError, stop};
+
+/// How soon a paused machine hears that it shall end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A request on its way to the machine.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: Request,
+    /// Set once the machine has it: nobody need ring any more.
+    pub(super) heard: std::sync::Arc<AtomicBool>,
+    pub(super) reply: SyncSender<Reply>,
+}
+
+/// Answers requests, and takes a snapshot when the guest is ready, as far as either is wanted.
+#[derive(Debug, Default)]
+pub struct Attendant {
+    requests: Option<Receiver<Asked>>,
+    when_ready: Option<PathBuf>,
+}
+
+impl Attendant {
+    /// Answers what comes by `requests`.
+    pub(super) fn answering(requests: Receiver<Asked>) -> Self {
+        Self { requests: Some(requests), when_ready: None }
+    }
+
+    /// Saves the machine to `place` when the guest says that it is ready, and ends it.
+    #[must_use]
+    pub fn saving_when_ready(self, place: Option<PathBuf>) -> Self {
+        Self { when_ready: place, ..self }
+    }
+
+    /// Answers one request; the machine runs on where it says `Running`.
+    fn answer<G: Guest, W: Write>(asked: &Asked, was: Doing, machine: &mut Paused<G, W>) -> Doing {
+        asked.heard.store(true, Ordering::Relaxed);
+        let now = match &asked.request {
+            Request::Status | Request::Snapshot { .. } => was,
+            Request::Pause => Doing::Paused,
+            Request::Resume => Doing::Running,
+            Request::Stop => Doing::Stopped,
+        };
+        let reply = match &asked.request {
+            Request::Snapshot { to } if to.is_absolute() => match machine.save(to) {
+                Ok(saved) => Reply::Ok(Answer::Snapshot { id: saved.id, bytes: saved.bytes }),
+                Err(error) => Reply::Error(chain(&error)),
+            },
+            Request::Snapshot { to } => Reply::Error(format!("{} is no absolute path", to.display())),
+            _ => {
+                let memory = machine.memory_size();
+                Reply::Ok(Answer::Status(Status { state: now, pid: std::process::id(), memory }))
+            }
+        };
+        // Who asked may be gone.
+        let _ = asked.reply.send(reply);
+        now
+    }
+}
+
+/// An error and what it came of, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl<G: Guest, W: Write> Overseer<G, W> for Attendant {
+    fn attend(&mut self, machine: &mut Paused<G, W>, moment: Moment) -> Result<Verdict, RunError> {
+        if let (Moment::Ready, Some(place)) = (moment, self.when_ready.take()) {
+            machine.save(&place)?;
+            return Ok(Verdict::End(Ended::Status(0)));
+        }
+        let Some(requests) = &self.requests else { return Ok(Verdict::GoOn) };
+        let mut doing = Doing::Running;
+        loop {
+            let asked = match doing {
+                Doing::Stopped => return Ok(Verdict::End(Ended::Signal(libc::SIGTERM))),
+                Doing::Running => match requests.try_recv() {
+                    Ok(asked) => asked,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(Verdict::GoOn),
+                },
+                Doing::Paused => match requests.recv_timeout(LOOK) {
+                    Ok(asked) => asked,
+                    // The guest does not get far: the signal has also set the flag that stops it at once.
+                    Err(RecvTimeoutError::Timeout) if stop::must_end() => return Ok(Verdict::GoOn),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(Verdict::GoOn),
+                },
+            };
+            doing = Self::answer(&asked, doing, machine);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The socket beside a machine: takes requests, rings, and hands back what the machine answers.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+
+use super::attendant::{Asked, Attendant};
+use super::{Reply, Request};
+use crate::machine::stop::Bell;
+
+/// The longest request, in bytes: a path and a little.
+const LONGEST: u64 = 16 << 10;
+/// How much more is read of one that is longer, before its sender is cut off.
+const MUCH: u64 = 1 << 20;
+/// How many may be connected at a time.
+const CALLERS: usize = 16;
+/// How soon a ring that was slept through is repeated.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// A socket that is listened at; its name is removed with it.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens at `path`, where nothing is yet, on behalf of the machine that the calling thread will run. What is asked
+    /// there comes to the attendant.
+    pub fn listen(path: &Path) -> io::Result<(Self, Attendant)> {
+        let listener = UnixListener::bind(path)?;
+        let socket = Self { path: path.to_owned() };
+        // Who may ask may do all that the owner may.
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+        // Until the machine listens for it, and after, a ring means nothing.
+        // SAFETY: to ignore a signal runs no code.
+        unsafe { signal(Signal::SIGUSR1, SigHandler::SigIgn) }?;
+        let (sender, receiver) = mpsc::channel();
+        let desk = Desk { machine: sender, bell: Bell::of_this_thread(), callers: Arc::default() };
+        std::thread::Builder::new().name("api".to_owned()).spawn(move || desk.open(&listener))?;
+        Ok((socket, Attendant::answering(receiver)))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Where callers are heard.
+#[derive(Clone)]
+struct Desk {
+    machine: Sender<Asked>,
+    bell: Bell,
+    callers: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    fn open(&self, listener: &UnixListener) {
+        // Signals are the machine's; a thread inherits the mask of the one that makes it.
+        let _ = SigSet::all().thread_block();
+        for caller in listener.incoming() {
+            let Ok(caller) = caller else {
+                // No descriptor is left, as it seems: they come back when callers go.
+                std::thread::sleep(AGAIN);
+                continue;
+            };
+            if self.callers.fetch_add(1, Ordering::Relaxed) < CALLERS {
+                let desk = self.clone();
+                let spawned = std::thread::Builder::new().name("api-caller".to_owned()).spawn(move || {
+                    let _ = desk.serve(&caller);
+                    desk.callers.fetch_sub(1, Ordering::Relaxed);
+                });
+                if spawned.is_ok() {
+                    continue;
+                }
+            }
+            self.callers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, caller: &UnixStream) -> io::Result<()> {
+        let mut lines = BufReader::new(caller);
+        loop {
+            let mut line = Vec::new();
+            lines.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+            let whole = line.ends_with(b"\n");
+            if line.is_empty() {
+                return Ok(());
+            }
+            let reply = match serde_json::from_slice(&line) {
+                _ if !whole => Reply::Error(format!("a request is one line of at most {LONGEST} bytes")),
+                Ok(request) => self.ask(request),
+                Err(error) => Reply::Error(format!("it is no request: {error}")),
+            };
+            let mut text = serde_json::to_vec(&reply)?;
+            text.push(b'\n');
+            (&*caller).write_all(&text)?;
+            if !whole {
+                // Who is still writing would otherwise hear of a broken connection instead of the reply.
+                return io::copy(&mut lines.take(MUCH), &mut io::sink()).map(|_| ());
+            }
+        }
+    }
+
+    /// Has the machine answer.
+    fn ask(&self, request: Request) -> Reply {
+        let ended = || Reply::Error("the machine has ended".to_owned());
+        let (sender, replies) = mpsc::sync_channel(1);
+        let heard = Arc::new(AtomicBool::new(false));
+        if self.machine.send(Asked { request, heard: heard.clone(), reply: sender }).is_err() {
+            return ended();
+        }
+        loop {
+            if !heard.load(Ordering::Relaxed) {
+                self.bell.ring();
+            }
+            match replies.recv_timeout(AGAIN) {
+                Ok(reply) => return reply,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return ended(),
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The verb `restore`: a machine that goes on from a snapshot.
+
+use std::io;
+
+use isolab_vmm::machine::{Machine, Template};
+use isolab_vmm::snapshot::Snapshot;
+
+use crate::cli::Restore;
+use crate::failure::Failure;
+use crate::run::{attendant, status};
+
+/// Makes the machine, runs it on, and returns the status to end with.
+pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
+    let template = Template::new(Snapshot::open(&wanted.from)?)?;
+    let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
+    let machine = Machine::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
+    Ok(status(machine.resume_under(&mut attendant)?))
+}

@@ -1,0 +1,94 @@
+//! What a snapshot keeps of a guest, and the guest that goes on from it.
+
+use kvm_bindings::{kvm_cpuid_entry2, kvm_sregs};
+use serde::{Deserialize, Serialize};
+
+use super::app::{App, AppState};
+use super::bare::Bare;
+use super::{Entry, Flow, Guest, GuestError};
+use crate::memory::Memory;
+use crate::snapshot::state::Impossible;
+use crate::vcpu::Cpu;
+
+/// What runs inside, as far as the monitor serves it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestState {
+    /// A program without a kernel.
+    App(Box<AppState>),
+    /// A built-in guest: all of it is in memory and registers.
+    Bare(Named),
+}
+
+/// A built-in guest's name and arguments, for whoever looks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// What it was told to do.
+    pub guest: Bare,
+}
+
+impl GuestState {
+    /// Whether a guest can be as this says, in a machine with so many bytes of memory.
+    pub(crate) fn check(&self, memory: u64) -> Result<(), Impossible> {
+        match self {
+            Self::App(state) => state.check(memory),
+            Self::Bare(_) => Ok(()),
+        }
+    }
+
+    /// What kind it is, for whoever looks.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::App(_) => "app",
+            Self::Bare(_) => "bare",
+        }
+    }
+}
+
+/// A guest that goes on from a snapshot, whichever it is.
+#[derive(Debug)]
+pub enum Restored {
+    /// A program without a kernel.
+    App(Box<App>),
+    /// A built-in guest.
+    Bare(Bare),
+}
+
+impl Restored {
+    /// The guest of `state`, in a machine with this memory.
+    pub(crate) fn of(state: &GuestState, memory: &Memory) -> Result<Self, GuestError> {
+        Ok(match state {
+            GuestState::App(state) => Self::App(Box::new(App::restore(state, memory)?)),
+            GuestState::Bare(named) => Self::Bare(named.guest.clone()),
+        })
+    }
+
+    fn guest(&mut self) -> &mut dyn Guest {
+        match self {
+            Self::App(app) => app.as_mut(),
+            Self::Bare(bare) => bare,
+        }
+    }
+}
+
+impl Guest for Restored {
+    fn load(&mut self, _: &Memory, _: &kvm_sregs, _: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
+        Err(GuestError::Loaded)
+    }
+
+    fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError> {
+        self.guest().store(at, data, cpu, memory)
+    }
+
+    fn save(&self) -> Result<GuestState, GuestError> {
+        match self {
+            Self::App(app) => app.save(),
+            Self::Bare(bare) => bare.save(),
+        }
+    }
+
+    fn renew(&mut self, memory: &Memory) -> Result<(), GuestError> {
+        self.guest().renew(memory)
+    }
+}

@@ -1,0 +1,194 @@
+//! A snapshot's folder: the files `state` and `memory`, both or neither.
+//!
+//! It is written beside its place, under a name that no snapshot has, synced, and renamed to its own: rename(2) is the one
+//! instant at which it begins to exist. Opened, it is held by its folder's descriptor, so that both files are of one
+//! snapshot also where somebody removes it and another takes its name; and its memory is locked for as long as a machine
+//! shows it, so that whoever would remove it can ask whether one does.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use tracing::info_span;
+
+use super::state::State;
+use super::{SnapshotError, format};
+use crate::memory::Memory;
+
+/// The two files.
+const STATE: &str = "state";
+const MEMORY: &str = "memory";
+/// How the name of one begins that is being written.
+const UNFINISHED: &str = ".unfinished-";
+
+fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError::Files { attempt, path, source }
+}
+
+/// A snapshot that was opened and found whole.
+#[derive(Debug)]
+pub struct Snapshot {
+    path: PathBuf,
+    /// The machine besides its memory.
+    pub state: State,
+    /// Its memory. Holds a shared lock while it, or a machine that shows it, is there.
+    pub(crate) memory: File,
+}
+
+impl Snapshot {
+    /// Opens and checks the snapshot at `path`.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let _span = info_span!(
+            "snapshot.open",
+            call = "openat(2), read(2)",
+            why = "the state is small and read whole; each number in it is checked before anything is made of it"
+        )
+        .entered();
+        let folder = File::open(path).map_err(failed("open the snapshot", path))?;
+        // Beneath the folder that is open, wherever its name leads by now.
+        let inside = |name: &str| PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()));
+        let open = |name: &'static str| {
+            let path = path.join(name);
+            let regular = |file: File| {
+                let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+                if file.metadata()?.is_file() { Ok(file) } else { Err(invalid()) }
+            };
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(inside(name))
+                .and_then(regular)
+                .map_err(failed("open", &path))
+        };
+        let mut bytes = Vec::new();
+        let state_path = path.join(STATE);
+        let most = format::LARGEST as u64 + 64;
+        open(STATE)?.take(most).read_to_end(&mut bytes).map_err(failed("read", &state_path))?;
+        let state = format::decode(&bytes).map_err(|error| SnapshotError::Format(state_path, error))?;
+        let memory = open(MEMORY)?;
+        memory.lock_shared().map_err(failed("lock", &path.join(MEMORY)))?;
+        let found = memory.metadata().map_err(failed("look at", &path.join(MEMORY)))?.len();
+        // Past the end of a file that is mapped there is SIGBUS, not an error.
+        if found < state.memory {
+            return Err(SnapshotError::Memory { path: path.to_owned(), found, said: state.memory });
+        }
+        Ok(Self { path: path.to_owned(), state, memory })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes of disk its memory takes.
+    pub fn disk(&self) -> io::Result<u64> {
+        Ok(self.memory.metadata()?.blocks() * 512)
+    }
+
+    /// Whether a machine goes on from the snapshot at `path` right now.
+    pub fn is_in_use(path: &Path) -> Result<bool, SnapshotError> {
+        let path = path.join(MEMORY);
+        match File::open(&path) {
+            Ok(memory) => match memory.try_lock() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("open", &path)(error)),
+        }
+    }
+}
+
+/// A snapshot that is being written; removed if it is not finished.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    folder: PathBuf,
+    place: PathBuf,
+    finished: bool,
+}
+
+impl Unfinished {
+    /// Begins a snapshot that shall be at `place`, where nothing is yet.
+    pub(crate) fn begin(place: &Path, id: &str) -> Result<Self, SnapshotError> {
+        if place.symlink_metadata().is_ok() {
+            return Err(SnapshotError::Exists(place.to_owned()));
+        }
+        let folder = beside(place).join(format!("{UNFINISHED}{id}"));
+        DirBuilder::new().mode(0o700).create(&folder).map_err(failed("make the folder", &folder))?;
+        Ok(Self { folder, place: place.to_owned(), finished: false })
+    }
+
+    /// Writes the memory; returns how many bytes of it hold anything.
+    pub(crate) fn write_memory(&self, memory: &Memory) -> Result<u64, SnapshotError> {
+        let _span = info_span!(
+            "snapshot.memory",
+            call = "pread(/proc/self/pagemap), pwrite(2), fdatasync(2)",
+            why = "what was touched is written at its own place in the file; what was not is neither read nor written"
+        )
+        .entered();
+        let path = self.folder.join(MEMORY);
+        let file = Self::create(&path)?;
+        let written = memory.save(&file).and_then(|written| file.sync_data().map(|()| written));
+        written.map_err(failed("write", &path))
+    }
+
+    /// Writes the state.
+    pub(crate) fn write_state(&self, state: &State) -> Result<(), SnapshotError> {
+        let path = self.folder.join(STATE);
+        let bytes = format::encode(state).map_err(|error| SnapshotError::Format(path.clone(), error))?;
+        let mut file = Self::create(&path)?;
+        file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(failed("write", &path))
+    }
+
+    /// A file that nobody may change once it is written.
+    fn create(path: &Path) -> Result<File, SnapshotError> {
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o400).to_owned();
+        options.open(path).map_err(failed("make", path))
+    }
+
+    /// Gives it its name: from here on it is there.
+    pub(crate) fn finish(mut self) -> Result<(), SnapshotError> {
+        let _span = info_span!(
+            "snapshot.finish",
+            call = "fsync(2), rename(2)",
+            why = "a snapshot begins to exist in one instant, and only once all of it is on the disk"
+        )
+        .entered();
+        sync(&self.folder)?;
+        // RENAME_NOREPLACE: somebody may have been quicker.
+        let renamed = nix::fcntl::renameat2(
+            nix::fcntl::AT_FDCWD,
+            &self.folder,
+            nix::fcntl::AT_FDCWD,
+            &self.place,
+            nix::fcntl::RenameFlags::RENAME_NOREPLACE,
+        );
+        match renamed {
+            Ok(()) => self.finished = true,
+            Err(nix::errno::Errno::EEXIST) => return Err(SnapshotError::Exists(self.place.clone())),
+            Err(errno) => return Err(failed("name the snapshot", &self.place)(errno.into())),
+        }
+        sync(beside(&self.place))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// The folder that a place is in.
+fn beside(place: &Path) -> &Path {
+    place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync(folder: &Path) -> Result<(), SnapshotError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+}

@@ -1,0 +1,98 @@
+//! Snapshots: a machine that stood still, in two files, from which any number of machines can go on.
+//!
+//! A machine is its memory, its processors, its devices, and what the monitor knows of its guest. Memory is large and
+//! mostly untouched: it becomes a file as long as the memory, with holes ([`crate::memory`]). All the rest is small: it
+//! becomes a file that describes itself and is checked before it is believed ([`mod@format`]). To go on lazily is to map
+//! the first and read the second: the cost is the same for a machine of any size.
+//!
+//! A snapshot is never changed once it is there. It is written beside its place under another name and moved there whole
+//! ([`folder`]), so that whoever dies in between leaves nothing that could be taken for one.
+
+mod cpu;
+pub mod folder;
+pub mod format;
+pub mod raw;
+pub mod state;
+pub(crate) mod vcpu;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use cpu::CpuError;
+pub(crate) use cpu::{check, check_tsc};
+pub use folder::Snapshot;
+use format::FormatError;
+
+use crate::guest::GuestError;
+use crate::kvm::KvmError;
+use crate::vcpu::VcpuError;
+
+/// Why a snapshot was not taken, or no machine goes on from it.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A file or folder of it could not be reached.
+    #[error("cannot {attempt} {}", .path.display())]
+    Files {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The state file is none.
+    #[error("cannot use the state in {}", .0.display())]
+    Format(PathBuf, #[source] FormatError),
+    /// The memory file does not hold what it should.
+    #[error("cannot use the memory in {}: it is {found} bytes long, and the state says {said}", .path.display())]
+    Memory {
+        /// The snapshot.
+        path: PathBuf,
+        /// How long it is.
+        found: u64,
+        /// How long it should be.
+        said: u64,
+    },
+    /// The processor can't be had here.
+    #[error("cannot go on here from the snapshot")]
+    Cpu(#[from] CpuError),
+    /// Somebody else's machine is there.
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
+    /// The clock of the machine could not be read or set.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A processor could not be read or set.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The guest can't be kept, or can't go on.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The host has no random bytes.
+    #[error("cannot get random bytes for the snapshot's name")]
+    Random(#[source] io::Error),
+}
+
+impl SnapshotError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Files { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("the disk is full; nothing was left behind".to_owned())
+                }
+                io::ErrorKind::NotFound => {
+                    Some("a snapshot is a folder with the files `state` and `memory`".to_owned())
+                }
+                _ => None,
+            },
+            Self::Format(_, FormatError::Version(_)) => {
+                Some("take it again with this monitor, or use the monitor that wrote it".to_owned())
+            }
+            Self::Format(..) | Self::Memory { .. } => Some("it was changed or cut short since it was taken".to_owned()),
+            Self::Cpu(_) => Some("use a host with a processor like the one it was taken on".to_owned()),
+            Self::Kvm(error) => error.hint().map(str::to_owned),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Snapshots of machines: what goes on, what is new in each that goes on, and what is refused.
+//!
+//! The guest is `tests/programs/teller.c`, which keeps a nonce and a counter in memory and tells them when asked: whoever
+//! tells them right has that memory. A trial that needs what is missing is ignored and says so, or fails where
+//! `ISOLAB_REQUIRE` names it.
+
+#[path = "snapshot/bad.rs"]
+mod bad;
+#[path = "snapshot/goes_on.rs"]
+mod goes_on;
+mod machines;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = goes_on::trials();
+    trials.extend(bad::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    machines::clean_up();
+    conclusion.exit();
+}
