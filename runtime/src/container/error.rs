@@ -1,5 +1,6 @@
 //! Why a container could not be made, started, ended or found: what was attempted, on what, and what to try next.
 
+use std::error::Error;
 use std::ffi::NulError;
 
 use nix::errno::Errno;
@@ -60,6 +61,9 @@ pub enum ContainerError {
     /// A text of the configuration that the kernel cannot be given.
     #[error("config.json has a text that ends before its end")]
     Nul(#[from] NulError),
+    /// What the caller did to it before its program began.
+    #[error(transparent)]
+    Caller(Box<dyn Error + Send + Sync>),
     /// Something the runtime itself did.
     #[error("cannot {attempt} {on}")]
     System {

@@ -3,6 +3,7 @@
 //! Everything that is made is owned by a value that undoes it when dropped. So whatever step fails, no process, mount,
 //! cgroup or file stays behind; what a killed runtime leaves is known by [`Runtime::prune`].
 
+use std::error::Error;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -32,6 +33,19 @@ pub struct Runtime {
     warn: Box<dyn Fn(&str)>,
 }
 
+/// What a caller does to a container whose process exists and has not become its program, such as giving it a network. It
+/// hears the process's number.
+pub type Between<'a> = &'a mut dyn FnMut(i32) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How its first process ended.
+    pub ending: Ending,
+    /// Whether the kernel killed one of its processes for want of memory.
+    pub out_of_memory: bool,
+}
+
 /// A container that is being made. Its fields are dropped, and so undone, in this order.
 struct Making {
     process: InitProcess,
@@ -50,7 +64,14 @@ impl Runtime {
     /// The steps from a bundle to a process that is about to become its program.
     ///
     /// Side by side with steps 6 to 8 the process follows its own list, in [`super::init`].
-    fn make(&self, id: &ContainerId, bundle: &Bundle, when: When, mask: SigSet) -> Result<Making, ContainerError> {
+    fn make(
+        &self,
+        id: &ContainerId,
+        bundle: &Bundle,
+        when: When,
+        mask: SigSet,
+        between: Between<'_>,
+    ) -> Result<Making, ContainerError> {
         let mut warnings = bundle.warnings().to_vec();
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
         let record = Record::new(id, bundle, limits.path());
@@ -62,7 +83,7 @@ impl Runtime {
         let cgroup = limits.make()?; //                                  4. the limits, before anything can exceed them
         let process = InitProcess::new(&plan, cgroup.as_ref())?; //      5. the process, in namespaces of its own
         let mut making = Making { process, cgroup, folder, record, plan };
-        making.process.furnish(&making.plan)?; //                        6. what only an outsider can write
+        making.process.furnish(&making.plan, between)?; //               6. what only an outsider can write
         making.write_down()?; //                                         7. other commands can find it
         making.run_create_hooks()?; //                                   8. others may add to it
         Ok(making)
@@ -72,8 +93,13 @@ impl Runtime {
     ///
     /// Signals that come meanwhile are sent on to the container. It dies with the calling process.
     pub fn run(&self, id: &ContainerId, bundle: &Bundle) -> Result<Ending, ContainerError> {
+        self.run_with(id, bundle, &mut |_| Ok(())).map(|ended| ended.ending)
+    }
+
+    /// As [`Runtime::run`], with what the caller does to the container before its program begins.
+    pub fn run_with(&self, id: &ContainerId, bundle: &Bundle, between: Between<'_>) -> Result<Ended, ContainerError> {
         let signals = Signals::collect().map_err(ContainerError::system("collect", "signals"))?;
-        let mut container = self.make(id, bundle, When::AtOnce, signals.before())?;
+        let mut container = self.make(id, bundle, When::AtOnce, signals.before(), between)?;
         container.await_program(&signals, &*self.warn)?;
         bundle.handed.tell_pid(container.process.pid())?;
         let far = container.plan.terminal.as_ref().map(TerminalPlan::receive).transpose()?.flatten();
@@ -90,8 +116,9 @@ impl Runtime {
             container.process.await_end(&signals)?
         };
         let Making { cgroup, folder, record, .. } = container;
+        let out_of_memory = cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory);
         self.remove(folder, cgroup, &record)?;
-        Ok(ending)
+        Ok(Ended { ending, out_of_memory })
     }
 
     /// Creates a container and starts it; it outlives the command.
@@ -106,8 +133,13 @@ impl Runtime {
     /// Creates a container: everything but its program's first instruction, which waits for [`Runtime::start`]. Returns
     /// the number of its first process.
     pub fn create(&self, id: &ContainerId, bundle: &Bundle) -> Result<i32, ContainerError> {
+        self.create_with(id, bundle, &mut |_| Ok(()))
+    }
+
+    /// As [`Runtime::create`], with what the caller does to the container meanwhile.
+    pub fn create_with(&self, id: &ContainerId, bundle: &Bundle, between: Between<'_>) -> Result<i32, ContainerError> {
         let mask = SigSet::thread_get_mask().map_err(ContainerError::system("read", "the signal mask"))?;
-        let mut container = self.make(id, bundle, When::Told, mask)?;
+        let mut container = self.make(id, bundle, When::Told, mask, between)?;
         if !matches!(container.process.hear(&container.plan)?, Heard::Ready) {
             return Err(ContainerError::EndedEarly);
         }
@@ -142,6 +174,12 @@ impl Runtime {
     pub fn state(&self, id: &ContainerId) -> Result<State, ContainerError> {
         let (folder, record) = self.find(id)?;
         Ok(record.state(status(&folder, &record)))
+    }
+
+    /// Whether the kernel killed one of the container's processes for want of memory; asked before it is deleted.
+    pub fn ran_out_of_memory(&self, id: &ContainerId) -> Result<bool, ContainerError> {
+        let (_, record) = self.find(id)?;
+        Ok(open_cgroup(&record)?.as_ref().is_some_and(Cgroup::ran_out_of_memory))
     }
 
     /// The names of all containers, in order.

@@ -88,7 +88,7 @@ pub use hooks::{HookError, Outcome};
 pub use id::{ContainerId, IdError};
 pub use isolation::{Isolation, MountView, NamespaceView, Owner, SeccompView};
 pub use labels::LabelError;
-pub use lifecycle::Runtime;
+pub use lifecycle::{Between, Ended, Runtime};
 pub use namespaces::NamespaceError;
 pub use overview::{Overview, Status};
 pub use place::{default_root, parse_signal};

@@ -15,6 +15,7 @@ use tracing::info_span;
 use super::cgroup::Cgroup;
 use super::channel::{Heard, RuntimeEnd, Word, pair};
 use super::error::ContainerError;
+use super::lifecycle::Between;
 use super::namespaces::Join;
 use super::plan::Plan;
 use super::signals::Signals;
@@ -83,11 +84,13 @@ impl InitProcess {
         self.pid
     }
 
-    /// Writes what only an outsider can: the numbers of the user namespace, and how soon it dies when memory runs out.
-    pub(crate) fn furnish(&self, plan: &Plan) -> Result<(), ContainerError> {
+    /// Writes what only an outsider can: the numbers of the user namespace, how soon it dies when memory runs out, and what
+    /// the caller has to add.
+    pub(crate) fn furnish(&self, plan: &Plan, between: Between<'_>) -> Result<(), ContainerError> {
         if plan.namespaces.ids.is_some() || plan.oom_score.is_some() {
             self.write_files(plan)?;
         }
+        between(self.pid.as_raw()).map_err(ContainerError::Caller)?;
         self.say(Word::Furnished)
     }
 

@@ -290,14 +290,14 @@ impl ProcessId {
     }
 
     /// A descriptor of this very process; nothing where it has ended.
-    pub(crate) fn open(&self) -> Option<OwnedFd> {
+    pub fn open(&self) -> Option<OwnedFd> {
         let pidfd = pidfd_open(Pid::from_raw(self.pid)).ok()?;
         // Looked at after it is held: a number that was given to another before shows another beginning now.
         self.is_alive().then_some(pidfd)
     }
 
     /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: i32) -> nix::Result<()> {
+    pub fn signal(&self, signal: i32) -> nix::Result<()> {
         pidfd_signal(&self.open().ok_or(Errno::ESRCH)?, signal)
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::wishes::WishError;
 use crate::container::{BundleError, ContainerError, IdError};
 use crate::image::ImageError;
 
@@ -62,6 +63,89 @@ pub enum EngineError {
     /// A name that no container can have.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// The same, in docker's terms.
+    #[error("{name:?} is no container name")]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// A name that another container has.
+    #[error("the name {name:?} is taken by container {id}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The beginning of its owner's id.
+        id: String,
+    },
+    /// No such container. In words that docker's users look for.
+    #[error("No such container: {name}")]
+    NoContainer {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several containers whose ids begin like that.
+    #[error("{count} containers have an id that begins with {prefix}")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// A container's record that cannot be read or written.
+    #[error("{} is no container record", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A profile of system calls that cannot be understood.
+    #[error("{} is no seccomp profile", path.display())]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A wish that means nothing here.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// What was asked for does not fit where the container is in its life.
+    #[error("cannot {attempt} container {name}: it is {state}")]
+    Unfit {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        name: String,
+        /// Where it is.
+        state: &'static str,
+    },
+    /// A container that does not end though it was killed.
+    #[error("container {name} does not end")]
+    Unending {
+        /// The container.
+        name: String,
+    },
+    /// A process of ours beside a container.
+    #[error("cannot {attempt} the process that stands by container {name}")]
+    Keeper {
+        /// What was tried.
+        attempt: &'static str,
+        /// The container.
+        name: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// What another process of ours could not do, in its words.
+    #[error("{message}")]
+    Told {
+        /// The whole chain.
+        message: String,
+        /// The status that goes with it.
+        code: u8,
+        /// What to try next.
+        hint: Option<String>,
+    },
     /// A file or folder for the container.
     #[error("cannot {attempt} {}", path.display())]
     Io {
@@ -81,12 +165,20 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether it is only that there is no such image.
+    pub fn is_missing_image(&self) -> bool {
+        matches!(self, Self::NoImage { .. } | Self::Image(ImageError::Unknown { .. }))
+    }
+
     /// The status to end with, as docker's users know it: 127 for a program that is not there, 126 for one that cannot be
     /// executed, 125 for all else.
     pub fn code(&self) -> u8 {
         match self {
             Self::Container(ContainerError::ProgramMissing { .. }) => 127,
             Self::Container(ContainerError::ProgramDenied { .. }) => 126,
+            Self::Told { code, .. } => *code,
+            // docker's status for a verb about a container that is not there, or not as it has to be.
+            Self::NoContainer { .. } | Self::Ambiguous { .. } | Self::Unfit { .. } | Self::Unending { .. } => 1,
             _ => 125,
         }
     }
@@ -102,6 +194,14 @@ impl EngineError {
             }
             Self::NoCommand => "name a program behind the image, such as /bin/sh",
             Self::Volume { .. } => "write -v /on/the/host:/in/the/container, with :ro behind it to forbid writing",
+            Self::NoContainer { .. } => "`isolab-ctr ps -a` shows those that are there",
+            Self::Ambiguous { .. } => "give more digits, or its name",
+            Self::NameTaken { .. } => "remove or rename that container, or choose another name",
+            Self::Name { .. } => "letters, digits and _.- are allowed, at least two, the first a letter or digit",
+            Self::Unfit { attempt: "remove", .. } => "stop it first, or remove it with -f",
+            Self::Unfit { state: "paused", .. } => "unpause it first",
+            Self::Unfit { state: "created" | "exited", .. } => "start it first",
+            Self::Told { hint, .. } => return hint.clone(),
             _ => return None,
         };
         Some(text.to_owned())

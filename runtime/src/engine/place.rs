@@ -11,11 +11,13 @@ use super::error::{EngineError, io_error};
 use super::{Mount, Network};
 use crate::image::Temporary;
 
-/// A container's folder. Removed with all that is in it when this is dropped; a killed process's is known by its name,
-/// and `prune` removes it.
+/// A container's folder.
 #[derive(Debug)]
 pub struct Place {
-    folder: Temporary,
+    folder: PathBuf,
+    /// Removes it with all that is in it when this is dropped, where it is not kept; a killed process's is known by its
+    /// name, and `prune` removes it.
+    _passing: Option<Temporary>,
     /// Where what the container writes goes.
     pub(crate) upper: PathBuf,
     /// Where overlayfs works.
@@ -25,33 +27,42 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes the folder below `data`. `top` is the uppermost layer.
+    /// Makes a folder below `data` that is gone when this is dropped. `top` is the uppermost layer.
     pub(crate) fn make(data: &Path, top: Option<&Path>) -> Result<Self, EngineError> {
         let all = data.join("containers");
-        let make = |path: &Path, mode| {
-            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-            made.map_err(io_error("make", path))
-        };
         make(&all, 0o700)?;
         let folder = Temporary::name_in(&all);
-        let below = |name: &str| folder.path().join(name);
-        let (upper, work, empty) = (below("upper"), below("work"), below("empty"));
-        for path in [folder.path(), &below("root"), &upper, &work, &empty] {
+        make(folder.path(), 0o755)?;
+        let place = Self::furnish(folder.path(), top)?;
+        Ok(Self { _passing: Some(folder), ..place })
+    }
+
+    /// Makes what a container is made of in a folder that stays.
+    pub(crate) fn furnish(folder: &Path, top: Option<&Path>) -> Result<Self, EngineError> {
+        let place = Self::at(folder);
+        for path in [&folder.join("root"), &place.upper, &place.work, &place.empty] {
             make(path, 0o755)?;
         }
         if let Some(top) = top {
             // The merged root takes its owner and mode from the upper folder, so these must be the image's.
-            let image = fs::metadata(top).map_err(io_error("look at", top))?;
-            chown(&upper, Some(image.uid()), Some(image.gid())).map_err(io_error("give away", &upper))?;
+            let (upper, image) = (&place.upper, fs::metadata(top).map_err(io_error("look at", top))?);
+            chown(upper, Some(image.uid()), Some(image.gid())).map_err(io_error("give away", upper))?;
             let mode = Permissions::from_mode(image.mode() & 0o7777);
-            fs::set_permissions(&upper, mode).map_err(io_error("change", &upper))?;
+            fs::set_permissions(upper, mode).map_err(io_error("change", upper))?;
         }
-        Ok(Self { folder, upper, work, empty })
+        Ok(place)
+    }
+
+    /// A folder that was furnished before.
+    pub(crate) fn at(folder: &Path) -> Self {
+        let below = |name: &str| folder.join(name);
+        let (upper, work, empty) = (below("upper"), below("work"), below("empty"));
+        Self { folder: folder.to_owned(), _passing: None, upper, work, empty }
     }
 
     /// The bundle's folder.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Writes the files that say who is who in the network, and answers where they belong.
@@ -65,7 +76,7 @@ impl Place {
         let files = [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)];
         let mut mounts = Vec::new();
         for (name, text) in files {
-            let from = self.folder.path().join(name);
+            let from = self.folder.join(name);
             fs::write(&from, text).map_err(io_error("write", &from))?;
             fs::set_permissions(&from, Permissions::from_mode(0o644)).map_err(io_error("change", &from))?;
             mounts.push(Mount { from, to: Path::new("/etc").join(name), read_only: false });
@@ -74,13 +85,17 @@ impl Place {
     }
 
     pub(super) fn write_configuration(&self, specification: &Value) -> Result<(), EngineError> {
-        let path = self.folder.path().join("config.json");
+        let path = self.folder.join("config.json");
         fs::write(&path, super::pretty(specification)).map_err(io_error("write", &path))
     }
 }
 
+fn make(path: &Path, mode: u32) -> Result<(), EngineError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(io_error("make", path))
+}
+
 /// Removes the folders of containers whose process is gone, and names them.
-pub fn prune(data: &Path) -> Result<Vec<PathBuf>, EngineError> {
+pub(super) fn prune(data: &Path) -> Result<Vec<PathBuf>, EngineError> {
     let folder = data.join("containers");
     match crate::image::sweep(&folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,32 +1,19 @@
 //! From an image's configuration and a user's wishes to a configuration that the runtime understands.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
-use super::{Mount, Network};
-use crate::container::{OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK, seccomp};
-use crate::engine::user::Identity;
-use std::path::Path;
+use super::user::Identity;
+use super::wishes::{Network, Sharing, Wishes};
+use super::{Mount, rights};
+use crate::container::{OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
 
 /// What a process finds programs in where the image doesn't say.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What root may do in a container by default: docker's list. Enough to install packages and to drop what is left.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
+/// Where the small first process of `--init` lies in a container.
+pub(super) const INIT: &str = "/sbin/docker-init";
 
 /// What tells of the host, or reaches into it, though it lies in a container's own /proc and /sys.
 const MASKED: [&str; 12] = [
@@ -43,6 +30,9 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// docker's size of /dev/shm, in bytes.
+const SHM_SIZE: u64 = 64 << 20;
 
 /// All that a container is made of.
 #[derive(Debug)]
@@ -51,72 +41,122 @@ pub(super) struct Parts<'a> {
     pub(super) environment: Vec<String>,
     pub(super) folder: String,
     pub(super) identity: &'a Identity,
-    pub(super) terminal: bool,
-    pub(super) read_only: bool,
     pub(super) hostname: &'a str,
-    pub(super) network: Network,
+    pub(super) wishes: &'a Wishes,
+    /// Files and folders of the host: the wishes' and what belongs to every container.
     pub(super) mounts: &'a [Mount],
     /// The layers' folders, the uppermost first.
-    pub(super) lower: &'a [std::path::PathBuf],
+    pub(super) lower: &'a [PathBuf],
     pub(super) upper: &'a Path,
     pub(super) work: &'a Path,
+    /// Namespaces of others that are joined: the kind, and the path.
+    pub(super) joined: &'a [(&'static str, PathBuf)],
 }
 
 impl Parts<'_> {
     /// The configuration, `root` being a folder beside it.
     pub(super) fn specification(&self) -> Value {
-        // Root needs them named in each set; anybody else gets them only by a file that grants them.
-        let held: &[&str] = if self.identity.uid == 0 { &CAPABILITIES } else { &[] };
+        let wishes = self.wishes;
         let lower: Vec<String> = self.lower.iter().map(|path| escaped(path)).collect();
-        json!({
+        let mut process = json!({
+            "terminal": wishes.terminal,
+            "user": { "uid": self.identity.uid, "gid": self.identity.gid, "additionalGids": self.identity.groups },
+            "args": self.arguments,
+            "env": self.environment,
+            "cwd": self.folder,
+            "capabilities": rights::capabilities(&wishes.rights, self.identity.uid == 0),
+            "noNewPrivileges": wishes.rights.no_new_privileges,
+            "rlimits": rights::rlimits(&wishes.rights),
+        });
+        if let Some(score) = wishes.rights.oom_score {
+            process["oomScoreAdj"] = json!(score);
+        }
+        let mut linux = json!({
+            "namespaces": self.namespaces(),
+            "resources": self.resources(),
+            "devices": rights::devices(&wishes.rights),
+        });
+        if !wishes.rights.privileged {
+            linux["maskedPaths"] = json!(MASKED);
+            linux["readonlyPaths"] = json!(READ_ONLY);
+        }
+        if let Some(profile) = rights::seccomp(&wishes.rights) {
+            linux["seccomp"] = profile;
+        }
+        if !wishes.sysctls.is_empty() {
+            linux["sysctl"] = json!(wishes.sysctls);
+        }
+        let mut all = json!({
             "ociVersion": "1.2.1",
-            "process": {
-                "terminal": self.terminal,
-                "user": { "uid": self.identity.uid, "gid": self.identity.gid, "additionalGids": self.identity.groups },
-                "args": self.arguments,
-                "env": self.environment,
-                "cwd": self.folder,
-                "capabilities": { "bounding": CAPABILITIES, "effective": held, "permitted": held },
-            },
-            "root": { "path": "root", "readonly": self.read_only },
-            "hostname": self.hostname,
+            "process": process,
+            "root": { "path": "root", "readonly": wishes.read_only },
             "mounts": self.all_mounts(),
             "annotations": {
                 OVERLAY_LOWER: lower.join(":"),
                 OVERLAY_UPPER: self.upper,
                 OVERLAY_WORK: self.work,
             },
-            "linux": {
-                "namespaces": self.namespaces(),
-                "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-                "seccomp": seccomp::default_profile(),
-                "maskedPaths": MASKED,
-                "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-            },
-        })
+            "linux": linux,
+        });
+        if wishes.uts == Sharing::Private {
+            all["hostname"] = json!(self.hostname);
+        }
+        all
+    }
+
+    fn resources(&self) -> Value {
+        let mut all = self.wishes.limits.resources();
+        all.insert("devices".to_owned(), rights::device_rules(&self.wishes.rights));
+        Value::Object(all)
     }
 
     fn namespaces(&self) -> Vec<Value> {
-        let kinds = ["pid", "ipc", "uts", "mount", "cgroup"];
-        let network = (self.network == Network::None).then_some("network");
-        kinds.into_iter().chain(network).map(|kind| json!({ "type": kind })).collect()
+        let wishes = self.wishes;
+        let own = [
+            ("pid", wishes.pid == Sharing::Private),
+            ("ipc", wishes.ipc == Sharing::Private),
+            ("uts", wishes.uts == Sharing::Private),
+            ("mount", true),
+            ("cgroup", !wishes.rights.privileged),
+            ("network", wishes.network == Network::None),
+        ];
+        let joined = self.joined.iter().map(|(kind, path)| json!({ "type": kind, "path": path }));
+        let is_joined = |kind: &str| self.joined.iter().any(|(other, _)| *other == kind);
+        let new = own.iter().filter(|(kind, own)| *own && !is_joined(kind)).map(|(kind, _)| json!({ "type": kind }));
+        new.chain(joined).collect()
     }
 
     fn all_mounts(&self) -> Vec<Value> {
+        let wishes = self.wishes;
         let mount = |place: &str, kind: &str, options: &[&str]| json!({ "destination": place, "type": kind, "source": kind, "options": options });
         let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+        let access = if wishes.rights.privileged { "rw" } else { "ro" };
+        let shm = format!("size={}", wishes.shm_size.unwrap_or(SHM_SIZE));
         let mut mounts = vec![
             mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
             mount("/dev/pts", "devpts", &terminals),
-            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         ];
-        if self.network == Network::Host {
+        if wishes.ipc == Sharing::Host {
+            for place in ["/dev/shm", "/dev/mqueue"].into_iter().filter(|place| Path::new(place).is_dir()) {
+                mounts.push(json!({ "destination": place, "type": "bind", "source": place, "options": ["rbind", "nosuid", "noexec", "nodev"] }));
+            }
+        } else {
+            mounts.push(mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]));
+            mounts.push(mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+        }
+        mounts.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]));
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
+        if wishes.network == Network::Host {
             // sysfs shows a network namespace only to its owner; the host's is not this container's.
             mounts.retain(|mount| mount["destination"] != "/sys" || nix::unistd::geteuid().is_root());
+        }
+        for (place, options) in &wishes.tmpfs {
+            let usual = ["nosuid", "nodev", "noexec"].into_iter();
+            let given: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
+            // What is asked for stands behind what is usual, and so against it.
+            let all: Vec<&str> = usual.chain(given).collect();
+            mounts.push(mount(place, "tmpfs", &all));
         }
         mounts.extend(self.mounts.iter().map(|it| {
             let access = if it.read_only { "ro" } else { "rw" };

@@ -64,10 +64,14 @@ fn statuses() -> Result<(), Failed> {
 fn nothing_behind() -> Result<(), Failed> {
     let lab = Lab::new()?;
     lab.build("app", BASE, &[])?;
-    succeed(&lab.run(&["run", "app", "sh", "-c", "echo x > /new"])?)?;
-    let again = succeed(&lab.run(&["run", "app", "sh", "-c", "ls /new 2>&1 || true"])?)?.0;
+    succeed(&lab.run(&["run", "--rm", "app", "sh", "-c", "echo x > /new"])?)?;
+    let again = succeed(&lab.run(&["run", "--rm", "app", "sh", "-c", "ls /new 2>&1 || true"])?)?.0;
     has(&again, "No such file")?;
-    same(&std::fs::read_dir(lab.store().join("containers"))?.count(), &0)?;
+    same(&succeed(&lab.run(&["ps", "--all", "--quiet"])?)?.0, &String::new())?;
+    // Only who has which name is still kept.
+    same(&std::fs::read_dir(lab.store().join("containers/names"))?.count(), &0)?;
+    let folders = std::fs::read_dir(lab.store().join("containers"))?.flatten().filter(|entry| entry.path().is_dir());
+    same(&folders.count(), &1)?;
     same(&std::fs::read_to_string("/proc/mounts")?.contains(&lab.store().display().to_string()), &false)
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn obey(wanted: &Build, store: &Store) -> Result<u8, Failure> {
     let file = wanted.file.as_deref().filter(|file| *file != Path::new("-"));
     let context = Context::open(&wanted.folder, file)?;
     // Programs of a build are asked nothing and answer nobody.
-    crate::run::close_input()?;
+    crate::containers::close_input()?;
     let root = default_root().map_err(EngineError::from)?;
     let runtime = Runtime::new(&root, |text| eprintln!("warning: {text}"));
     let teller = Teller { quiet: wanted.quiet, colours: colours() };

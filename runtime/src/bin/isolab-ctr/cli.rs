@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::build;
+use crate::containers;
 use crate::images;
 use crate::registry;
-use crate::run;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
 #[derive(Parser)]
@@ -39,11 +39,11 @@ pub(crate) struct Global {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
+    Containers(containers::Verb),
+    #[command(flatten)]
     Images(images::Verb),
     /// Make an image from a Dockerfile
     Build(build::Build),
-    /// Run a container of an image to its end
-    Run(Box<run::Run>),
     #[command(flatten)]
     Registry(registry::Verb),
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use isolab_runtime::image::{Platform, Reference};
+use isolab_runtime::image::{Platform, Reference, Store};
 use isolab_runtime::registry::client::{Client, Config, Credentials, Options, pull, push};
 use isolab_runtime::registry::server::{Settings, collect_garbage, serve};
 
@@ -17,6 +17,8 @@ use crate::voice::Failure;
 
 /// What docker's verbs take for the registry where none is said.
 const DEFAULT: &str = "docker.io";
+/// How many seconds a registry may say nothing.
+const PATIENCE: u64 = 30;
 /// No password is longer than this.
 const LONGEST_PASSWORD: u64 = 64 << 10;
 
@@ -120,7 +122,7 @@ pub(crate) struct Way {
     #[arg(long)]
     insecure: bool,
     /// How many seconds a registry may say nothing
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
     timeout: u64,
 }
 
@@ -171,6 +173,14 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+/// Fetches an image in the usual way, for a verb that needs it.
+pub(crate) fn fetch(store: &Store, image: &str) -> Result<(), Failure> {
+    let image: Reference = image.parse()?;
+    let way = Way { cert_dir: None, insecure: false, timeout: PATIENCE };
+    pull(&way.connect(&image.registry)?, store, &image, &Platform::of_host(), &Bars::new(false))?;
+    Ok(())
 }
 
 fn read_password(said: Option<&String>, from_input: bool) -> Result<String, Failure> {

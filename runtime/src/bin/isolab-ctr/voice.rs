@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use isolab_runtime::build::BuildError;
-use isolab_runtime::engine::EngineError;
+use isolab_runtime::engine::{EngineError, WishError};
 use isolab_runtime::image::{DiskError, ImageError, ReferenceError};
 use isolab_runtime::registry::client::ClientError;
 use isolab_runtime::registry::server::ServeError;
@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     Epoch { text: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    #[error("cannot fetch image {image}")]
+    Fetch { image: String, source: Box<Failure> },
     #[error("a terminal is asked for, and standard input is none")]
     NoTerminal,
     #[error(transparent)]
@@ -60,6 +64,7 @@ impl Failure {
             Self::Disk(error) => error.hint(),
             Self::Build(error) => error.hint(),
             Self::Engine(error) => error.hint(),
+            Self::Fetch { source, .. } => source.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Reference(error) => Some(error.hint()),
             Self::Client(error) => error.hint(),
@@ -68,9 +73,12 @@ impl Failure {
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
             Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),
-            Self::Epoch { .. } | Self::NoPath { .. } | Self::Recorder(_) | Self::Read { .. } | Self::Write { .. } => {
-                None
-            }
+            Self::Wish(_)
+            | Self::Epoch { .. }
+            | Self::NoPath { .. }
+            | Self::Recorder(_)
+            | Self::Read { .. }
+            | Self::Write { .. } => None,
         }
     }
 }
@@ -84,7 +92,7 @@ pub(crate) fn complain(failure: &Failure) -> ExitCode {
     ExitCode::from(match failure {
         Failure::Build(error) => error.code(),
         Failure::Engine(error) => error.code(),
-        Failure::NoTerminal => 125,
+        Failure::NoTerminal | Failure::Wish(_) | Failure::Fetch { .. } => 125,
         _ => FAILED,
     })
 }

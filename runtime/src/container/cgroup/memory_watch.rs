@@ -32,6 +32,15 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Whether the kernel ever killed one of its processes for want of memory.
+    pub fn ran_out_of_memory(&self) -> bool {
+        let Some(folder) = self.home(&Memory) else { return false };
+        let name = if folder.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
+        folder.read(name).ok().and_then(|text| keyed(&text, "oom_kill")).is_some_and(|count| count > 0)
+    }
+}
+
 impl MemoryWatch {
     fn begin(folder: &Folder) -> Result<Self, CgroupError> {
         let name = if folder.version == Version::V1 { "memory.oom_control" } else { "memory.events" };

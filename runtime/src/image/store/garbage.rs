@@ -31,6 +31,16 @@ impl Store {
         self.replace(&folder.join(name), text.as_bytes())
     }
 
+    /// As [`Store::pin`], for who is content that after a power cut the pin may be as lost as what it was made for.
+    pub fn pin_unsynced(&self, name: &str, digests: &[Digest]) -> Result<(), ImageError> {
+        let folder = self.root().join("pins");
+        fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
+        let (temporary, path) = (Temporary::name_in(&folder), folder.join(name));
+        let text = digests.iter().map(Digest::to_string).collect::<Vec<_>>().join("\n");
+        fs::write(temporary.path(), text).map_err(io_error("write", temporary.path()))?;
+        temporary.publish(&path).map_err(io_error("replace", &path)).map(drop)
+    }
+
     /// Forgets what was pinned under a name.
     pub fn unpin(&self, name: &str) -> Result<(), ImageError> {
         let path = self.root().join("pins").join(name);

@@ -8,10 +8,9 @@ mod show;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use isolab_runtime::container::{Runtime, default_root};
-use isolab_runtime::engine::EngineError;
+use isolab_runtime::build;
+use isolab_runtime::engine::{Engine, EngineError};
 use isolab_runtime::image::{Digest, Manifest, Reference, Store};
-use isolab_runtime::{build, engine};
 
 use crate::print;
 use crate::voice::Failure;
@@ -43,10 +42,10 @@ pub(crate) enum Verb {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
-    /// Print all that is known of images, as JSON
+    /// Print all that is known of containers or images, as JSON
     Inspect {
-        /// Names or ids
-        #[arg(required = true, value_name = "IMAGE")]
+        /// Names or ids; a container comes before an image of the same name
+        #[arg(required = true, value_name = "NAME")]
         images: Vec<String>,
     },
     /// Show the steps that an image was made by, and the layer of each
@@ -100,12 +99,13 @@ pub(crate) enum OneImage {
     Export(disk::Export),
 }
 
-pub(crate) fn obey(verb: &Verb, store: &Store) -> Result<u8, Failure> {
+pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
+    let store = engine.store();
     match verb {
         Verb::Images { quiet, no_trunc } => show::list(store, *quiet, *no_trunc)?,
         Verb::Tag { source, target } => store.tag(source, target)?,
         Verb::Rmi { force, images } => remove(store, images, *force)?,
-        Verb::Inspect { images } => show::inspect(store, images)?,
+        Verb::Inspect { images } => show::inspect(engine, images)?,
         Verb::History { no_trunc, image } => show::history(store, image, *no_trunc)?,
         Verb::Image(OneImage::Layers { owner: None, image }) => picture::draw(store, image)?,
         Verb::Image(OneImage::Layers { owner: Some(path), image }) => picture::owner(store, image, path)?,
@@ -113,7 +113,7 @@ pub(crate) fn obey(verb: &Verb, store: &Store) -> Result<u8, Failure> {
         Verb::Save { output, images } => files::save(store, output.as_deref(), images)?,
         Verb::Load { input, quiet } => files::load(store, input.as_deref(), *quiet)?,
         Verb::Import(import) => import.obey(store)?,
-        Verb::Prune => prune(store)?,
+        Verb::Prune => prune(engine)?,
         Verb::Fsck => return check(store),
     }
     Ok(0)
@@ -156,8 +156,9 @@ fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
-fn prune(store: &Store) -> Result<(), Failure> {
-    remove_left_over(store)?;
+fn prune(engine: &Engine) -> Result<(), Failure> {
+    let store = engine.store();
+    remove_left_over(engine)?;
     for one in store.names()?.iter().filter(|one| one.name.is_none()) {
         let digest = Digest::try_from(one.descriptor.digest()).map_err(isolab_runtime::image::ImageError::from)?;
         store.remove_manifest(&digest)?;
@@ -166,12 +167,11 @@ fn prune(store: &Store) -> Result<(), Failure> {
 }
 
 /// Removes what commands that were killed had in the making: containers, their folders, files of the store and the cache.
-fn remove_left_over(store: &Store) -> Result<(), Failure> {
-    let root = default_root().map_err(EngineError::from)?;
-    let containers = Runtime::new(&root, |text| eprintln!("warning: {text}")).prune().map_err(EngineError::from)?;
+fn remove_left_over(engine: &Engine) -> Result<(), Failure> {
+    let containers = engine.runtime().prune().map_err(EngineError::from)?;
     // The containers first: their folders are what they stood on.
-    let folders = engine::prune(store.root())?;
-    let files = [build::prune(store.root())?, store.prune()?].concat();
+    let folders = engine.prune()?;
+    let files = [build::prune(engine.store().root())?, engine.store().prune()?].concat();
     let lines = containers.iter().map(|id| format!("Deleted: container {id}\n"));
     let paths = folders.iter().chain(&files).map(|path| format!("Deleted: {}\n", path.display()));
     print::text(&lines.chain(paths).collect::<String>())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use isolab_runtime::engine::{Engine, EngineError};
 use isolab_runtime::image::{ImageError, Manifest, Named, Reference, Store};
 use serde_json::{Value, json};
 
@@ -36,8 +37,14 @@ pub(super) fn list(store: &Store, quiet: bool, whole: bool) -> Result<(), Failur
     if quiet { Ok(()) } else { print::text(&print::columns(&rows)) }
 }
 
-pub(super) fn inspect(store: &Store, images: &[String]) -> Result<(), Failure> {
-    let all = images.iter().map(|image| document(store, &store.resolve(image)?)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn inspect(engine: &Engine, names: &[String]) -> Result<(), Failure> {
+    let store = engine.store();
+    let one = |name: &String| match engine.find(name) {
+        Ok(record) => Ok(engine.inspect(&record)?),
+        Err(EngineError::NoContainer { .. }) => document(store, &store.resolve(name)?),
+        Err(error) => Err(error.into()),
+    };
+    let all = names.iter().map(one).collect::<Result<Vec<_>, _>>()?;
     print::text(&format!("{:#}\n", Value::Array(all)))
 }
 

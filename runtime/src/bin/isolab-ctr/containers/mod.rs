@@ -1,0 +1,203 @@
+//! The verbs of containers.
+
+mod flags;
+mod list;
+mod run;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use isolab_runtime::engine::{Engine, EngineError, Limits, Restart};
+
+use crate::cli::Global;
+use crate::print;
+use crate::voice::{self, Failure};
+
+pub(crate) use run::close_input;
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Make a container of an image, and run it
+    #[command(disable_help_flag = true)]
+    Run(Box<run::Run>),
+    /// Make a container of an image, and don't start it
+    #[command(disable_help_flag = true)]
+    Create(Box<run::Create>),
+    /// Start containers that were made, or have ended
+    Start {
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Ask containers to end, and kill those that don't
+    Stop(Stop),
+    /// Stop containers and start them again
+    Restart(Stop),
+    /// Send containers a signal
+    Kill {
+        /// Its name or number
+        #[arg(short, long, default_value = "KILL")]
+        signal: String,
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Hold every process of containers still
+    Pause {
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Let the processes of paused containers go on
+    Unpause {
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Wait until containers have ended, and print their statuses
+    Wait {
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Remove containers
+    Rm {
+        /// Also containers that run: they are killed
+        #[arg(short, long)]
+        force: bool,
+        /// Names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Give a container another name
+    Rename {
+        /// Its name or id
+        container: String,
+        /// The new name
+        name: String,
+    },
+    /// Change what containers may use, and what follows their end
+    Update(Update),
+    /// List containers
+    #[command(visible_alias = "list")]
+    Ps(list::Ps),
+}
+
+#[derive(Args)]
+pub(crate) struct Stop {
+    /// How many seconds it may take to end
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+    /// The signal that asks it to end
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Update {
+    /// The most memory
+    #[arg(short, long, value_name = "SIZE", value_parser = isolab_runtime::engine::parse_size)]
+    memory: Option<u64>,
+    /// The most memory and swap together; -1 for as much swap as there is
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = flags::size_or_unlimited)]
+    memory_swap: Option<i64>,
+    /// What the kernel tries to leave it when memory is short
+    #[arg(long, value_name = "SIZE", value_parser = isolab_runtime::engine::parse_size)]
+    memory_reservation: Option<u64>,
+    /// How many processors' time
+    #[arg(long, value_name = "NUMBER", value_parser = isolab_runtime::engine::parse_cpus)]
+    cpus: Option<u64>,
+    /// Its weight against others that want processors
+    #[arg(short, long, value_name = "NUMBER")]
+    cpu_shares: Option<u64>,
+    /// Which processors
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Which nodes of memory
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// How many processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// What follows its end
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<Restart>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
+    let engine = global.engine()?;
+    let engine = &engine;
+    match verb {
+        Verb::Run(run) => run.obey(engine),
+        Verb::Create(create) => create.obey(engine),
+        Verb::Start { containers } => each(containers, |name| engine.start(name).map(drop)),
+        Verb::Stop(stop) => each(&stop.containers, |name| stop.stop(engine, name)),
+        Verb::Restart(stop) => each(&stop.containers, |name| {
+            stop.stop(engine, name)?;
+            engine.start(name).map(drop)
+        }),
+        Verb::Kill { signal, containers } => each(containers, |name| engine.kill(name, signal)),
+        Verb::Pause { containers } => each(containers, |name| engine.pause(name)),
+        Verb::Unpause { containers } => each(containers, |name| engine.unpause(name)),
+        Verb::Wait { containers } => wait(engine, containers),
+        Verb::Rm { force, containers } => each(containers, |name| engine.remove(name, *force).map(drop)),
+        Verb::Rename { container, name } => engine.rename(container, name).map(|()| 0).map_err(Failure::from),
+        Verb::Update(update) => each(&update.containers, |name| engine.update(name, update.limits(), update.restart)),
+        Verb::Ps(ps) => ps.obey(engine),
+    }
+}
+
+/// Does something to each, prints the name of each that it worked for, and tells of those that it did not.
+fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), EngineError>) -> Result<u8, Failure> {
+    let mut code = 0;
+    for name in names {
+        match act(name) {
+            Ok(()) => print::text(&format!("{name}\n"))?,
+            Err(error) => {
+                voice::complain(&error.into());
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Prints each status as soon as it is known; `?` for one that nobody saw.
+fn wait(engine: &Engine, names: &[String]) -> Result<u8, Failure> {
+    let found: Vec<_> = names.iter().map(|name| engine.find(name)).collect::<Result<_, _>>()?;
+    let mut code = 0;
+    for record in found {
+        let ended = engine.await_end(&record.id, None)?;
+        let status = ended.ok().flatten().unwrap_or(record).code();
+        code |= u8::from(status.is_none());
+        print::text(&status.map_or_else(|| "?\n".to_owned(), |status| format!("{status}\n")))?;
+    }
+    Ok(code)
+}
+
+impl Stop {
+    fn stop(&self, engine: &Engine, name: &str) -> Result<(), EngineError> {
+        engine.stop(name, self.signal.as_deref(), self.time.map(Duration::from_secs))
+    }
+}
+
+impl Update {
+    fn limits(&self) -> Limits {
+        Limits {
+            memory: self.memory.map(|size| size as i64),
+            memory_swap: self.memory_swap,
+            memory_reservation: self.memory_reservation.map(|size| size as i64),
+            nano_cpus: self.cpus,
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids: self.pids_limit,
+        }
+    }
+}

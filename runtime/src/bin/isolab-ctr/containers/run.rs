@@ -1,0 +1,96 @@
+//! `run` and `create`: a container of an image.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+
+use clap::Args;
+use isolab_runtime::engine::{Engine, Making};
+
+use super::flags::{Flags, Pull};
+use crate::print;
+use crate::voice::Failure;
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Let it run in the background, and print its id
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Create {
+    pub(crate) fn obey(&self, engine: &Engine) -> Result<u8, Failure> {
+        let making = make(engine, &self.flags)?;
+        print::text(&format!("{}\n", making.locked.record.id))?;
+        Ok(0)
+    }
+}
+
+impl Run {
+    pub(crate) fn obey(&self, engine: &Engine) -> Result<u8, Failure> {
+        if self.flags.tty && !self.detach && !std::io::stdin().is_terminal() {
+            return Err(Failure::NoTerminal);
+        }
+        let making = make(engine, &self.flags)?;
+        if self.detach {
+            let id = making.locked.record.id.clone();
+            drop(making);
+            engine.start(&id)?;
+            print::text(&format!("{id}\n"))?;
+            return Ok(0);
+        }
+        if !self.flags.interactive {
+            // As docker does: a program that was given no input reads its end.
+            close_input()?;
+        }
+        let Making { locked, .. } = making;
+        Ok(engine.run_attached(locked)?.ending.code() as u8)
+    }
+}
+
+fn make(engine: &Engine, flags: &Flags) -> Result<Making, Failure> {
+    let wishes = flags.wishes()?;
+    let mut cidfile = flags
+        .cidfile
+        .as_ref()
+        .map(|path| {
+            let to = path.display().to_string();
+            File::create_new(path).map(|file| (file, to.clone())).map_err(|source| Failure::Write { to, source })
+        })
+        .transpose()?;
+    let made = match engine.make(&flags.image, wishes.clone()) {
+        Err(error) if error.is_missing_image() && flags.pull != Pull::Never => {
+            fetch(engine, &flags.image)?;
+            engine.make(&flags.image, wishes)
+        }
+        other => other,
+    };
+    let making = made.inspect_err(|_| {
+        // An id that nobody has is nothing to be read.
+        flags.cidfile.as_ref().map(std::fs::remove_file);
+    })?;
+    if let Some((file, to)) = &mut cidfile {
+        let written = file.write_all(making.locked.record.id.as_bytes());
+        written.map_err(|source| Failure::Write { to: to.clone(), source })?;
+    }
+    Ok(making)
+}
+
+fn fetch(engine: &Engine, image: &str) -> Result<(), Failure> {
+    eprintln!("Unable to find image '{image}' locally");
+    let failed = |source| Failure::Fetch { image: image.to_owned(), source: Box::new(source) };
+    crate::registry::fetch(engine.store(), image).map_err(failed)
+}
+
+pub(crate) fn close_input() -> Result<(), Failure> {
+    let failed = |source| Failure::Write { to: "standard input".to_owned(), source };
+    let null = std::fs::File::open("/dev/null").map_err(failed)?;
+    nix::unistd::dup2_stdin(&null).map_err(|errno| failed(errno.into()))
+}

@@ -1,0 +1,147 @@
+//! What can be done to a container that is there: stopped, killed, held still, limited anew, removed.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::error::EngineError;
+use super::record::{Record, State};
+use super::wishes::{Limits, Restart};
+use super::{Engine, Locked};
+use crate::container::{ContainerError, parse_signal};
+
+/// How long the kernel may take to end a process that was killed.
+const AFTER_KILL: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Asks a container to end, and kills it where it has not after `patience` (its own, where none is said). One that does
+    /// not run is left as it is.
+    pub fn stop(&self, text: &str, signal: Option<&str>, patience: Option<Duration>) -> Result<(), EngineError> {
+        let mut locked = self.lock(text)?;
+        let id = locked.record.id.clone();
+        match self.state(&locked.record)? {
+            State::Restarting => return give_up(&mut locked),
+            State::Running => {}
+            State::Paused => self.runtime.resume(&id.parse()?)?,
+            _ => return Ok(()),
+        }
+        let number = parse_signal(signal.unwrap_or(locked.record.stop_signal()))?;
+        let patience = patience.unwrap_or(locked.record.stop_timeout());
+        self.send(&mut locked, number, true)?;
+        drop(locked);
+        if self.await_end(&id, Some(patience))?.is_ok() {
+            return Ok(());
+        }
+        self.end(&id)
+    }
+
+    /// Sends a container a signal.
+    pub fn kill(&self, text: &str, signal: &str) -> Result<(), EngineError> {
+        let number = parse_signal(signal)?;
+        let mut locked = self.lock(text)?;
+        match self.state(&locked.record)? {
+            State::Running | State::Paused => {}
+            state => return Err(unfit("kill", &locked.record, state)),
+        }
+        let ends = number == Signal::SIGKILL as i32 || parse_signal(locked.record.stop_signal()).ok() == Some(number);
+        self.send(&mut locked, number, ends)
+    }
+
+    /// Removes a container. One that runs is removed only with `force`, which kills it.
+    pub fn remove(&self, text: &str, force: bool) -> Result<Record, EngineError> {
+        let mut locked = self.lock(text)?;
+        match self.state(&locked.record)? {
+            State::Created | State::Exited => {}
+            state if !force => return Err(unfit("remove", &locked.record, state)),
+            State::Restarting => give_up(&mut locked)?,
+            State::Dead => self.runtime.delete(&locked.record.id.parse()?, true)?,
+            State::Running | State::Paused => {
+                let id = locked.record.id.clone();
+                self.send(&mut locked, Signal::SIGKILL as i32, true)?;
+                let record = locked.record.clone();
+                drop(locked);
+                self.end(&id)?;
+                locked = match self.shelf.lock(&id) {
+                    // It was to be removed at its end.
+                    Err(EngineError::NoContainer { .. }) => return Ok(record),
+                    other => other?,
+                };
+            }
+        }
+        self.forget(&locked)?;
+        Ok(locked.record)
+    }
+
+    /// Holds every process of a container still.
+    pub fn pause(&self, text: &str) -> Result<(), EngineError> {
+        let locked = self.lock(text)?;
+        match self.state(&locked.record)? {
+            State::Running => Ok(self.runtime.pause(&locked.record.id.parse()?)?),
+            state => Err(unfit("pause", &locked.record, state)),
+        }
+    }
+
+    /// Lets the processes of a paused container go on.
+    pub fn unpause(&self, text: &str) -> Result<(), EngineError> {
+        let locked = self.lock(text)?;
+        match self.state(&locked.record)? {
+            State::Paused => Ok(self.runtime.resume(&locked.record.id.parse()?)?),
+            state => Err(unfit("unpause", &locked.record, state)),
+        }
+    }
+
+    /// Changes what a container may use, and what follows its end; what is not said stays as it is.
+    pub fn update(&self, text: &str, limits: Limits, restart: Option<Restart>) -> Result<(), EngineError> {
+        let mut locked = self.lock(text)?;
+        if self.state(&locked.record)?.is_up() && limits != Limits::default() {
+            let asked = serde_json::to_value(limits.resources()).and_then(serde_json::from_value);
+            let path = locked.folder().to_owned();
+            let asked = asked.map_err(|source| EngineError::Record { path, source })?;
+            self.runtime.update(&locked.record.id.parse()?, &asked)?;
+        }
+        let wishes = &mut locked.record.wishes;
+        wishes.limits = limits.over(std::mem::take(&mut wishes.limits));
+        wishes.restart = restart.unwrap_or(wishes.restart);
+        locked.write()
+    }
+
+    /// Kills what runs of a container, and waits until nothing of it does.
+    fn end(&self, id: &str) -> Result<(), EngineError> {
+        match self.runtime.kill(&id.parse()?, Signal::SIGKILL as i32, false) {
+            // It has ended by itself meanwhile.
+            Ok(()) | Err(ContainerError::Status { .. } | ContainerError::State(_) | ContainerError::System { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.await_end(id, Some(AFTER_KILL))? {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EngineError::Unending { name: id.to_owned() }),
+        }
+    }
+
+    /// Sends a signal; `ends`: the container shall not be started again when it ends by that.
+    fn send(&self, locked: &mut Locked, signal: i32, ends: bool) -> Result<(), EngineError> {
+        if ends {
+            locked.record.life.stopped = true;
+            locked.write()?;
+        }
+        match self.runtime.kill(&locked.record.id.parse()?, signal, false) {
+            // It has ended meanwhile, which is what was wanted.
+            Err(ContainerError::Status { .. }) if ends => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Ends the wait of the process that was to start a container again. It holds no lock while it waits.
+fn give_up(locked: &mut Locked) -> Result<(), EngineError> {
+    locked.record.life.stopped = true;
+    if let Some(keeper) = locked.record.life.restarting.take() {
+        // It may have gone by itself.
+        let _ = keeper.signal(Signal::SIGKILL as i32);
+    }
+    locked.write()
+}
+
+pub(super) fn unfit(attempt: &'static str, record: &Record, state: State) -> EngineError {
+    EngineError::Unfit { attempt, name: record.name.clone(), state: state.word() }
+}

@@ -1,0 +1,136 @@
+//! Making a container: an image is found, what is wanted of it is checked, and a folder and a record say so from then on.
+
+use std::path::PathBuf;
+
+use tracing::info_span;
+
+use super::error::EngineError;
+use super::place::Place;
+use super::prepare::Recipe;
+use super::record::{ImageOf, Life, Record, now};
+use super::shelf::{check_name, random_id};
+use super::wishes::{Sharing, Wishes};
+use super::{Engine, Locked, names, read_document, rights};
+use crate::image::{Held, Image, Manifest};
+
+/// A container that was just made, and that nobody else can change yet.
+#[derive(Debug)]
+pub struct Making {
+    /// The container.
+    pub locked: Locked,
+    /// Keeps others from taking the layers away while it stands on them.
+    _held: Held,
+}
+
+impl Engine {
+    /// Makes a container of an image, which is there. It is not started.
+    pub fn create(&self, image: &str, wishes: Wishes) -> Result<Record, EngineError> {
+        self.make(image, wishes).map(|making| making.locked.record)
+    }
+
+    /// As [`Engine::create`]; the container stays locked.
+    pub fn make(&self, image: &str, wishes: Wishes) -> Result<Making, EngineError> {
+        let _span = info_span!(
+            "engine.create",
+            call = "read(2), mkdir(2), write(2)",
+            why = "a container is a folder for what it will write, over an image's layers that it never changes"
+        )
+        .entered();
+        rights::check(&wishes)?; //                                      1. what can be refused now is not refused later
+        wishes.name.as_deref().map(check_name).transpose()?;
+        // Until the container stands on them nobody may take the layers away.
+        let shared = self.store.shared()?;
+        let found = self.store.resolve(image)?; //                       2. the image, and what it says
+        let opened = Image::from_manifest(&self.store, &found.descriptor)?;
+        let manifest = Manifest::read(&self.store, &found.descriptor)?;
+        let document = read_document(image, &self.store.blob(&manifest.id())?)?;
+        let held = self.store.hold(opened.layers().iter().map(|layer| layer.diff_id))?;
+        let id = random_id()?;
+        let record = Record {
+            name: wishes.name.clone().map_or_else(|| names::invent(false), Ok)?,
+            image: ImageOf {
+                name: image.to_owned(),
+                id: manifest.id().to_string(),
+                layers: opened.layers().iter().rev().map(|layer| layer.diff_id.to_string()).collect(),
+            },
+            config: document.config,
+            wishes,
+            created: now(),
+            life: Life::default(),
+            id,
+        };
+        if !record.wishes.remove {
+            // One that is gone with its command is kept from losing its layers by that command.
+            let mut kept = vec![manifest.id(), manifest.digest()];
+            kept.extend(opened.layers().iter().flat_map(|layer| [layer.diff_id, layer.blob]));
+            self.store.pin_unsynced(&pin(&record.id), &kept)?; //        3. it stays as long as the container
+        }
+        drop(shared);
+        let made = self.add(&record); //                                  4. a folder, a name, a record
+        made.map(|locked| Making { locked, _held: held })
+    }
+
+    fn add(&self, record: &Record) -> Result<Locked, EngineError> {
+        let (given, pin) = (record.wishes.name.is_some(), pin(&record.id));
+        let mut attempt = self.try_add(record.clone());
+        for _ in 0..8 {
+            match attempt {
+                Err(EngineError::NameTaken { .. }) if !given => {
+                    attempt = self.try_add(Record { name: names::invent(true)?, ..record.clone() });
+                }
+                _ => break,
+            }
+        }
+        // What was not made needs no image; a pin that stays nevertheless is removed by `prune`.
+        attempt.inspect_err(|_| drop(self.store.unpin(&pin)))
+    }
+
+    fn try_add(&self, record: Record) -> Result<Locked, EngineError> {
+        let layers = self.layers(&record)?;
+        let known = record.clone();
+        self.shelf.add(record, |folder| {
+            let place = Place::furnish(folder, layers.first().map(PathBuf::as_path))?;
+            self.write_bundle(&known, &place, &layers)
+        })
+    }
+
+    /// The folders of the image that a container stands on, the uppermost first.
+    pub fn layers(&self, record: &Record) -> Result<Vec<PathBuf>, EngineError> {
+        let path = |text: &String| {
+            let digest = text.parse().map_err(crate::image::ImageError::from)?;
+            Ok(self.store.layer_path(&digest))
+        };
+        record.image.layers.iter().map(path).collect()
+    }
+
+    /// Writes what the runtime reads: when a container is made, to see that it can be, and again at each start.
+    pub(super) fn write_bundle(&self, record: &Record, place: &Place, layers: &[PathBuf]) -> Result<(), EngineError> {
+        let mounts = self.mounts_of(record, layers)?;
+        let joined = self.joined(record)?;
+        let (name, config, wishes) = (record.short_id(), &record.config, &record.wishes);
+        Recipe { name, config, wishes, layers, mounts: &mounts, joined: &joined }.write(place)
+    }
+
+    /// The namespaces of other containers that this one joins; they must run.
+    fn joined(&self, record: &Record) -> Result<Vec<(&'static str, PathBuf)>, EngineError> {
+        let wishes = &record.wishes;
+        let mut joined = Vec::new();
+        for (kind, file, sharing) in
+            [("pid", "pid", &wishes.pid), ("ipc", "ipc", &wishes.ipc), ("uts", "uts", &wishes.uts)]
+        {
+            let Sharing::Container(other) = sharing else { continue };
+            let other = self.find(other)?;
+            let Some(running) = &other.life.running else {
+                let state = self.state(&other)?.word();
+                return Err(EngineError::Unfit { attempt: "share namespaces with", name: other.name, state });
+            };
+            joined.push((kind, PathBuf::from(format!("/proc/{}/ns/{file}", running.init.pid))));
+        }
+        Ok(joined)
+    }
+}
+
+/// The name under which a container's image is kept.
+pub(super) fn pin(id: &str) -> String {
+    format!("container-{id}")
+}

@@ -1,0 +1,148 @@
+//! The end of a container, and how it is learned of: from whoever stood by, or from the kernel, by who looks next.
+
+use std::os::fd::AsFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::info_span;
+
+use super::create::pin;
+use super::error::EngineError;
+use super::record::{Record, State, boot_id};
+use super::{Engine, Locked};
+use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status};
+
+/// How long who stands by may take to write down what it saw, between two looks.
+const STEP: Duration = Duration::from_millis(3);
+
+impl Engine {
+    /// Where a container is in its life.
+    pub fn state(&self, record: &Record) -> Result<State, EngineError> {
+        let life = &record.life;
+        let Some(running) = &life.running else {
+            let restarting = life.restarting.as_ref().is_some_and(ProcessId::is_alive);
+            return Ok(match (restarting, life.finished) {
+                (true, _) => State::Restarting,
+                (false, Some(_)) => State::Exited,
+                (false, None) => State::Created,
+            });
+        };
+        if running.boot != boot_id() || !running.init.is_alive() {
+            return Ok(State::Exited);
+        }
+        match self.runtime.overview(&record.id.parse()?) {
+            Ok(overview) if overview.status == Status::Paused => Ok(State::Paused),
+            Ok(_) => Ok(State::Running),
+            Err(ContainerError::State(StateError::Missing(_))) => Ok(State::Dead),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same record, or a newer one where the container ended and nobody was there to see it.
+    pub(super) fn settled(&self, record: Record) -> Result<Record, EngineError> {
+        if !unseen(&record) {
+            return Ok(record);
+        }
+        let mut locked = self.shelf.lock(&record.id)?;
+        self.settle(&mut locked)?;
+        if locked.record.life.running.is_none() && locked.record.wishes.remove && !locked.folder().exists() {
+            return Err(EngineError::NoContainer { name: record.name });
+        }
+        Ok(locked.record)
+    }
+
+    /// Writes the end of a container down that nobody saw. With which status it ended is not known then: the kernel tells
+    /// that to the parent alone.
+    pub(super) fn settle(&self, locked: &mut Locked) -> Result<(), EngineError> {
+        if !unseen(&locked.record) {
+            return Ok(());
+        }
+        let this_boot = locked.record.life.running.as_ref().is_some_and(|running| running.boot == boot_id());
+        let id: ContainerId = locked.record.id.parse()?;
+        let out_of_memory = this_boot && self.runtime.ran_out_of_memory(&id).unwrap_or(false);
+        self.finish(locked, None, out_of_memory)
+    }
+
+    /// All that follows a container's end: its network, its cgroup and its state are taken back, and the record says how it
+    /// was. One that shall be removed at its end is removed.
+    pub(super) fn finish(
+        &self,
+        locked: &mut Locked,
+        code: Option<i32>,
+        out_of_memory: bool,
+    ) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.end",
+            call = "rmdir(2), rename(2)",
+            why = "the processes are gone; what the kernel and this lab kept for them goes too, and the record says how it ended"
+        )
+        .entered();
+        if let Some(network) = locked.record.life.running.as_ref().and_then(|running| running.network.clone()) {
+            self.detach(&locked.record, &network);
+        }
+        match self.runtime.delete(&locked.record.id.parse()?, true) {
+            Ok(()) | Err(ContainerError::State(StateError::Missing(_))) => {}
+            Err(error) => return Err(error.into()),
+        }
+        locked.record.ended(code, out_of_memory);
+        if locked.record.wishes.remove { self.forget(locked) } else { locked.write() }
+    }
+
+    /// Takes a container away that has ended.
+    pub(super) fn forget(&self, locked: &Locked) -> Result<(), EngineError> {
+        self.shelf.remove(locked)?;
+        Ok(self.store.unpin(&pin(&locked.record.id))?)
+    }
+
+    /// Waits for a container's end, at most so long. Answers its record then; nothing where it was removed with its end.
+    /// `false` in its place: the time is over.
+    pub fn await_end(
+        &self,
+        id: &str,
+        patience: Option<Duration>,
+    ) -> Result<Result<Option<Record>, TimedOut>, EngineError> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let began = self.shelf.read(id)?.and_then(|record| record.life.started);
+        loop {
+            let Some(record) = self.shelf.read(id)? else { return Ok(Ok(None)) };
+            let Some(running) = &record.life.running else { return Ok(Ok(Some(record))) };
+            if record.life.started != began {
+                // It ended, and was started again meanwhile.
+                return Ok(Ok(Some(record)));
+            }
+            if unseen(&record) {
+                return match self.settled(record) {
+                    Err(EngineError::NoContainer { .. }) => Ok(Ok(None)),
+                    other => other.map(|record| Ok(Some(record))),
+                };
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(Err(TimedOut));
+            }
+            match running.init.open() {
+                Some(process) => wait_for(&process, until),
+                None => sleep(STEP),
+            }
+        }
+    }
+}
+
+/// The time was over before the container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedOut;
+
+/// Whether a container that ran has ended, and nobody stands by who would write that down.
+fn unseen(record: &Record) -> bool {
+    record.life.running.as_ref().is_some_and(|running| {
+        let kept = running.keeper.as_ref().is_some_and(ProcessId::is_alive);
+        running.boot != boot_id() || (!running.init.is_alive() && !kept)
+    })
+}
+
+fn wait_for(process: &impl AsFd, until: Option<Instant>) {
+    let rest = until.map(|until| until.saturating_duration_since(Instant::now()).as_millis().min(60_000) + 1);
+    let rest = rest.map_or(PollTimeout::NONE, |rest| PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX));
+    // Woken by anything else, the caller looks again.
+    let _ = poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], rest);
+}

@@ -1,0 +1,123 @@
+//! Starting a container: the runtime makes it, the network joins in, its program begins. In three ways: as a child of the
+//! command that stays and waits ([`Engine::run_attached`]), with nobody of ours beside it ([`Engine::launch`]), or as a
+//! child of the process that keeps its log (`keeper`).
+
+use tracing::info_span;
+
+use super::error::EngineError;
+use super::place::Place;
+use super::record::{Running, boot_id, now};
+use super::streams::Streams;
+use super::{Engine, Locked};
+use crate::container::{Bundle, ContainerError, ContainerId, Ended, Handed, ProcessId};
+
+impl Engine {
+    /// Starts a container that goes on by itself; none of its output is kept. Answers the number of its first process.
+    pub(super) fn launch_alone(&self, locked: &mut Locked) -> Result<i32, EngineError> {
+        let streams = Streams::silence()?;
+        let launched = self.launch(locked, Handed::default(), None);
+        drop(streams);
+        launched
+    }
+
+    /// Starts a container with the standard streams of this process. It outlives this process.
+    pub(super) fn launch(
+        &self,
+        locked: &mut Locked,
+        handed: Handed,
+        keeper: Option<ProcessId>,
+    ) -> Result<i32, EngineError> {
+        let _span = info_span!(
+            "engine.start",
+            call = "clone3(2), connect(2)",
+            why = "everything but the program's first instruction, then the network, then that instruction"
+        )
+        .entered();
+        let (id, bundle) = self.bundle(locked, handed)?;
+        let created = self.runtime.create_with(&id, &bundle, &mut |pid| self.between(locked, pid, keeper.as_ref()));
+        let started = created.and_then(|pid| {
+            // What did not start is nobody's. That it did not is the error to tell of.
+            self.runtime.start(&id).inspect_err(|_| drop(self.runtime.delete(&id, true)))?;
+            Ok(pid)
+        });
+        started.map_err(|error| self.not_started(locked, error))
+    }
+
+    /// Runs a container as a child of this process, with its streams, and waits for its end.
+    pub fn run_attached(&self, mut locked: Locked) -> Result<Ended, EngineError> {
+        let (id, bundle) = self.bundle(&mut locked, Handed::default())?;
+        let keeper = ProcessId::of(nix::unistd::Pid::this());
+        let container = locked.record.id.clone();
+        let mut held = Some(locked);
+        let run = self.runtime.run_with(&id, &bundle, &mut |pid| {
+            // Others may look at it, and ask it to end, from here on.
+            held.take().map_or(Ok(()), |mut locked| self.between(&mut locked, pid, keeper.as_ref()))
+        });
+        let mut locked = match held {
+            Some(locked) => locked,
+            None => self.shelf.lock(&container)?,
+        };
+        match run {
+            Ok(ended) => {
+                self.finish(&mut locked, Some(ended.ending.code()), ended.out_of_memory)?;
+                Ok(ended)
+            }
+            Err(error) => {
+                let error = self.not_started(&mut locked, error);
+                if locked.record.wishes.remove {
+                    self.forget(&locked)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The runtime's name for a container, and its bundle, written anew: what it joins may have changed since.
+    fn bundle(&self, locked: &mut Locked, handed: Handed) -> Result<(ContainerId, Bundle), EngineError> {
+        let life = &mut locked.record.life;
+        (life.error, life.stopped, life.restarting, life.health) = (None, false, None, None);
+        let layers = self.layers(&locked.record)?;
+        let place = Place::at(locked.folder());
+        self.write_bundle(&locked.record, &place, &layers)?;
+        let mut bundle = Bundle::load(place.folder())?;
+        bundle.hand(handed, Vec::new());
+        Ok((locked.record.id.parse()?, bundle))
+    }
+
+    /// What happens while the container's first process exists and its program has not begun.
+    fn between(
+        &self,
+        locked: &mut Locked,
+        pid: i32,
+        keeper: Option<&ProcessId>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let gone = || EngineError::from(ContainerError::EndedEarly);
+        let init = ProcessId::of(nix::unistd::Pid::from_raw(pid)).ok_or_else(gone)?;
+        let network = self.attach(locked, pid)?;
+        let life = &mut locked.record.life;
+        life.started = Some(now());
+        life.running = Some(Running { boot: boot_id(), init, keeper: keeper.copied(), network });
+        Ok(locked.write()?)
+    }
+
+    /// Notes why a container did not start, and takes back what was made for it.
+    fn not_started(&self, locked: &mut Locked, error: ContainerError) -> EngineError {
+        let error = match error {
+            // What was raised in `between` is our own.
+            ContainerError::Caller(own) => match own.downcast::<EngineError>() {
+                Ok(own) => *own,
+                Err(other) => ContainerError::Caller(other).into(),
+            },
+            other => EngineError::from(other),
+        };
+        let life = &mut locked.record.life;
+        let running = life.running.take();
+        (life.error, life.code) = (Some(error.to_string()), Some(i32::from(error.code())));
+        if let Some(network) = running.and_then(|running| running.network) {
+            self.detach(&locked.record, &network);
+        }
+        // On the way out of another error, which is the one to tell of.
+        let _ = locked.write();
+        error
+    }
+}

@@ -1,0 +1,377 @@
+//! The shelf: where containers are kept, found, named and taken away.
+//!
+//! ```text
+//! ROOT/containers/ID/             one container; without `container.json` it is not finished, or no more
+//! ROOT/containers/ID/lock         held by who changes it
+//! ROOT/containers/names/NAME      a link that says whose name it is: symlink(2) is what lets only one have it
+//! ROOT/containers/.tmp-...        what is being removed, or belongs to a command that runs
+//! ```
+//!
+//! A command may be killed between any two of these calls. A folder without a record whose lock nobody holds, and a name
+//! that leads nowhere, are known as remnants: the first is removed by `prune`, the second by whoever wants the name.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use tracing::info_span;
+
+use super::error::{EngineError, io_error};
+use super::record::Record;
+use crate::image::Temporary;
+
+const RECORD: &str = "container.json";
+const LOCK: &str = "lock";
+const NAMES: &str = "names";
+/// The digits of an id.
+const DIGITS: usize = 64;
+
+/// The containers of one root.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    folder: PathBuf,
+}
+
+/// A container that nobody else changes while this lives.
+#[derive(Debug)]
+pub struct Locked {
+    folder: PathBuf,
+    _lock: Flock<File>,
+    /// What is known of it; [`Locked::write`] keeps a change.
+    pub record: Record,
+}
+
+impl Shelf {
+    /// The containers below the images' root.
+    pub(crate) fn below(root: &Path) -> Self {
+        Self { folder: root.join("containers") }
+    }
+
+    /// Where a container is, or would be.
+    pub(crate) fn folder_of(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    /// Makes a container's folder, which `furnish` fills, and takes its name. It is there for others once its record is
+    /// written, which is the last step.
+    pub(crate) fn add(
+        &self,
+        record: Record,
+        furnish: impl FnOnce(&Path) -> Result<(), EngineError>,
+    ) -> Result<Locked, EngineError> {
+        let _span = info_span!(
+            "engine.reserve",
+            call = "mkdir(2), symlink(2), rename(2)",
+            why = "a name that nobody else has, and a record by which every later command finds the container"
+        )
+        .entered();
+        make_folder(&self.folder.join(NAMES))?;
+        let folder = self.folder_of(&record.id);
+        make_folder(&folder)?;
+        let lock = lock(&folder)?.ok_or_else(|| EngineError::NoContainer { name: record.id.clone() })?;
+        let locked = Locked { folder, _lock: lock, record };
+        let made = furnish(&locked.folder).and_then(|()| self.claim(&locked.record.name, &locked.record.id));
+        if let Err(error) = made.and_then(|()| locked.write()) {
+            self.disown(&locked.record);
+            // On the way out of another error; `prune` knows a folder that stays behind.
+            let _ = self.take_away(&locked.folder);
+            return Err(error);
+        }
+        Ok(locked)
+    }
+
+    /// Opens a container to change it. Waits for others that do.
+    pub(crate) fn lock(&self, id: &str) -> Result<Locked, EngineError> {
+        let missing = || EngineError::NoContainer { name: id.to_owned() };
+        let folder = self.folder_of(id);
+        let lock = lock(&folder)?.ok_or_else(missing)?;
+        // Whoever held the lock before may have removed it.
+        let record = read(&folder)?.ok_or_else(missing)?;
+        Ok(Locked { folder, _lock: lock, record })
+    }
+
+    /// What is known of a container.
+    pub(crate) fn read(&self, id: &str) -> Result<Option<Record>, EngineError> {
+        read(&self.folder_of(id))
+    }
+
+    /// The ids of all containers.
+    pub(crate) fn ids(&self) -> Result<Vec<String>, EngineError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(io_error("list", &self.folder))?,
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| is_id(name)).collect())
+    }
+
+    /// Finds the container that a person means: by its name, its id, or the beginning of that.
+    pub(crate) fn find(&self, text: &str) -> Result<String, EngineError> {
+        if let Some(id) = self.owner(text) {
+            return Ok(id);
+        }
+        let hexadecimal = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let missing = || EngineError::NoContainer { name: text.to_owned() };
+        if !hexadecimal {
+            return Err(missing());
+        }
+        let mut found = self.ids()?;
+        found.retain(|id| id.starts_with(text) && self.folder_of(id).join(RECORD).exists());
+        match found.as_slice() {
+            [] => Err(missing()),
+            [id] => Ok(id.clone()),
+            several => Err(EngineError::Ambiguous { prefix: text.to_owned(), count: several.len() }),
+        }
+    }
+
+    /// Gives a container another name.
+    pub(crate) fn rename(&self, locked: &mut Locked, name: &str) -> Result<(), EngineError> {
+        check_name(name)?;
+        if locked.record.name == name {
+            return Err(EngineError::NameTaken { name: name.to_owned(), id: locked.record.short_id().to_owned() });
+        }
+        self.claim(name, &locked.record.id)?;
+        let before = std::mem::replace(&mut locked.record.name, name.to_owned());
+        locked.write()?;
+        self.free(&before, &locked.record.id);
+        Ok(())
+    }
+
+    /// Takes a container away with all that it wrote. At once for everybody else: its folder is renamed first.
+    pub(crate) fn remove(&self, locked: &Locked) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.remove",
+            call = "rename(2), unlink(2)",
+            why = "what the container wrote is gone with it; renamed first, it is gone for every other command at once"
+        )
+        .entered();
+        let temporary = self.hide(&locked.folder)?;
+        self.disown(&locked.record);
+        drop(temporary);
+        Ok(())
+    }
+
+    /// Removes what killed commands left: folders without a record, and names that lead nowhere.
+    pub(crate) fn prune(&self) -> Result<Vec<PathBuf>, EngineError> {
+        let mut removed = Vec::new();
+        for id in self.ids()? {
+            let folder = self.folder_of(&id);
+            if let (false, Some(_unused)) = (folder.join(RECORD).exists(), try_lock(&folder)?) {
+                self.take_away(&folder)?;
+                removed.push(folder);
+            }
+        }
+        let Ok(names) = fs::read_dir(self.folder.join(NAMES)) else { return Ok(removed) };
+        let _names = self.lock_names()?;
+        for link in names.flatten().map(|entry| entry.path()) {
+            let leads = |id: PathBuf| self.folder.join(id).join(LOCK).exists();
+            if !fs::read_link(&link).is_ok_and(leads) && fs::remove_file(&link).is_ok() {
+                removed.push(link);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whose name it is; nothing where it is nobody's.
+    fn owner(&self, name: &str) -> Option<String> {
+        check_name(name).ok()?;
+        let id = fs::read_link(self.folder.join(NAMES).join(name)).ok()?.into_os_string().into_string().ok()?;
+        self.folder_of(&id).join(RECORD).exists().then_some(id)
+    }
+
+    /// Takes a name. One that leads nowhere is a remnant, unless its taker is just about to write its record.
+    fn claim(&self, name: &str, id: &str) -> Result<(), EngineError> {
+        let link = self.folder.join(NAMES).join(name);
+        let _names = self.lock_names()?;
+        let owner = fs::read_link(&link).ok().map(|owner| owner.to_string_lossy().into_owned());
+        if let Some(owner) = owner {
+            let folder = self.folder_of(&owner);
+            if folder.join(RECORD).exists() || (folder.exists() && try_lock(&folder)?.is_none()) {
+                let id = owner.chars().take(12).collect();
+                return Err(EngineError::NameTaken { name: name.to_owned(), id });
+            }
+            fs::remove_file(&link).map_err(io_error("remove", &link))?;
+        }
+        symlink(id, &link).map_err(io_error("make", &link))
+    }
+
+    /// Of two who look at a name, one waits: or the second could take a remnant away that is the first one's name by then.
+    fn lock_names(&self) -> Result<Flock<File>, EngineError> {
+        let path = self.folder.join("names.lock");
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let opened = opened.map_err(io_error("open", &path))?;
+        Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, errno)| io_error("lock", path)(errno.into()))
+    }
+
+    /// Gives a container's name back.
+    fn disown(&self, record: &Record) {
+        self.free(&record.name, &record.id);
+    }
+
+    fn free(&self, name: &str, id: &str) {
+        let link = self.folder.join(NAMES).join(name);
+        if fs::read_link(&link).is_ok_and(|owner| owner.as_os_str() == id) {
+            // A name that leads nowhere is as good as free.
+            let _ = fs::remove_file(link);
+        }
+    }
+
+    fn hide(&self, folder: &Path) -> Result<Temporary, EngineError> {
+        let temporary = Temporary::name_in(&self.folder);
+        fs::rename(folder, temporary.path()).map_err(io_error("remove", folder))?;
+        Ok(temporary)
+    }
+
+    fn take_away(&self, folder: &Path) -> Result<(), EngineError> {
+        self.hide(folder).map(drop)
+    }
+}
+
+impl Locked {
+    /// The container's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Keeps what is known of it.
+    pub fn write(&self) -> Result<(), EngineError> {
+        let path = self.folder.join(RECORD);
+        let new = self.folder.join("container.json.new");
+        let text =
+            serde_json::to_vec(&self.record).map_err(|source| EngineError::Record { path: path.clone(), source })?;
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let written = opened.and_then(|mut file| file.write_all(&text)).and_then(|()| fs::rename(&new, &path));
+        written.map_err(io_error("write", &path))
+    }
+}
+
+fn read(folder: &Path) -> Result<Option<Record>, EngineError> {
+    let path = folder.join(RECORD);
+    match fs::read(&path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(io_error("read", path)(source)),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| EngineError::Record { path, source }),
+    }
+}
+
+fn lock(folder: &Path) -> Result<Option<Flock<File>>, EngineError> {
+    let Some((file, path)) = lock_file(folder)? else { return Ok(None) };
+    let locked = Flock::lock(file, FlockArg::LockExclusive);
+    locked.map(Some).map_err(|(_, errno)| io_error("lock", path)(errno.into()))
+}
+
+/// The lock; nothing where another holds it, or the folder is gone.
+fn try_lock(folder: &Path) -> Result<Option<Flock<File>>, EngineError> {
+    let Some((file, _)) = lock_file(folder)? else { return Ok(None) };
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+}
+
+fn lock_file(folder: &Path) -> Result<Option<(File, PathBuf)>, EngineError> {
+    let path = folder.join(LOCK);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    match opened {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(io_error("open", path)(error)),
+        Ok(file) => Ok(Some((file, path))),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), EngineError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == DIGITS && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A name as docker takes it: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if first && rest && (2..=200).contains(&name.len()) {
+        Ok(())
+    } else {
+        Err(EngineError::Name { name: name.to_owned() })
+    }
+}
+
+/// A new id.
+pub(crate) fn random_id() -> Result<String, EngineError> {
+    let mut bytes = [0_u8; DIGITS / 2];
+    let path = "/dev/urandom";
+    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", path))?;
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shelf, check_name, random_id};
+    use crate::engine::EngineError;
+    use crate::engine::record::{Life, Record};
+
+    fn record(name: &str) -> Record {
+        Record {
+            id: random_id().expect("an id"),
+            name: name.to_owned(),
+            image: crate::engine::record::ImageOf::default(),
+            config: crate::engine::RunConfig::default(),
+            wishes: crate::engine::Wishes::default(),
+            created: 1,
+            life: Life::default(),
+        }
+    }
+
+    #[test]
+    fn of_many_who_want_a_name_one_gets_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::below(root.path());
+        let got: usize = std::thread::scope(|scope| {
+            let one = || usize::from(shelf.add(record("web"), |_| Ok(())).is_ok());
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+            all.into_iter().map(|one| one.join().expect("no panic")).sum()
+        });
+        assert_eq!(got, 1);
+        assert_eq!(shelf.ids().expect("a list").len(), 1);
+        assert!(shelf.prune().expect("it is cleaned").is_empty());
+    }
+
+    #[test]
+    fn a_container_is_found_by_name_id_and_beginning() {
+        let root = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::below(root.path());
+        let id = shelf.add(record("web"), |_| Ok(())).expect("it is made").record.id.clone();
+        for text in ["web", id.as_str(), &id[..12], &id[..1]] {
+            assert_eq!(shelf.find(text).ok().as_ref(), Some(&id), "{text}");
+        }
+        for text in ["", "we", "../web", "names", "zz"] {
+            assert!(matches!(shelf.find(text), Err(EngineError::NoContainer { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_whose_owner_is_gone_is_free() {
+        let root = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::below(root.path());
+        let first = shelf.add(record("web"), |_| Ok(())).expect("it is made");
+        assert!(matches!(shelf.add(record("web"), |_| Ok(())), Err(EngineError::NameTaken { .. })));
+        // As a kill in the middle of a removal leaves it.
+        std::fs::remove_file(first.folder().join("container.json")).expect("it is there");
+        drop(first);
+        let mut second = shelf.add(record("web"), |_| Ok(())).expect("the name is free");
+        shelf.rename(&mut second, "other").expect("it is free");
+        assert!(shelf.find("web").is_err() && shelf.find("other").is_ok());
+        shelf.remove(&second).expect("it is there");
+        assert!(shelf.find("other").is_err());
+        assert_eq!(shelf.prune().expect("it is cleaned").len(), 1);
+    }
+
+    #[test]
+    fn a_name_is_a_word() {
+        assert!(["web", "a1", "a_b.c-d"].iter().all(|name| check_name(name).is_ok()));
+        assert!(["", "a", "-x", ".x", "a/b", "a b", "ä1"].iter().all(|name| check_name(name).is_err()));
+    }
+}
