@@ -3,6 +3,7 @@
 //! Two are enough for a guest of a few instructions: a serial port to speak through, and a port that ends the machine.
 
 mod lines;
+pub mod virtio;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
