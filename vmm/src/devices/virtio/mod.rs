@@ -6,9 +6,10 @@
 //! work ([`worker`]) and raises an interrupt ([`line`]) if the guest has asked for one. KVM passes bell and interrupt on by
 //! itself, so that no processor leaves its guest for either.
 //!
-//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`] is the
-//! simplest. The specification is OASIS virtio 1.2.
+//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`] and [`block`].
+//! The specification is OASIS virtio 1.2.
 
+pub mod block;
 pub mod bucket;
 mod chain;
 pub mod config;

@@ -1,0 +1,14 @@
+//! Virtio devices, each with a driver at one end and the real thing at the other: files, taps, sockets.
+//!
+//! No machine is needed: a device can't tell whether a guest's kernel or a test has written to its registers and rings.
+
+mod block;
+mod driver;
+mod needs;
+mod transport;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trials = [transport::trials(), block::trials()];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+}
