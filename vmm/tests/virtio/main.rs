@@ -2,13 +2,16 @@
 //!
 //! No machine is needed: a device can't tell whether a guest's kernel or a test has written to its registers and rings.
 
+mod balloon;
 mod block;
+mod console;
 mod driver;
 mod needs;
+mod net;
 mod transport;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [transport::trials(), block::trials()];
+    let trials = [transport::trials(), block::trials(), net::trials(), console::trials(), balloon::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

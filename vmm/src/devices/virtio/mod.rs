@@ -6,16 +6,19 @@
 //! work ([`worker`]) and raises an interrupt ([`line`]) if the guest has asked for one. KVM passes bell and interrupt on by
 //! itself, so that no processor leaves its guest for either.
 //!
-//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`] and [`block`].
-//! The specification is OASIS virtio 1.2.
+//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`], [`block`], [`net`], [`console`] and
+//! [`balloon`]. The specification is OASIS virtio 1.2.
 
+pub mod balloon;
 pub mod block;
 pub mod bucket;
 mod chain;
 pub mod config;
+pub mod console;
 pub mod events;
 mod line;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod rng;
 pub mod state;
