@@ -12,6 +12,8 @@ pub mod guest;
 mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod named;
+mod random;
 pub mod snapshot;
 pub mod spans;
 pub mod units;

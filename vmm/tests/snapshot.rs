@@ -6,9 +6,13 @@
 
 #[path = "snapshot/bad.rs"]
 mod bad;
+#[path = "snapshot/crashes.rs"]
+mod crashes;
 #[path = "snapshot/goes_on.rs"]
 mod goes_on;
 mod machines;
+#[path = "snapshot/named.rs"]
+mod named;
 
 use libtest_mimic::Arguments;
 
@@ -16,6 +20,8 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = goes_on::trials();
     trials.extend(bad::trials());
+    trials.extend(named::trials());
+    trials.extend(crashes::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     machines::clean_up();
     conclusion.exit();

@@ -13,7 +13,7 @@ pub mod bare;
 mod state;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
-pub use state::{GuestState, Restored};
+pub use state::{Any, GuestState};
 use vm_memory::GuestMemoryError;
 
 use crate::memory::{Memory, MemoryError};

@@ -46,16 +46,16 @@ impl GuestState {
     }
 }
 
-/// A guest that goes on from a snapshot, whichever it is.
+/// A guest, whichever it is.
 #[derive(Debug)]
-pub enum Restored {
+pub enum Any {
     /// A program without a kernel.
     App(Box<App>),
     /// A built-in guest.
     Bare(Bare),
 }
 
-impl Restored {
+impl Any {
     /// The guest of `state`, in a machine with this memory.
     pub(crate) fn of(state: &GuestState, memory: &Memory) -> Result<Self, GuestError> {
         Ok(match state {
@@ -72,9 +72,9 @@ impl Restored {
     }
 }
 
-impl Guest for Restored {
-    fn load(&mut self, _: &Memory, _: &kvm_sregs, _: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
-        Err(GuestError::Loaded)
+impl Guest for Any {
+    fn load(&mut self, memory: &Memory, reset: &kvm_sregs, cpuid: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
+        self.guest().load(memory, reset, cpuid)
     }
 
     fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError> {

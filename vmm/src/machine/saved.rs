@@ -10,7 +10,7 @@ use tracing::info_span;
 
 use super::{BootError, Machine, Paused};
 use crate::devices::Board;
-use crate::guest::{Guest, Restored};
+use crate::guest::{Any, Guest};
 use crate::kvm::{self, KvmError};
 use crate::memory::{Loading, Memory};
 use crate::snapshot::folder::Unfinished;
@@ -71,12 +71,7 @@ fn clock(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
 
 /// A name that no other snapshot has.
 fn new_id() -> Result<String, SnapshotError> {
-    let mut bytes = [0_u8; 16];
-    // SAFETY: the buffer is sixteen bytes long and ours.
-    match unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) } {
-        16 => Ok(hex(&bytes)),
-        _ => Err(SnapshotError::Random(std::io::Error::last_os_error())),
-    }
+    Ok(hex(&crate::random::bytes::<16>().map_err(SnapshotError::Random)?))
 }
 
 /// A snapshot with all that can be known before a machine is made of it. Whoever makes many keeps one.
@@ -120,7 +115,7 @@ impl Machine {
         loading: Loading,
         timeout: Option<std::time::Duration>,
         console: W,
-    ) -> Result<Paused<Restored, W>, BootError> {
+    ) -> Result<Paused<Any, W>, BootError> {
         let state = &template.snapshot.state;
         let [processor] = state.vcpus.as_slice() else {
             return Err(SnapshotError::from(crate::guest::GuestError::NotSaved).into());
@@ -135,7 +130,7 @@ impl Machine {
         snapshot::vcpu::write(vcpu.fd(), processor)?;
         set_clock(&vm, state)?; //                                       6. its clock
         let board = Board::restore(&state.devices, console)?; //         7. its devices
-        let mut guest = Restored::of(&state.guest, &memory)?; //         8. what its guest's servant knew
+        let mut guest = Any::of(&state.guest, &memory)?; //         8. what its guest's servant knew
         guest.renew(&memory)?; //                                        9. what no two machines may share
         Ok(Paused { vcpu, vm, memory, guest, board, timeout })
     }

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 
+use crate::named_cli::Named;
+
 /// Runs microVMs.
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true)]
@@ -18,6 +20,9 @@ pub(crate) struct Arguments {
     /// Write each step as a line of JSON to an inherited descriptor or a file
     #[arg(long, value_name = "FD|FILE", global = true)]
     pub(crate) timeline: Option<String>,
+    /// Keep machines beneath this folder [default: /var/lib/isolab; for an ordinary user ~/.local/share/isolab]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) root: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -28,6 +33,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Go on from a snapshot, as another machine
     Restore(Restore),
+    #[command(flatten)]
+    Named(Named),
 }
 
 #[derive(Args)]
@@ -102,12 +109,16 @@ pub(crate) struct HowToLoad {
 }
 
 impl HowToLoad {
+    pub(crate) fn eager(&self) -> bool {
+        self.eager
+    }
+
     pub(crate) fn loading(&self) -> Loading {
         if self.eager { Loading::Eager } else { Loading::Lazy }
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

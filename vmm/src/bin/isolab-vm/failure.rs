@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 use isolab_vmm::guest::GuestError;
 use isolab_vmm::machine::{BootError, RunError};
+use isolab_vmm::named::{NameError, NamedError};
 use isolab_vmm::snapshot::SnapshotError;
 
 /// The monitor itself failed (as with `docker run`): a status that no guest gave.
@@ -23,6 +24,14 @@ pub(crate) enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Named(#[from] NamedError),
+    #[error(transparent)]
+    Name(NameError),
+    #[error("cannot keep {0:?}: it is no UTF-8")]
+    NotText(String),
+    #[error("the machine ended at once, with {status}")]
+    EndedAtOnce { status: ExitStatus, console: PathBuf },
     #[error("cannot listen at {}", .0.display())]
     Listen(PathBuf, #[source] io::Error),
     #[error("cannot record steps")]
@@ -41,7 +50,9 @@ impl Failure {
             Self::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => Some(
                 "a machine listens there, or one was killed while it did: name another file, or remove that".to_owned(),
             ),
-            Self::Listen(..) | Self::Recorder(_) | Self::Write { .. } => None,
+            Self::Named(error) => error.hint(),
+            Self::EndedAtOnce { console, .. } => Some(format!("what it said is in {}", console.display())),
+            Self::Name(_) | Self::NotText(_) | Self::Listen(..) | Self::Recorder(_) | Self::Write { .. } => None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod cli;
 mod failure;
+mod named;
+mod named_cli;
 mod restore;
 mod run;
 
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
             Err(error) => return complain(&Failure::Recorder(error)),
         },
     };
-    let mut outcome = obey(&arguments.command);
+    let mut outcome = obey(&arguments);
     if let Some(recorder) = recorder {
         if debug && !arguments.explain {
             recorder.notes().iter().for_each(|note| eprintln!("debug: {note}"));
@@ -41,10 +43,11 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked for; returns the status to end with.
-fn obey(command: &Command) -> Result<u8, Failure> {
-    match command {
+fn obey(arguments: &Arguments) -> Result<u8, Failure> {
+    match &arguments.command {
         Command::Run(run) => run::run(run),
         Command::Restore(wanted) => restore::restore(wanted),
+        Command::Named(wanted) => named::obey(&arguments.root.clone().unwrap_or_else(named_cli::default_root), wanted),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
 }
 
 /// `NAME=VALUE` as it stands; `NAME` alone with the monitor's own value, where it has one.
-fn environment(wanted: &[OsString]) -> Vec<OsString> {
+pub(crate) fn environment(wanted: &[OsString]) -> Vec<OsString> {
     let own = |name: &OsString| {
         std::env::var_os(name).map(|value| {
             let mut pair = name.clone();

@@ -1,0 +1,208 @@
+//! The verbs of machines with names: each calls one function of the library and prints.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use isolab_vmm::api::{Doing, Request};
+use isolab_vmm::guest::app::App;
+use isolab_vmm::guest::bare::Bare;
+use isolab_vmm::guest::{Any, GuestError};
+use isolab_vmm::machine::{Config, Machine as Boots, Template};
+use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
+use isolab_vmm::units::Mib;
+
+use crate::failure::Failure;
+use crate::named_cli::{Clone, Create, Named, Start};
+use crate::run::{attendant, environment, status};
+
+/// Does what was asked for, with the machines beneath `root`; returns the status to end with.
+pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
+    let store = Store::open(root)?;
+    match named {
+        Named::Create(create) => make(&store, create)?,
+        Named::Start(wanted) if wanted.detach => detach(root, &store, wanted)?,
+        Named::Start(wanted) => return start(&store, wanted),
+        Named::Stop { names } => names.iter().try_for_each(|name| store.find(name)?.stop())?,
+        Named::Pause { name } => store.find(name)?.ask(&Request::Pause).map(|_| ())?,
+        Named::Resume { name } => store.find(name)?.ask(&Request::Resume).map(|_| ())?,
+        Named::Ls { json } => list(&store, *json)?,
+        Named::Inspect { name } => print(&json(&store.find(name)?.entry()?))?,
+        Named::Snapshot { name, snapshot } => store.find(name)?.snapshot(&store, snapshot).map(|_| ())?,
+        Named::Snapshots { name } => tree(&store.find(name)?)?,
+        Named::Rollback { name, snapshot, .. } => store.find(name)?.roll_back(snapshot.as_ref())?,
+        Named::Rm { names } => names.iter().try_for_each(|name| store.remove(name))?,
+        Named::RmSnapshot { name, snapshot } => store.find(name)?.remove_snapshot(&store, snapshot)?,
+        Named::Clone(clone) => make_clones(&store, clone)?,
+    }
+    Ok(0)
+}
+
+fn make(store: &Store, create: &Create) -> Result<(), Failure> {
+    let text = |word: &std::ffi::OsString| {
+        word.to_str().map(str::to_owned).ok_or_else(|| Failure::NotText(word.to_string_lossy().into_owned()))
+    };
+    let texts = |words: &[std::ffi::OsString]| words.iter().map(text).collect::<Result<Vec<_>, _>>();
+    let arguments = texts(&create.arguments)?;
+    let inside = match (&create.inside.bare, &create.inside.app) {
+        (Some(guest), _) => Inside::Bare { guest: guest.clone(), arguments },
+        (_, Some(program)) => {
+            // From wherever it will be started.
+            let program = std::path::absolute(program).unwrap_or_else(|_| program.clone());
+            let program = text(&program.into_os_string())?;
+            Inside::App { program, arguments, environment: texts(&environment(&create.env))? }
+        }
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    // What can't be put inside is refused now, not at the first start.
+    guest(&inside)?;
+    store.create(&create.name, create.memory.0, inside)?;
+    Ok(())
+}
+
+/// What runs inside a machine that boots.
+fn guest(inside: &Inside) -> Result<Any, GuestError> {
+    Ok(match inside {
+        Inside::App { program, arguments, environment } => {
+            let words = |list: &[String]| list.iter().map(Into::into).collect::<Vec<_>>();
+            Any::App(Box::new(App::open(Path::new(program), &words(arguments), &words(environment))?))
+        }
+        Inside::Bare { guest, arguments } => {
+            Any::Bare(guest.parse().and_then(|name| Bare::new(name, arguments)).map_err(GuestError::from)?)
+        }
+    })
+}
+
+/// Runs the machine to its end.
+fn start(store: &Store, wanted: &Start) -> Result<u8, Failure> {
+    let mut machine = store.find(&wanted.name)?;
+    let _running = machine.run()?;
+    machine.begun()?;
+    if let Some(snapshot) = machine.open_base(store)? {
+        let template = Template::new(snapshot)?;
+        let (_socket, mut attendant) = attendant(Some(&machine.socket()))?;
+        let paused = Boots::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
+        return Ok(status(paused.resume_under(&mut attendant)?));
+    }
+    let config = Config { memory: Mib(machine.record.memory), timeout: wanted.timeout };
+    let guest = guest(&machine.record.inside)?;
+    let (_socket, mut attendant) = attendant(Some(&machine.socket()))?;
+    Ok(status(Boots::boot(&config, guest, io::stdout())?.resume_under(&mut attendant)?))
+}
+
+/// Lets another process, in a session of its own, run the machine; returns once it can be asked.
+fn detach(root: &Path, store: &Store, wanted: &Start) -> Result<(), Failure> {
+    let machine = store.find(&wanted.name)?;
+    drop(machine.run()?);
+    let (console, input) = (machine.console(), machine.input());
+    let failed = |path: &Path| {
+        let to = path.display().to_string();
+        move |source| Failure::Write { to, source }
+    };
+    let log = File::options().create(true).append(true).open(&console).map_err(failed(&console))?;
+    match nix::unistd::mkfifo(&input, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR) {
+        Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+        Err(errno) => return Err(failed(&input)(errno.into())),
+    }
+    // For reading and writing: so it does not wait for a writer, and never ends.
+    let input_end = File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&input);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--root").arg(root).arg("start").arg(wanted.name.to_string());
+    if wanted.loading.eager() {
+        command.arg("--eager");
+    }
+    if let Some(timeout) = wanted.timeout {
+        command.arg("--timeout").arg(timeout.as_secs_f64().to_string());
+    }
+    command.stdin(input_end.map_err(failed(&input))?);
+    command.stdout(log.try_clone().map_err(failed(&console))?).stderr(Stdio::from(log));
+    // SAFETY: setsid(2) is async-signal-safe, as what runs between fork and exec must be.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from)) };
+    let mut child = command.spawn().map_err(failed(Path::new("a process of its own")))?;
+    loop {
+        match machine.status() {
+            Ok(status) if status.pid == child.id() => return Ok(()),
+            Ok(_) | Err(NamedError::DoesNotRun(_) | NamedError::Asked(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            // A machine may be quick; one that failed has said why.
+            return if status.success() { Ok(()) } else { Err(Failure::EndedAtOnce { status, console }) };
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn make_clones(store: &Store, clone: &Clone) -> Result<(), Failure> {
+    let parent = store.find(&clone.from.machine)?;
+    let names: Vec<Name> = match clone.count {
+        None => vec![clone.new.clone()],
+        Some(count) => {
+            let numbered = (1..=count.get()).map(|number| format!("{}-{number}", clone.new).parse());
+            numbered.collect::<Result<_, _>>().map_err(Failure::Name)?
+        }
+    };
+    let kind = if clone.full { Kind::Full } else { Kind::Linked };
+    store.clone_machines(&parent, clone.from.snapshot.as_ref(), kind, &names)?;
+    Ok(())
+}
+
+fn json(entry: &Entry) -> String {
+    serde_json::to_string_pretty(entry).unwrap_or_default()
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let written = writeln!(io::stdout().lock(), "{text}");
+    written.map_err(|source| Failure::Write { to: "standard output".to_owned(), source })
+}
+
+fn list(store: &Store, as_json: bool) -> Result<(), Failure> {
+    let entries: Vec<Entry> = store.all()?.iter().map(Machine::entry).collect::<Result<_, _>>()?;
+    if as_json {
+        return print(&serde_json::to_string_pretty(&entries).unwrap_or_default());
+    }
+    let mut lines = vec![["NAME", "STATE", "MEMORY", "SNAPSHOTS", "STARTS FROM"].map(str::to_owned)];
+    for entry in &entries {
+        let state = match entry.state {
+            Doing::Running => "running",
+            Doing::Paused => "paused",
+            Doing::Stopped => "stopped",
+        };
+        let memory = Mib(entry.record.memory).to_string();
+        let base = base(&entry.name, &entry.record.base);
+        lines.push([entry.name.to_string(), state.to_owned(), memory, entry.snapshots.len().to_string(), base]);
+    }
+    print(&table(&lines))
+}
+
+fn base(own: &Name, base: &Base) -> String {
+    match base {
+        Base::Boot => "boot".to_owned(),
+        Base::Snapshot { machine, snapshot, .. } => format!("{}@{snapshot}", machine.as_ref().unwrap_or(own)),
+    }
+}
+
+/// Columns as wide as what is in them.
+fn table<const N: usize>(lines: &[[String; N]]) -> String {
+    let widths: Vec<usize> =
+        (0..N).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let line = |cells: &[String; N]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn tree(machine: &Machine) -> Result<(), Failure> {
+    let mut lines = Vec::new();
+    for branch in machine.tree()? {
+        let here = if machine.record.current.as_ref() == Some(&branch.about.id) { "  <- here" } else { "" };
+        let indent = "  ".repeat(branch.depth);
+        lines.push(format!("{indent}{}  {} KiB{here}", branch.name, branch.about.bytes / 1024));
+    }
+    if lines.is_empty() { Ok(()) } else { print(&lines.join("\n")) }
+}

@@ -1,0 +1,136 @@
+//! What can be said of machines with names.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use isolab_vmm::named::{Name, NameError};
+use isolab_vmm::units::Mib;
+
+use crate::cli::{HowToLoad, Inside, seconds};
+
+#[derive(Subcommand)]
+pub(crate) enum Named {
+    /// Keep a machine under a name; it does not run yet
+    Create(Create),
+    /// Run a machine that is kept
+    Start(Start),
+    /// End machines that run
+    Stop {
+        #[arg(required = true)]
+        names: Vec<Name>,
+    },
+    /// Let a machine stand still
+    Pause { name: Name },
+    /// Let a machine run on
+    Resume { name: Name },
+    /// List the machines that are kept
+    Ls {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is kept of a machine, as JSON
+    Inspect { name: Name },
+    /// Save a machine that runs; it runs on
+    Snapshot { name: Name, snapshot: Name },
+    /// Show a machine's snapshots as a tree
+    Snapshots { name: Name },
+    /// Let a machine start from one of its snapshots
+    Rollback {
+        name: Name,
+        #[arg(required_unless_present = "boot")]
+        snapshot: Option<Name>,
+        /// Let it start with a boot again
+        #[arg(long, conflicts_with = "snapshot")]
+        boot: bool,
+    },
+    /// Remove machines and their snapshots
+    Rm {
+        #[arg(required = true)]
+        names: Vec<Name>,
+    },
+    /// Remove a snapshot
+    RmSnapshot { name: Name, snapshot: Name },
+    /// Make machines that go on where another one stood
+    Clone(Clone),
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    pub(crate) name: Name,
+    /// How much memory the machine has, in MiB
+    #[arg(long, value_name = "MIB", default_value = "128")]
+    pub(crate) memory: Mib,
+    #[command(flatten)]
+    pub(crate) inside: Inside,
+    /// Give the program an environment variable; with the name alone, the monitor's own
+    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
+    pub(crate) env: Vec<OsString>,
+    /// What the guest is told
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct Start {
+    pub(crate) name: Name,
+    /// Let it run by itself: what it prints is kept in console.log in its folder, what it reads comes from console.in there
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) loading: HowToLoad,
+    /// End it with an error if it runs longer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args)]
+pub(crate) struct Clone {
+    /// Share the snapshot's memory until it is written to (the default)
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) linked: bool,
+    /// Share nothing
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Make so many, called NEW-1, NEW-2 and so on
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<NonZeroU32>,
+    /// The machine, and which of its snapshots: the last, if it is not said
+    #[arg(value_name = "NAME[@SNAPSHOT]")]
+    pub(crate) from: At,
+    /// The name of the clone
+    #[arg(value_name = "NEW")]
+    pub(crate) new: Name,
+}
+
+/// A machine, and perhaps one of its snapshots.
+#[derive(Debug, Clone)]
+pub(crate) struct At {
+    pub(crate) machine: Name,
+    pub(crate) snapshot: Option<Name>,
+}
+
+impl FromStr for At {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Ok(match text.split_once('@') {
+            Some((machine, snapshot)) => Self { machine: machine.parse()?, snapshot: Some(snapshot.parse()?) },
+            None => Self { machine: text.parse()?, snapshot: None },
+        })
+    }
+}
+
+/// Where machines are kept if nobody says otherwise.
+pub(crate) fn default_root() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/isolab");
+    }
+    let folder = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")));
+    data.unwrap_or_else(std::env::temp_dir).join("isolab")
+}

@@ -1,0 +1,96 @@
+//! Clones: new machines that go on where another one stood.
+//!
+//! A *linked* clone is made in a moment: nothing is copied but a record. Its memory is the snapshot's file, mapped so that
+//! what it writes is its own; the file can't be removed while it is linked. A *full* clone has a copy of the file, by
+//! reflink where the file system can (the blocks are shared until one side writes), and shares nothing with its parent.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::record::{Base, Identity, Name, Record};
+use super::store::{Machine, Store};
+use super::tree::About;
+use super::{NamedError, failed};
+use crate::memory::laid;
+
+/// What a clone shares with its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The snapshot's memory, until it writes.
+    Linked,
+    /// Nothing.
+    Full,
+}
+
+/// `ioctl(FICLONE)`: this file shall have that one's blocks (`ioctl_ficlone(2)`).
+const FICLONE: libc::c_ulong = 0x4004_9409;
+
+impl Store {
+    /// Makes clones of a snapshot of `parent` by these names; returns the snapshot. Each is a machine of its own identity.
+    pub fn clone_machines(
+        &self,
+        parent: &Machine,
+        snapshot: Option<&Name>,
+        kind: Kind,
+        names: &[Name],
+    ) -> Result<Name, NamedError> {
+        let _lock = self.change()?;
+        let (snapshot, about) = parent.choose(snapshot)?;
+        let machines = names
+            .iter()
+            .map(|name| Ok((name.clone(), record(parent, &snapshot, &about, kind)?)))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(failed("make an identity for a clone in", self.path()))?;
+        let from = parent.snapshot_path(&snapshot);
+        self.add(&machines, &|folder| match kind {
+            Kind::Linked => Ok(()),
+            Kind::Full => copy(&from, &folder.join("snapshots").join(&snapshot)),
+        })?;
+        Ok(snapshot)
+    }
+}
+
+fn record(parent: &Machine, snapshot: &Name, about: &About, kind: Kind) -> io::Result<Record> {
+    let machine = (kind == Kind::Linked).then(|| parent.name.clone());
+    let base = Base::Snapshot { machine, snapshot: snapshot.clone(), id: about.id.clone() };
+    let current = (kind == Kind::Full).then(|| about.id.clone());
+    Ok(Record { identity: Identity::new()?, base, current, ..parent.record.clone() })
+}
+
+/// Copies a snapshot's folder.
+fn copy(from: &Path, to: &Path) -> Result<(), NamedError> {
+    fs::create_dir(to).map_err(failed("make", to))?;
+    for file in ["state", "about.json"] {
+        fs::copy(from.join(file), to.join(file)).map_err(failed("copy", &from.join(file)))?;
+    }
+    let memory = from.join("memory");
+    let copied = File::open(&memory).and_then(|from| {
+        let to = OpenOptions::new().write(true).create_new(true).mode(0o400).open(to.join("memory"))?;
+        copy_sparse(&from, &to)
+    });
+    copied.map_err(failed("copy", &memory))
+}
+
+/// Copies a file with its holes, without reading them.
+fn copy_sparse(mut from: &File, mut to: &File) -> io::Result<()> {
+    // SAFETY: two open descriptors; no memory is passed.
+    if unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    // Not on every file system, nor from one to another.
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    for data in laid::data(from, 0..length)? {
+        from.seek(SeekFrom::Start(data.start))?;
+        to.seek(SeekFrom::Start(data.start))?;
+        // In the kernel where it can (copy_file_range(2)).
+        let wanted = data.end - data.start;
+        if io::copy(&mut from.take(wanted), &mut to)? != wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
