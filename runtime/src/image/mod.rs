@@ -46,6 +46,7 @@ use oci_spec::image::{
 use serde::Serialize;
 
 pub use archive::{load, save};
+pub use compression::Packing;
 pub(crate) use compression::decompress;
 pub use default::default_image;
 pub use diff::{Changed, diff};
@@ -57,7 +58,7 @@ pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};
 pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
-pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Problem, Received, Shared, Store, Verified};
+pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Packed, Problem, Received, Shared, Store, Verified};
 pub(crate) use temporary::{Temporary, sweep};
 pub(crate) use tree::{Metadata, Node, Tree};
 pub use unpack::{Limits, Unpacked, unpack};

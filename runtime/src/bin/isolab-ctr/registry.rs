@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use isolab_runtime::image::{Platform, Reference, Store};
+use clap::{Args, Subcommand, ValueEnum};
+use isolab_runtime::image::{Packing, Platform, Reference, Store};
 use isolab_runtime::registry::client::{Client, Config, Credentials, Options, pull, push};
 use isolab_runtime::registry::server::{Settings, collect_garbage, serve};
 
@@ -41,6 +41,9 @@ pub(crate) enum Verb {
     Push {
         #[command(flatten)]
         way: Way,
+        /// How to pack layers that are not: gzip, zstd or none
+        #[arg(long, value_name = "FORMAT", default_value = "gzip")]
+        compression_format: Format,
         /// Print the manifest's digest only
         #[arg(long, short)]
         quiet: bool,
@@ -73,6 +76,24 @@ pub(crate) enum Verb {
     /// Keep images for others to fetch
     #[command(subcommand)]
     Registry(Registry),
+}
+
+/// How layers are packed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl From<Format> for Packing {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Gzip => Self::Gzip,
+            Format::Zstd => Self::Zstd,
+            Format::None => Self::Plain,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -155,9 +176,9 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
             let (id, digest) = (pulled.id, pulled.digest);
             print::text(&if *quiet { format!("{id}\n") } else { format!("Digest: {digest}\n{image}\n") })?;
         }
-        Verb::Push { way, quiet, image } => {
+        Verb::Push { way, compression_format, quiet, image } => {
             let (store, client, bars) = (global.store()?, way.connect(&image.registry)?, Bars::new(*quiet));
-            let pushed = push(&client, &store, &image.to_string(), image, &bars)?;
+            let pushed = push(&client, &store, &image.to_string(), image, (*compression_format).into(), &bars)?;
             let (digest, size, tag) = (pushed.digest, pushed.size, image.tag_or_latest());
             let told = format!("{tag}: digest: {digest} size: {size}\n");
             print::text(&if *quiet { format!("{digest}\n") } else { told })?;

@@ -5,6 +5,7 @@
 //! ROOT/blobs/ALGORITHM/HEX         manifests, configurations, layers' archives
 //! ROOT/layers/HEX/                 layers unpacked, by diff id; shared by all images that have them
 //! ROOT/pins/NAME                   digests that are kept though no image has them, such as a build's steps
+//! ROOT/packed/HEX.KIND            what a layer came to when it was packed for a registry
 //! ROOT/.../.tmp-PID-START-N        not finished; the rest of a process that died, once that process is gone
 //! ROOT/lock, ROOT/use              who changes the index; who adds to the store, and who takes away
 //! ```
@@ -13,6 +14,7 @@ mod blobs;
 mod garbage;
 mod lock;
 mod names;
+mod packed;
 mod receive;
 mod verify;
 
@@ -32,6 +34,7 @@ pub use blobs::BlobWriter;
 pub use garbage::Collected;
 pub use lock::{Exclusive, Held, Shared};
 pub use names::Named;
+pub use packed::Packed;
 pub use receive::Received;
 pub use verify::{Problem, Verified};
 

@@ -1,10 +1,14 @@
 //! Bringing an image to a registry: what it lacks of the blobs, then the manifest.
 
-use oci_spec::image::MediaType;
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
+use std::fs::File;
+
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
 use super::transport::{Asking, Load, header};
 use super::{Client, ClientError, Progress};
-use crate::image::{Digest, Manifest, Reference, Store};
+use crate::image::{Algorithm, Digest, ImageError, Manifest, Packing, Reference, Store, descriptor};
 
 /// What was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,36 +20,111 @@ pub struct Pushed {
 }
 
 /// Brings what the store calls `source` to a registry under a name.
+///
+/// Layers that lie here as they were built are packed on their way, unless the registry has them as they are: then the
+/// manifest that it gets is another than the one here, of the same image.
 pub fn push(
     client: &Client,
     store: &Store,
     source: &str,
     target: &Reference,
+    packing: Packing,
     progress: &dyn Progress,
 ) -> Result<Pushed, ClientError> {
     let _shared = store.shared()?;
     let manifest = Manifest::read(store, &store.resolve(source)?.descriptor)?;
     let document = manifest.document();
-    let mut blobs: Vec<Digest> = Vec::new();
-    for one in document.layers().iter().chain([document.config()]) {
-        let digest = Digest::try_from(one.digest()).map_err(crate::image::ImageError::from)?;
-        if !blobs.contains(&digest) {
-            blobs.push(digest);
-        }
+    // A manifest that is asked for by its digest has to stay what it is.
+    let packing = if target.digest.is_some() { Packing::Plain } else { packing };
+    let near = neighbours(store, target, document)?;
+    let bringing = Bringing { client, store, repository: &target.repository, near: &near, progress };
+    let mut done: HashMap<Digest, Descriptor> = HashMap::new();
+    let mut layers = Vec::new();
+    for layer in document.layers() {
+        let digest = Digest::try_from(layer.digest()).map_err(ImageError::from)?;
+        // An image may have the same layer twice.
+        let described = match done.entry(digest) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(bringing.layer(layer, &digest, packing)?),
+        };
+        layers.push(described.clone());
     }
-    let near = neighbours(store, target, &blobs);
-    for digest in &blobs {
-        let from = near.iter().find(|(other, _)| other == digest).map(|(_, repository)| repository.as_str());
-        client.bring(store, &target.repository, digest, from, progress)?;
-    }
-    let bytes = store.blob(&manifest.digest())?;
+    bringing.blob(&manifest.id())?;
     let kind = document.media_type().clone().unwrap_or(MediaType::ImageManifest).to_string();
-    client.put_manifest(target, &manifest.digest(), &kind, &bytes)?;
-    Ok(Pushed { digest: manifest.digest(), size: bytes.len() as u64 })
+    let (digest, bytes) = if layers == *document.layers() {
+        (manifest.digest(), store.blob(&manifest.digest())?)
+    } else {
+        let mut packed = document.clone();
+        packed.set_layers(layers);
+        let text = serde_json::to_vec(&packed).map_err(|error| client.nonsense(error.to_string()))?;
+        (Digest::with(manifest.digest().algorithm(), &text), text)
+    };
+    client.put_manifest(target, &digest, &kind, &bytes)?;
+    Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+/// What it takes to bring blobs to one repository.
+struct Bringing<'a> {
+    client: &'a Client,
+    store: &'a Store,
+    repository: &'a str,
+    near: &'a [(Digest, String)],
+    progress: &'a dyn Progress,
+}
+
+impl Bringing<'_> {
+    /// Brings a layer, packed if it is not yet. Answers what the manifest has to say of it.
+    fn layer(&self, layer: &Descriptor, digest: &Digest, packing: Packing) -> Result<Descriptor, ClientError> {
+        if packing == Packing::Plain || self.store.packing(digest)? != Packing::Plain || self.has(digest)? {
+            self.blob(digest)?;
+            return Ok(layer.clone());
+        }
+        let packed = match self.store.packed_before(digest, packing) {
+            Some(packed) if self.has(&packed.digest)? => {
+                self.progress.begins(&packed.digest, packed.size);
+                self.progress.ends(&packed.digest, "Layer already exists");
+                packed
+            }
+            _ => {
+                let (packed, file) = self.store.pack(digest, packing)?;
+                self.bring(&packed.digest, &file, packed.size)?;
+                packed
+            }
+        };
+        let mut described = descriptor(packed_kind(layer.media_type(), packing), &packed.digest, packed.size)?;
+        described.set_annotations(layer.annotations().clone());
+        Ok(described)
+    }
+
+    /// Brings a blob as it lies in the store.
+    fn blob(&self, digest: &Digest) -> Result<(), ClientError> {
+        self.bring(digest, &self.store.open_blob(digest)?, self.store.size(digest)?)
+    }
+}
+
+/// What a layer is called once it is packed, in the words of the manifest's family.
+fn packed_kind(plain: &MediaType, packing: Packing) -> MediaType {
+    let name = plain.to_string();
+    match packing {
+        Packing::Gzip if name.starts_with("application/vnd.docker.") => {
+            MediaType::from(format!("{name}.gzip").as_str())
+        }
+        Packing::Zstd if name.starts_with("application/vnd.docker.") => {
+            MediaType::from(format!("{name}.zstd").as_str())
+        }
+        _ => packing.media_type(),
+    }
 }
 
 /// Repositories of the same registry that probably have a blob, since an image here came from or went to there.
-fn neighbours(store: &Store, target: &Reference, blobs: &[Digest]) -> Vec<(Digest, String)> {
+fn neighbours(
+    store: &Store,
+    target: &Reference,
+    document: &ImageManifest,
+) -> Result<Vec<(Digest, String)>, ClientError> {
+    let wanted = document.layers().iter().chain([document.config()]);
+    let wanted = wanted.map(|one| Digest::try_from(one.digest())).collect::<Result<HashSet<_>, _>>();
+    let wanted = wanted.map_err(ImageError::from)?;
     let mut found = Vec::new();
     for named in store.names().unwrap_or_default() {
         let reference = named.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
@@ -56,63 +135,70 @@ fn neighbours(store: &Store, target: &Reference, blobs: &[Digest]) -> Vec<(Diges
         // What cannot be read is no help, and no harm.
         let Ok(manifest) = Manifest::read(store, &named.descriptor) else { continue };
         let layers = manifest.document().layers().iter().filter_map(|one| Digest::try_from(one.digest()).ok());
-        let shared = layers.filter(|digest| blobs.contains(digest));
-        found.extend(shared.map(|digest| (digest, reference.repository.clone())));
+        for digest in layers.filter(|digest| wanted.contains(digest)) {
+            // It may have gone there as it is, or packed.
+            let packed = [Packing::Gzip, Packing::Zstd].map(|packing| store.packed_before(&digest, packing));
+            let all = packed.into_iter().flatten().map(|packed| packed.digest).chain([digest]);
+            found.extend(all.map(|digest| (digest, reference.repository.clone())));
+        }
     }
-    found
+    Ok(found)
 }
 
-impl Client {
-    /// Makes sure that a repository has a blob.
-    fn bring(
-        &self,
-        store: &Store,
-        repository: &str,
-        digest: &Digest,
-        from: Option<&str>,
-        progress: &dyn Progress,
-    ) -> Result<(), ClientError> {
-        let size = store.size(digest)?;
-        progress.begins(digest, size);
-        let mut scope = format!("repository:{repository}:pull,push");
-        let to = format!("/v2/{repository}/blobs/{digest}");
+impl Bringing<'_> {
+    /// Whether the repository has a blob already.
+    fn has(&self, digest: &Digest) -> Result<bool, ClientError> {
+        let scope = format!("repository:{}:pull,push", self.repository);
+        let to = format!("/v2/{}/blobs/{digest}", self.repository);
         let asking = Asking { method: "HEAD", to: &to, scope: &scope, headers: &[], load: Load::Nothing };
-        if self.send(asking)?.status().as_u16() == 200 {
-            progress.ends(digest, "Layer already exists");
+        Ok(self.client.send(asking)?.status().as_u16() == 200)
+    }
+
+    /// Makes sure that the repository has a blob.
+    fn bring(&self, digest: &Digest, file: &File, size: u64) -> Result<(), ClientError> {
+        self.progress.begins(digest, size);
+        if self.has(digest)? {
+            self.progress.ends(digest, "Layer already exists");
             return Ok(());
         }
+        let repository = self.repository;
+        let from = self.near.iter().find(|(other, _)| other == digest).map(|(_, repository)| repository.as_str());
+        let mut scope = format!("repository:{repository}:pull,push");
         let mut to = format!("/v2/{repository}/blobs/uploads/");
         if let Some(from) = from {
             to = format!("{to}?mount={digest}&from={from}");
             // The registry wants to know that we may read there.
             scope = format!("{scope} repository:{from}:pull");
-        } else if digest.algorithm() != crate::image::Algorithm::Sha256 {
+        } else if digest.algorithm() != Algorithm::Sha256 {
             to = format!("{to}?digest-algorithm={}", digest.algorithm());
         }
-        let begun = self.send(Asking { method: "POST", to: &to, scope: &scope, headers: &[], load: Load::Nothing })?;
+        let client = self.client;
+        let begun =
+            client.send(Asking { method: "POST", to: &to, scope: &scope, headers: &[], load: Load::Nothing })?;
         match begun.status().as_u16() {
             201 => {
-                progress.ends(digest, "Mounted");
+                self.progress.ends(digest, "Mounted");
                 return Ok(());
             }
             202 => {}
-            status => return Err(self.nonsense(format!("{status} to the beginning of an upload"))),
+            status => return Err(client.nonsense(format!("{status} to the beginning of an upload"))),
         }
-        let location = header(&begun, "location").ok_or_else(|| self.nonsense("an upload without a location"))?;
+        let location = header(&begun, "location").ok_or_else(|| client.nonsense("an upload without a location"))?;
         let separator = if location.contains('?') { '&' } else { '?' };
         let to = format!("{location}{separator}digest={digest}");
-        let file = store.open_blob(digest)?;
         let headers = [("content-type", "application/octet-stream")];
-        let load = Load::File(&file, size);
-        let ended = self.send(Asking { method: "PUT", to: &to, scope: &scope, headers: &headers, load })?;
+        let load = Load::File(file, size);
+        let ended = client.send(Asking { method: "PUT", to: &to, scope: &scope, headers: &headers, load })?;
         if ended.status().as_u16() != 201 {
-            return Err(self.nonsense(format!("{} to the end of an upload", ended.status().as_u16())));
+            return Err(client.nonsense(format!("{} to the end of an upload", ended.status().as_u16())));
         }
-        progress.at(digest, size);
-        progress.ends(digest, "Pushed");
+        self.progress.at(digest, size);
+        self.progress.ends(digest, "Pushed");
         Ok(())
     }
+}
 
+impl Client {
     fn put_manifest(&self, target: &Reference, digest: &Digest, kind: &str, bytes: &[u8]) -> Result<(), ClientError> {
         let wanted = target.digest.map_or_else(|| target.tag_or_latest().to_owned(), |digest| digest.to_string());
         let to = format!("/v2/{}/manifests/{wanted}", target.repository);
