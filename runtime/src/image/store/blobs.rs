@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::{Store, io_error, sync_folder};
+use super::{Received, Store, io_error, sync_folder};
 use crate::image::ImageError;
 use crate::image::digest::{Algorithm, Digest, Hashing};
 use crate::image::temporary::Temporary;
@@ -43,6 +43,13 @@ impl BlobWriter {
         temporary.publish(&path).map_err(io_error("make", &path))?;
         sync_folder(&store.blobs(digest.algorithm()))?;
         Ok((digest, bytes))
+    }
+
+    /// Everything but the name, for [`Store::publish_unsettled`].
+    pub fn receive(self, expected: &Digest) -> Result<Received, ImageError> {
+        let store = self.store.clone();
+        let (temporary, digest, bytes) = self.verify(Some(expected))?;
+        Ok(Received::blob(temporary, digest, store.blob_path(&digest), bytes))
     }
 
     /// Everything but the name, and waiting for the disk.

@@ -54,6 +54,7 @@ impl Store {
     /// Waits for everybody who adds.
     pub fn collect(&self) -> Result<Collected, ImageError> {
         let _exclusive = self.exclusive()?;
+        self.settle()?;
         let kept = self.reachable()?;
         let mut collected = Collected::default();
         for algorithm in Algorithm::ALL {
@@ -89,7 +90,7 @@ impl Store {
 
     /// Removes an unpacked layer, unless a container stands on it. First it loses its name, at once: half a layer must
     /// never be taken for a whole one.
-    fn remove_layer(&self, path: &Path) -> Result<bool, ImageError> {
+    pub(super) fn remove_layer(&self, path: &Path) -> Result<bool, ImageError> {
         let Some(_unheld) = Self::unheld(path)? else { return Ok(false) };
         let temporary = Temporary::name_in(&self.layers());
         fs::rename(path, temporary.path()).map_err(io_error("remove", path))?;

@@ -6,6 +6,7 @@
 //! ROOT/layers/HEX/                 layers unpacked, by diff id; shared by all images that have them
 //! ROOT/pins/NAME                   digests that are kept though no image has them, such as a build's steps
 //! ROOT/packed/HEX.KIND            what a layer came to when it was packed for a registry
+//! ROOT/unsettled/...               names of what may not be on the disk yet
 //! ROOT/.../.tmp-PID-START-N        not finished; the rest of a process that died, once that process is gone
 //! ROOT/lock, ROOT/use              who changes the index; who adds to the store, and who takes away
 //! ```
@@ -16,6 +17,7 @@ mod lock;
 mod names;
 mod packed;
 mod receive;
+mod unsettled;
 mod verify;
 
 use std::fs::{DirBuilder, File};
@@ -69,6 +71,7 @@ impl Store {
                 }
             }
         }
+        store.recover()?;
         Ok(store)
     }
 
@@ -116,7 +119,7 @@ impl Store {
         let written = file.write_all(content).and_then(|()| file.sync_all());
         written.map_err(io_error("write", temporary.path()))?;
         temporary.publish(path).map_err(io_error("replace", path))?;
-        sync_folder(&self.root)
+        sync_folder(path.parent().unwrap_or(&self.root))
     }
 
     fn blobs(&self, algorithm: Algorithm) -> PathBuf {

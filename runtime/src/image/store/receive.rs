@@ -4,17 +4,16 @@
 //! network -> blob, hashed -> | inflate -> | hash, place      each | is a pipe between two threads
 //! ```
 //!
-//! What came in has no name yet when it is whole: [`Store::publish`] waits for the disk once for all layers together, and
-//! names them then. A process that is killed at any moment leaves temporary names and nothing else.
+//! What came in has no name yet when it is whole. [`Store::publish`] waits for the disk once for all layers together and
+//! names them then; [`Store::publish_unsettled`] names at once what can be had again. A process that is killed at any
+//! moment leaves temporary names and nothing else.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-
-use nix::unistd::syncfs;
 
 use super::{BlobWriter, Store, io_error, sync_folder};
 use crate::image::compression::decompress;
@@ -27,13 +26,42 @@ use crate::image::{ImageError, LayerDescriptor, LayerError};
 /// How many layers are unpacked at once: more only wait for the same disk.
 const AT_ONCE: usize = 4;
 
-/// A layer that came in and has no name yet. Dropped, it is gone.
+/// A blob or a layer that came in and has no name yet. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Received {
-    blob: Option<(Temporary, PathBuf)>,
-    layer: Option<(Temporary, PathBuf)>,
+    blob: Option<Nameless>,
+    layer: Option<Nameless>,
     /// Bytes that came in.
     pub bytes: u64,
+}
+
+/// What is whole and waits for its name.
+#[derive(Debug)]
+struct Nameless {
+    temporary: Temporary,
+    digest: Digest,
+    path: PathBuf,
+}
+
+impl Received {
+    pub(super) fn blob(temporary: Temporary, digest: Digest, path: PathBuf, bytes: u64) -> Self {
+        Self { blob: Some(Nameless { temporary, digest, path }), layer: None, bytes }
+    }
+
+    /// What it will be called, a line each.
+    pub(super) fn names(&self) -> Vec<String> {
+        let (blob, layer) = (self.blob.as_ref(), self.layer.as_ref());
+        let blob = blob.map(|blob| format!("blob {}", blob.digest));
+        blob.into_iter().chain(layer.map(|layer| format!("layer {}", layer.digest))).collect()
+    }
+
+    /// Gives it its names.
+    pub(super) fn name(self) -> Result<(), ImageError> {
+        [self.blob, self.layer]
+            .into_iter()
+            .flatten()
+            .try_for_each(|one| one.temporary.publish(&one.path).map(drop).map_err(io_error("make", &one.path)))
+    }
 }
 
 impl Store {
@@ -54,7 +82,7 @@ impl Store {
         if path.is_dir() {
             io::copy(&mut archive, &mut writer).map_err(|source| ImageError::Receive { blob: *blob, source })?;
             let (temporary, _, bytes) = writer.verify(Some(blob))?;
-            return Ok(Received { blob: Some((temporary, self.blob_path(blob))), layer: None, bytes });
+            return Ok(Received::blob(temporary, *blob, self.blob_path(blob), bytes));
         }
         let folder = self.layer_folder()?;
         let unpacked = stream(&mut archive, Some(&mut writer), folder.path(), *blob, diff_id.algorithm());
@@ -63,22 +91,18 @@ impl Store {
         }
         let (temporary, _, bytes) = writer.verify(Some(blob))?;
         checked(&unpacked?, diff_id)?;
-        Ok(Received { blob: Some((temporary, self.blob_path(blob))), layer: Some((folder, path)), bytes })
+        let layer = Nameless { temporary: folder, digest: *diff_id, path };
+        Ok(Received { layer: Some(layer), ..Received::blob(temporary, *blob, self.blob_path(blob), bytes) })
     }
 
-    /// Names what came in, once it is on the disk: one sync for all files of all layers, where one a file would take the
-    /// time of as many disk revolutions.
+    /// Names what came in, once it is on the disk.
     pub fn publish(&self, received: impl IntoIterator<Item = Received>) -> Result<(), ImageError> {
         let received: Vec<Received> = received.into_iter().collect();
-        let finished: Vec<_> = received.into_iter().flat_map(|one| [one.blob, one.layer]).flatten().collect();
-        if finished.is_empty() {
+        if received.is_empty() {
             return Ok(());
         }
-        let folder = File::open(self.root()).map_err(io_error("open", self.root()))?;
-        syncfs(&folder).map_err(|errno| io_error("sync", self.root())(errno.into()))?;
-        for (temporary, name) in finished {
-            temporary.publish(&name).map_err(io_error("make", &name))?;
-        }
+        self.settle()?;
+        received.into_iter().try_for_each(Received::name)?;
         let blobs = Algorithm::ALL.map(|algorithm| self.blobs(algorithm)).into_iter().filter(|folder| folder.is_dir());
         blobs.chain([self.layers()]).try_for_each(|folder| sync_folder(&folder))
     }
@@ -86,7 +110,7 @@ impl Store {
     /// Unpacks a layer from its archive in the store, unless that has been done. Two processes at once may both do it;
     /// one of them throws its work away.
     pub fn unpack_layer(&self, blob: &Digest, diff_id: &Digest) -> Result<PathBuf, ImageError> {
-        self.publish(self.unpack_stored(blob, diff_id)?)?;
+        self.publish_unsettled(self.unpack_stored(blob, diff_id)?)?;
         Ok(self.layer_path(diff_id))
     }
 
@@ -116,7 +140,7 @@ impl Store {
             work();
         });
         let all = unpacked.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
-        self.publish(all)
+        self.publish_unsettled(all)
     }
 
     fn unpack_stored(&self, blob: &Digest, diff_id: &Digest) -> Result<Option<Received>, ImageError> {
@@ -128,7 +152,8 @@ impl Store {
         let folder = self.layer_folder()?;
         let unpacked = stream(&mut archive, None, folder.path(), *blob, diff_id.algorithm())?;
         checked(&unpacked, diff_id)?;
-        Ok(Some(Received { blob: None, layer: Some((folder, path)), bytes: 0 }))
+        let layer = Nameless { temporary: folder, digest: *diff_id, path };
+        Ok(Some(Received { blob: None, layer: Some(layer), bytes: 0 }))
     }
 
     fn layer_folder(&self) -> Result<Temporary, ImageError> {

@@ -143,3 +143,34 @@ fn what_nothing_leads_to_is_collected_and_what_is_pinned_or_held_stays() {
     assert_eq!(store.collect().unwrap().layers, [digest.hex()]);
     assert!(is_empty(store));
 }
+
+#[test]
+fn what_was_not_on_the_disk_when_the_machine_went_down_is_looked_at_at_the_next_boot() {
+    let plain = archive();
+    let (cut, whole) = (gzip(&plain), zstd::encode_all(plain.as_slice(), 1).unwrap());
+    let [cut_blob, whole_blob, diff_id] = [&cut, &whole, &plain].map(|bytes| Digest::of(bytes));
+    let Lab { store, _folder } = &lab();
+    for (blob, bytes) in [(&cut_blob, &cut), (&whole_blob, &whole)] {
+        store.publish_unsettled([store.receive_layer(blob, &diff_id, bytes.as_slice()).unwrap()]).unwrap();
+    }
+    let notes = || std::fs::read_dir(store.root().join("unsettled")).unwrap().map(|note| note.unwrap().path());
+    assert_eq!(notes().count(), 2);
+    // In the same boot nothing is lost that has a name.
+    Store::open(store.root()).unwrap();
+    assert!(store.has(&cut_blob) && store.layer_path(&diff_id).is_dir());
+    // Another boot, of which one file came back without its end.
+    for note in notes().collect::<Vec<_>>() {
+        let name = note.file_name().unwrap().to_str().unwrap().rsplit_once('.').unwrap().1.to_owned();
+        std::fs::rename(&note, note.with_file_name(format!("another-boot.{name}"))).unwrap();
+    }
+    std::fs::write(store.blob_path(&cut_blob), &cut[..100]).unwrap();
+    Store::open(store.root()).unwrap();
+    assert!(!store.has(&cut_blob) && store.has(&whole_blob));
+    assert!(!store.layer_path(&diff_id).exists(), "any of its files may be cut short");
+    assert_eq!(notes().count(), 0);
+    store.unpack_layer(&whole_blob, &diff_id).unwrap();
+    // Whoever waits for the disk waits for all that came before.
+    assert_eq!(notes().count(), 1);
+    store.publish([store.receive_layer(&cut_blob, &diff_id, cut.as_slice()).unwrap()]).unwrap();
+    assert_eq!(notes().count(), 0);
+}

@@ -62,7 +62,12 @@ pub(super) fn unpack_as(
     limits: Limits,
     algorithm: Algorithm,
 ) -> Result<Unpacked, LayerError> {
-    let tree = Tree::at(into).map_err(|source| LayerError::Place { path: into.to_owned(), source: source.into() })?;
+    let mut tree =
+        Tree::at(into).map_err(|source| LayerError::Place { path: into.to_owned(), source: source.into() })?;
+    // Most archives say nothing of their root; without this it would have the time of its unpacking.
+    let root = Metadata { mode: 0o755, uid: 0, gid: 0, modified: (0, 0), xattrs: Vec::new() };
+    let placed = tree.directory(Path::new(""), root);
+    placed.map_err(|source| LayerError::Place { path: into.to_owned(), source: source.into() })?;
     let mut unpacking = Unpacking { tree, limits, entries: 0, bytes: 0, skipped: Vec::new() };
     let mut archive = Archive::new(Hashing::with(algorithm, archive));
     for entry in archive.entries().map_err(LayerError::Read)? {

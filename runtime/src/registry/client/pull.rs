@@ -1,7 +1,7 @@
 //! Fetching an image: its manifest, its configuration, and its layers, several at once.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -52,12 +52,15 @@ pub fn pull(
         serde_json::from_slice(&fetched.bytes).map_err(|error| client.nonsense(format!("the manifest: {error}")))?;
     let id = client.digest_of(manifest.config())?;
     let size = manifest.config().size();
-    let configuration = client.fetch_configuration(store, &reference.repository, (id, size), progress)?;
+    let (configuration, mut received) =
+        client.fetch_configuration(store, &reference.repository, (id, size), progress)?;
     let layers = client.layers(&manifest, &configuration)?;
-    client.fetch_layers(store, &reference.repository, layers, progress)?;
+    received.extend(client.fetch_layers(store, &reference.repository, layers, progress)?);
     let mut writer = store.writer_with(fetched.digest.algorithm())?;
     writer.write_all(&fetched.bytes).map_err(unwritten(&fetched.digest))?;
-    writer.finish(Some(&fetched.digest))?;
+    received.push(writer.receive(&fetched.digest)?);
+    // The registry has it all: nobody need wait for the disk.
+    store.publish_unsettled(received)?;
     let leads = descriptor(fetched.kind, &fetched.digest, fetched.bytes.len() as u64)?;
     Image::from_manifest(store, &leads)?;
     store.set_name(&reference.to_string(), leads, &[])?;
@@ -131,34 +134,39 @@ impl Client {
         repository: &str,
         (id, size): (Digest, u64),
         progress: &dyn Progress,
-    ) -> Result<ImageConfiguration, ClientError> {
+    ) -> Result<(ImageConfiguration, Vec<Received>), ClientError> {
         if size > LARGEST_MANIFEST {
             return Err(self.nonsense(format!("a configuration of more than {LARGEST_MANIFEST} bytes")));
         }
         progress.begins(&id, size);
-        if store.has(&id) {
+        let (text, received) = if store.has(&id) {
             progress.ends(&id, "Already exists");
+            (store.blob(&id)?, Vec::new())
         } else {
             let failure = Mutex::default();
-            let mut arriving = Arriving::new(self, progress, repository, (id, size), &failure);
-            let mut writer = store.writer_with(id.algorithm())?;
-            let copied = std::io::copy(&mut arriving, &mut writer).map_err(unwritten(&id));
-            let kept = copied.map_err(ClientError::from).and_then(|_| Ok(writer.finish(Some(&id))?));
-            kept.map_err(|error| self.told(&failure, &id, error))?;
+            let mut text = Vec::new();
+            let read = Arriving::new(self, progress, repository, (id, size), &failure).read_to_end(&mut text);
+            let received = read.map_err(unwritten(&id)).and_then(|_| {
+                let mut writer = store.writer_with(id.algorithm())?;
+                writer.write_all(&text).map_err(unwritten(&id))?;
+                writer.receive(&id)
+            });
+            let received = received.map_err(|error| self.told(&failure, &id, error.into()))?;
             progress.ends(&id, "Pull complete");
-        }
-        let text = store.blob(&id)?;
-        serde_json::from_slice(&text).map_err(|error| self.nonsense(format!("the configuration: {error}")))
+            (text, vec![received])
+        };
+        let configuration = serde_json::from_slice(&text);
+        Ok((configuration.map_err(|error| self.nonsense(format!("the configuration: {error}")))?, received))
     }
 
-    /// Fetches and unpacks the layers that are not here yet, several at once. They get their names together, at the end.
+    /// Fetches and unpacks the layers that are not here yet, several at once. They get their names together, later.
     fn fetch_layers(
         &self,
         store: &Store,
         repository: &str,
         mut waiting: Vec<(Digest, u64, Digest)>,
         progress: &dyn Progress,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Vec<Received>, ClientError> {
         // The largest first: what is begun last ought to be short.
         waiting.sort_by_key(|(_, size, _)| *size);
         let threads = AT_ONCE.min(waiting.len());
@@ -184,7 +192,7 @@ impl Client {
                 });
             }
         });
-        Ok(store.publish(received.into_inner().unwrap_or_else(PoisonError::into_inner)?)?)
+        received.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fetch_layer(
