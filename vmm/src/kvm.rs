@@ -84,16 +84,13 @@ pub(crate) fn register(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
         why = "from here on a piece of this process is what the guest takes for its RAM"
     )
     .entered();
-    let slot = kvm_userspace_memory_region {
-        slot: 0,
-        flags: 0,
-        guest_phys_addr: 0,
-        memory_size: memory.size(),
-        userspace_addr: memory.host_address(),
-    };
-    // SAFETY: the range is a mapping of that size; the machine that holds it is dropped before it (`Paused`).
-    unsafe { vm.set_user_memory_region(slot) }
-        .map_err(|source| KvmError::Machine { attempt: "give the machine its memory", source })
+    for (slot, (guest_phys_addr, memory_size, userspace_addr)) in (0..).zip(memory.parts()) {
+        let slot = kvm_userspace_memory_region { slot, flags: 0, guest_phys_addr, memory_size, userspace_addr };
+        // SAFETY: the range is a mapping of that size; the machine that holds it is dropped before it (`Paused`, `Pc`).
+        unsafe { vm.set_user_memory_region(slot) }
+            .map_err(|source| KvmError::Machine { attempt: "give the machine its memory", source })?;
+    }
+    Ok(())
 }
 
 /// Splits the interrupt controller: each processor's own part (the local APIC) in the kernel, the rest here.

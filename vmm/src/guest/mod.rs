@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | [`bare`] | a few instructions, for teaching | the serial port, and a port that ends the machine |
 //! | [`app`] | an unmodified static Linux program | the monitor, in the place of a kernel |
+//! | [`linux`] | a Linux kernel and its programs | the devices of a PC ([`crate::machine`]) |
 //!
 //! A guest says what must lie in memory and which registers the processor starts with. From then on the monitor runs
 //! it, and asks it what a store to an address without memory means.
 
 pub mod app;
 pub mod bare;
+pub mod linux;
 mod state;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
@@ -75,6 +77,9 @@ pub enum GuestError {
     /// A built-in guest was called with what it can't use.
     #[error(transparent)]
     Bare(#[from] bare::BareError),
+    /// A Linux kernel can't be started.
+    #[error(transparent)]
+    Linux(#[from] linux::LinuxError),
     /// It stored to an address that means nothing.
     #[error("the guest stored {length} bytes to guest-physical {at:#x}, where there is neither memory nor a device")]
     Nowhere {
@@ -106,6 +111,7 @@ impl GuestError {
         match self {
             Self::App(error) => error.hint(),
             Self::Bare(error) => Some(error.hint()),
+            Self::Linux(error) => error.hint(),
             _ => None,
         }
     }

@@ -21,7 +21,13 @@ pub use saved::Loading;
 /// The unit in which the kernel maps, in bytes.
 pub const PAGE: u64 = 4096;
 
-/// Guest RAM from guest-physical address 0. A copy is the same memory, which is there until the last copy is gone.
+/// Where RAM stops to leave room for devices, in a machine that has more: the last GiB below 4 GiB.
+pub const GAP_START: u64 = 3 << 30;
+/// Where RAM goes on.
+pub const GAP_END: u64 = 4 << 30;
+
+/// Guest RAM from guest-physical address 0; in a machine with much of it, another part from [`GAP_END`]. A copy is the same
+/// memory, which is there until the last copy is gone.
 #[derive(Debug, Clone)]
 pub struct Memory {
     guest: GuestMemoryMmap,
@@ -33,9 +39,14 @@ pub struct Memory {
 /// Why guest memory could not be had or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Less than a guest can live in, or more than lies below the devices.
-    #[error("a machine can't have {0} of memory: at least {least}, at most {most}", least = Memory::LEAST, most = Memory::MOST)]
-    Size(Mib),
+    /// Less than a guest can live in, or more than it could reach.
+    #[error("a machine can't have {size} of memory: at least {least}, at most {most}", least = Memory::LEAST)]
+    Size {
+        /// What was asked for.
+        size: Mib,
+        /// The most that this kind of machine can have.
+        most: Mib,
+    },
     /// The host has no such range of addresses.
     #[error("cannot map {size} for the guest")]
     Map {
@@ -71,16 +82,30 @@ impl Memory {
     pub const LEAST: Mib = Mib(2);
     /// The largest: above lie the interrupt controllers and the firmware of every PC (from `0xfec0_0000`).
     pub const MOST: Mib = Mib(3072);
+    /// The largest of a machine that has RAM on both sides of the devices: 512 GiB, what one table of page tables spans.
+    pub const MOST_AROUND_GAP: Mib = Mib(512 << 10);
 
     /// Reserves addresses for guest RAM, all zero, and touches none of it.
     pub fn map(size: Mib) -> Result<Self, MemoryError> {
-        if size < Self::LEAST || size > Self::MOST {
-            return Err(MemoryError::Size(size));
+        Self::map_ranges(size, Self::MOST)
+    }
+
+    /// The same with more of it: what does not fit below [`GAP_START`] lies from [`GAP_END`] on.
+    pub fn map_around_gap(size: Mib) -> Result<Self, MemoryError> {
+        Self::map_ranges(size, Self::MOST_AROUND_GAP)
+    }
+
+    fn map_ranges(size: Mib, most: Mib) -> Result<Self, MemoryError> {
+        if size < Self::LEAST || size > most {
+            return Err(MemoryError::Size { size, most });
         }
+        let below = size.bytes().min(GAP_START);
+        let above = size.bytes() - below;
+        let all = [(GuestAddress(0), below as usize), (GuestAddress(GAP_END), above as usize)];
+        let ranges = if above == 0 { &all[..1] } else { &all[..] };
         // vm-memory maps MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE: without the last, a host that counts its promises
         // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
-        let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size.bytes() as usize)])
-            .map_err(|source| MemoryError::Map { size, source })?;
+        let guest = GuestMemoryMmap::from_ranges(ranges).map_err(|source| MemoryError::Map { size, source })?;
         Ok(Self { guest, size: size.bytes(), laid: Arc::default() })
     }
 
@@ -89,9 +114,9 @@ impl Memory {
         self.size
     }
 
-    /// Checked access: every address that comes from a guest goes through this.
-    pub fn guest(&self) -> &GuestMemoryMmap {
-        &self.guest
+    /// How much of it lies below the devices, from address 0.
+    pub fn below_gap(&self) -> u64 {
+        self.size.min(GAP_START)
     }
 
     /// Its parts: first guest-physical address, length, and where that lies in the monitor.
@@ -99,9 +124,9 @@ impl Memory {
         self.guest.iter().map(|region| (region.start_addr().0, region.len(), region.as_ptr() as u64))
     }
 
-    /// Where guest-physical address 0 lies in the monitor, for KVM.
-    pub(crate) fn host_address(&self) -> u64 {
-        self.guest.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64)
+    /// Checked access: every address that comes from a guest goes through this.
+    pub fn guest(&self) -> &GuestMemoryMmap {
+        &self.guest
     }
 
     /// Lays part of a file over guest RAM. The guest sees the file's bytes and may change them; the file never changes.
@@ -140,17 +165,20 @@ impl Memory {
         file: libc::c_int,
         offset: u64,
     ) -> Result<(), MemoryError> {
-        let end = at.0.checked_add(length).filter(|end| *end <= self.size);
-        if length == 0 || !at.0.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) || end.is_none() {
+        let whole = length != 0 && at.0.is_multiple_of(PAGE) && length.is_multiple_of(PAGE);
+        let inside = |&(start, size, _): &(u64, u64, u64)| {
+            at.0 >= start && at.0.checked_add(length).is_some_and(|end| end <= start + size)
+        };
+        let Some((start, _, host)) = self.parts().find(inside).filter(|_| whole) else {
             return Err(MemoryError::Range { at: at.0, length });
-        }
+        };
         // MAP_FIXED puts the new pages in place of the old ones in one step; KVM hears of it through its MMU notifier and
         // forgets what it had mapped.
         // SAFETY: the range lies inside this memory's own mapping, checked above, so nothing else is replaced; that
         // memory is only ever reached through volatile accesses.
         let mapped = unsafe {
             libc::mmap(
-                (self.host_address() + at.0) as *mut libc::c_void,
+                (host + (at.0 - start)) as *mut libc::c_void,
                 length as usize,
                 libc::PROT_READ | libc::PROT_WRITE,
                 flags | libc::MAP_FIXED,
@@ -175,10 +203,26 @@ mod tests {
 
     #[test]
     fn memory_is_neither_too_small_nor_over_the_devices() {
-        assert!(matches!(Memory::map(Mib(1)), Err(MemoryError::Size(Mib(1)))));
-        assert!(matches!(Memory::map(Mib(3073)), Err(MemoryError::Size(Mib(3073)))));
-        assert!(matches!(Memory::map(Mib(u64::MAX)), Err(MemoryError::Size(_))));
+        assert!(matches!(Memory::map(Mib(1)), Err(MemoryError::Size { size: Mib(1), .. })));
+        assert!(matches!(Memory::map(Mib(3073)), Err(MemoryError::Size { size: Mib(3073), .. })));
+        assert!(matches!(Memory::map(Mib(u64::MAX)), Err(MemoryError::Size { .. })));
         assert_eq!(Memory::map(Mib(2)).unwrap().size(), 2 << 20);
+    }
+
+    #[test]
+    fn much_memory_lies_on_both_sides_of_the_devices() {
+        let parts =
+            |mib| Memory::map_around_gap(Mib(mib)).unwrap().parts().map(|(at, size, _)| (at, size)).collect::<Vec<_>>();
+        assert_eq!(parts(128), [(0, 128 << 20)]);
+        assert_eq!(parts(3072), [(0, GAP_START)]);
+        assert_eq!(parts(5120), [(0, GAP_START), (GAP_END, 2 << 30)]);
+        let memory = Memory::map_around_gap(Mib(5120)).unwrap();
+        assert_eq!((memory.size(), memory.below_gap()), (5 << 30, GAP_START));
+        memory.guest().write_obj(9_u8, GuestAddress(GAP_END + PAGE)).unwrap();
+        memory.discard(GuestAddress(GAP_END + PAGE), PAGE).unwrap();
+        assert_eq!(memory.guest().read_obj::<u8>(GuestAddress(GAP_END + PAGE)).unwrap(), 0);
+        assert!(memory.discard(GuestAddress(GAP_START - PAGE), 2 * PAGE).is_err(), "over the gap");
+        assert!(memory.guest().read_obj::<u8>(GuestAddress(GAP_START)).is_err());
     }
 
     #[test]

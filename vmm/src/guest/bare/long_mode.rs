@@ -8,7 +8,7 @@ use kvm_bindings::{kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::guest::GuestError;
-use crate::memory::Memory;
+use crate::memory::{GAP_START, Memory};
 
 const GDT: u64 = 0x1000;
 /// The four-level page tables: one table of each of the upper two levels, then a directory for each GiB.
@@ -30,19 +30,23 @@ const CR4_PAE: u64 = 1 << 5;
 /// Long mode enabled, and active.
 const EFER: u64 = 1 << 8 | 1 << 10;
 
-/// Descriptors: none (always), 64-bit code, data.
-const DESCRIPTORS: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
-const CODE: u16 = 8;
-const DATA: u16 = 16;
+/// Descriptors: none (always), none, 64-bit code, data. The second is left free because Linux wants the other two to be the
+/// third and the fourth (`Documentation/arch/x86/boot.rst`, "64-bit boot protocol").
+const DESCRIPTORS: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+const CODE: u16 = 0x10;
+const DATA: u16 = 0x18;
+/// All of the tables lie below.
+pub(crate) const END: u64 = DIRECTORIES + (GAP_START / GIB) * 0x1000;
 
-/// Writes tables that map all of `memory` to its own addresses; returns the registers of a processor in 64-bit mode.
+/// Writes tables that map all of `memory` below the devices to its own addresses; returns the registers of a processor in
+/// 64-bit mode.
 pub fn enter(memory: &Memory, reset: &kvm_sregs) -> Result<kvm_sregs, GuestError> {
     write_table(memory, GDT, DESCRIPTORS)?;
     write_table(memory, PML4, [PDPT | PRESENT | WRITABLE])?;
-    let directories = (0..memory.size().div_ceil(GIB)).map(|gib| DIRECTORIES + gib * 0x1000);
+    let directories = (0..memory.below_gap().div_ceil(GIB)).map(|gib| DIRECTORIES + gib * 0x1000);
     write_table(memory, PDPT, directories.map(|directory| directory | PRESENT | WRITABLE))?;
     // The directories lie side by side, so one list fills them all.
-    let pages = (0..memory.size() / LARGE_PAGE).map(|page| page * LARGE_PAGE);
+    let pages = (0..memory.below_gap() / LARGE_PAGE).map(|page| page * LARGE_PAGE);
     write_table(memory, DIRECTORIES, pages.map(|page| page | PRESENT | WRITABLE | LARGE))?;
     Ok(registers(reset))
 }
