@@ -31,6 +31,17 @@ fn failed(attempt: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError 
     move |source| VcpuError::Kvm { attempt, source }
 }
 
+/// Tells a processor what its `cpuid` instruction answers. Before the special registers and XCR0: KVM checks both against it.
+fn identify(fd: &VcpuFd, cpuid: &CpuId) -> Result<(), VcpuError> {
+    let _span = info_span!(
+        "vcpu.cpuid",
+        call = "ioctl(KVM_SET_CPUID2)",
+        why = "the guest asks the cpuid instruction what it runs on; this is the answer"
+    )
+    .entered();
+    fd.set_cpuid2(cpuid).map_err(failed("set the CPUID of"))
+}
+
 /// One virtual processor: a thread's worth of registers that KVM can run.
 pub struct Vcpu {
     fd: VcpuFd,
@@ -60,29 +71,32 @@ impl Vcpu {
 
     /// Makes the processor and tells it who it is.
     pub fn create_as(kvm: &Kvm, vm: &VmFd, cpuid: &CpuId) -> Result<Self, VcpuError> {
-        let mut fd = {
-            let _span = info_span!(
-                "vcpu.create",
-                call = "ioctl(KVM_CREATE_VCPU), mmap(2)",
-                why = "one processor: its registers lie in the kernel, and a page shared with it tells why it stopped"
-            )
-            .entered();
-            vm.create_vcpu(0).map_err(failed("create"))?
-        };
+        let mut fd = Self::make(vm, 0)?;
         // With KVM_CAP_SYNC_REGS the general registers lie in the shared page at each exit: no ioctl to read or write them.
         let shared_registers = kvm.check_extension(Cap::SyncRegs);
         if shared_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
+        identify(&fd, cpuid)?;
+        Ok(Self { fd, shared_registers, told: cpuid.clone() })
+    }
+
+    /// Makes one of several processors, and tells it who it is. Its registers are not in the shared page: a guest with a kernel
+    /// of its own is not asked for them at its exits.
+    pub(crate) fn create_one_of(vm: &VmFd, number: u8, cpuid: CpuId) -> Result<Self, VcpuError> {
+        let fd = Self::make(vm, number)?;
+        identify(&fd, &cpuid)?;
+        Ok(Self { fd, shared_registers: false, told: cpuid })
+    }
+
+    fn make(vm: &VmFd, number: u8) -> Result<VcpuFd, VcpuError> {
         let _span = info_span!(
-            "vcpu.cpuid",
-            call = "ioctl(KVM_SET_CPUID2)",
-            why = "the guest asks the cpuid instruction what it runs on; this is the answer"
+            "vcpu.create",
+            call = "ioctl(KVM_CREATE_VCPU), mmap(2)",
+            why = "one processor: its registers lie in the kernel, and a page shared with it tells why it stopped"
         )
         .entered();
-        // Before the special registers and XCR0: KVM checks both against what this allows.
-        fd.set_cpuid2(cpuid).map_err(failed("set the CPUID of"))?;
-        Ok(Self { fd, shared_registers, told: cpuid.clone() })
+        vm.create_vcpu(u64::from(number)).map_err(failed("create"))
     }
 
     /// What its guest was told that it is.
@@ -128,7 +142,8 @@ impl Vcpu {
         self.fd.set_regs(&entry.regs).map_err(failed("set the registers of"))
     }
 
-    fn set_msrs(&self, wanted: &[(u32, u64)]) -> Result<(), VcpuError> {
+    /// Sets model-specific registers, by index.
+    pub(crate) fn set_msrs(&self, wanted: &[(u32, u64)]) -> Result<(), VcpuError> {
         if wanted.is_empty() {
             return Ok(());
         }

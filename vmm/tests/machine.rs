@@ -397,7 +397,7 @@ fn untouched_memory_costs_nothing() -> Done {
     // Its own pages; those of the command's file are more in a build for debugging than the guest has in all.
     let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
     let resident: u64 = resident.trim().trim_end_matches(" kB").parse()?;
-    assert!(resident < 4096, "{resident} KiB resident, for a guest that has touched a few pages");
+    assert!(resident < 2048, "{resident} KiB resident, for a guest that has touched a few pages");
     Ok(())
 }
 

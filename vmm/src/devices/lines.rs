@@ -19,6 +19,11 @@ impl<W: Write> Lines<W> {
         Self { out, line: Vec::with_capacity(128) }
     }
 
+    /// Whether all there was has been passed on.
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// Passes on what there is.
     pub(super) fn pass_on(&mut self) -> io::Result<()> {
         if self.line.is_empty() {

@@ -1,8 +1,15 @@
 //! The devices of a machine, and the bus that finds them by port.
 //!
-//! Two are enough for a guest of a few instructions: a serial port to speak through, and a port that ends the machine.
+//! Two are enough for a guest of a few instructions: a serial port to speak through, and a port that ends the machine. An
+//! operating system wants more of a PC ([`pc`]), and tables that tell of it ([`acpi`]).
 
+pub mod acpi;
+pub mod bus;
+mod cmos;
+pub mod ioapic;
 mod lines;
+pub mod pc;
+mod serial;
 pub mod virtio;
 
 use std::collections::BTreeMap;
@@ -36,6 +43,9 @@ pub enum DeviceError {
         /// What is wrong.
         why: String,
     },
+    /// The guest could not be interrupted.
+    #[error("cannot raise an interrupt of the guest's")]
+    Interrupt(#[source] io::Error),
 }
 
 /// The serial port's registers, as a snapshot keeps them.

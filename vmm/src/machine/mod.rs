@@ -5,6 +5,7 @@
 //! run again.
 
 pub mod overseer;
+pub mod pc;
 mod place;
 mod saved;
 pub mod stop;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use kvm_ioctls::{VcpuExit, VmFd};
 use tracing::{debug, info_span};
 
+use crate::devices::acpi::AcpiError;
 use crate::devices::{Board, DeviceError};
 use crate::guest::{Entry, Flow, Guest, GuestError};
 use crate::kvm::{self, KvmError};
@@ -57,6 +59,20 @@ pub enum BootError {
     /// It can't go on from its snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The guest can't be told what its machine has.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// It shall have more processors than it can, or none.
+    #[error("a machine can't have {0} processors: at least 1, at most {most}", most = pc::MOST_CPUS)]
+    Cpus(u8),
+    /// A system call failed.
+    #[error("cannot {attempt}")]
+    Host {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl BootError {
@@ -66,7 +82,7 @@ impl BootError {
             Self::Kvm(error) => error.hint().map(str::to_owned),
             Self::Guest(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
-            Self::Memory(_) | Self::Vcpu(_) | Self::Device(_) => None,
+            _ => None,
         }
     }
 }
@@ -94,6 +110,9 @@ pub enum RunError {
     /// It halted, and nothing will ever wake it.
     #[error("the guest halted for ever at {0}")]
     Halted(Place),
+    /// An operating system wanted to start anew.
+    #[error("the guest reset its machine, which ends here")]
+    Reset,
     /// It took longer than allowed.
     #[error("the guest still ran after {after:?}, at {place}")]
     Timeout {
@@ -125,6 +144,14 @@ pub enum RunError {
     /// The snapshot that was asked for could not be taken.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A system call failed.
+    #[error("cannot {attempt}")]
+    Host {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl RunError {
@@ -133,6 +160,7 @@ impl RunError {
         match self {
             Self::Guest(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
+            Self::Reset => Some("if it did not do so on purpose, its last words are on its console".to_owned()),
             Self::Timeout { .. } => Some("give it more time with --timeout, or look at what it does there".to_owned()),
             Self::Uninterpreted(_) => Some(
                 "where the processor has no virtualization of its own KVM interprets kernel code, and knows only part of \
@@ -157,6 +185,8 @@ impl RunError {
 pub enum Ended {
     /// By itself, with this status.
     Status(u8),
+    /// By itself: it switched its machine off, and said nothing of a status.
+    Off,
     /// By a signal to the monitor.
     Signal(i32),
 }
@@ -330,7 +360,7 @@ impl<G: Guest, W: Write> Paused<G, W> {
             Ok(other) => Reason::Other(format!("{other:?}")),
             Err(error) => return Err(RunError::Run(error)),
         };
-        Err(self.give_up(reason))
+        Err(reason.at(self.place()))
     }
 
     fn answer_store(&mut self, at: u64, data: &[u8]) -> Result<Flow, RunError> {
@@ -338,17 +368,6 @@ impl<G: Guest, W: Write> Paused<G, W> {
         let flow = self.guest.store(at, data, &mut cpu, &self.memory)?;
         cpu.commit()?;
         Ok(flow)
-    }
-
-    fn give_up(&mut self, reason: Reason) -> RunError {
-        let place = self.place();
-        match reason {
-            Reason::TripleFault => RunError::TripleFault(place),
-            Reason::Uninterpreted => RunError::Uninterpreted(place),
-            Reason::Entry(reason) => RunError::Entry { reason, place },
-            Reason::Halted => RunError::Halted(place),
-            Reason::Other(reason) => RunError::Unexpected { reason, place },
-        }
     }
 
     /// How many bytes of memory it has.
@@ -378,4 +397,16 @@ enum Reason {
     Entry(u64),
     Halted,
     Other(String),
+}
+
+impl Reason {
+    fn at(self, place: Place) -> RunError {
+        match self {
+            Self::TripleFault => RunError::TripleFault(place),
+            Self::Uninterpreted => RunError::Uninterpreted(place),
+            Self::Entry(reason) => RunError::Entry { reason, place },
+            Self::Halted => RunError::Halted(place),
+            Self::Other(reason) => RunError::Unexpected { reason, place },
+        }
+    }
 }

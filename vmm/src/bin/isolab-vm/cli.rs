@@ -47,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) inside: Inside,
+    #[command(flatten)]
+    pub(crate) linux: Linux,
     /// Listen here for requests: status, pause, resume, snapshot, stop
     #[arg(long, value_name = "SOCKET")]
     pub(crate) api: Option<PathBuf>,
@@ -57,10 +59,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR", requires = "snapshot_at")]
     pub(crate) snapshot_to: Option<PathBuf>,
     /// Give the program an environment variable; with the name alone, the monitor's own
-    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
+    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with_all = ["bare", "kernel"])]
     pub(crate) env: Vec<OsString>,
     /// What the guest is told
-    #[arg(last = true)]
+    #[arg(last = true, conflicts_with = "kernel")]
     pub(crate) arguments: Vec<OsString>,
 }
 
@@ -73,6 +75,23 @@ pub(crate) struct Inside {
     /// An unmodified static Linux program, with no kernel under it
     #[arg(long, value_name = "ELF")]
     pub(crate) app: Option<PathBuf>,
+    /// A Linux kernel: a bzImage (what distributions call vmlinuz) or a vmlinux
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+}
+
+/// What a Linux guest has besides its kernel.
+#[derive(Args)]
+pub(crate) struct Linux {
+    /// The first file system of the Linux guest, an archive
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) initrd: Option<PathBuf>,
+    /// What the Linux kernel is told
+    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "console=ttyS0 panic=-1")]
+    pub(crate) cmdline: String,
+    /// How many processors the Linux guest has
+    #[arg(long, value_name = "N", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "1")]
+    pub(crate) cpus: u8,
 }
 
 /// When a snapshot is taken.

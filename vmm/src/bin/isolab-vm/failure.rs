@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     EndedAtOnce { status: ExitStatus, console: PathBuf },
     #[error("cannot listen at {}", .0.display())]
     Listen(PathBuf, #[source] io::Error),
+    #[error("cannot set the terminal to hand over each key")]
+    Terminal(#[source] io::Error),
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("cannot write {to}")]
@@ -52,7 +54,7 @@ impl Failure {
             ),
             Self::Named(error) => error.hint(),
             Self::EndedAtOnce { console, .. } => Some(format!("what it said is in {}", console.display())),
-            Self::Name(_) | Self::NotText(_) | Self::Listen(..) | Self::Recorder(_) | Self::Write { .. } => None,
+            _ => None,
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use isolab_vmm::api::{Attendant, Socket};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
+use isolab_vmm::guest::linux::Linux;
 use isolab_vmm::guest::{Guest, GuestError};
+use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine};
 
 use crate::cli::Run;
@@ -16,16 +19,17 @@ use crate::failure::Failure;
 /// Makes the machine, runs it, and returns the status to end with.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
     let config = Config { memory: run.memory, timeout: run.timeout };
-    match (&run.inside.bare, &run.inside.app) {
-        (Some(name), _) => {
+    match (&run.inside.bare, &run.inside.app, &run.inside.kernel) {
+        (Some(name), _, _) => {
             let words: Vec<String> = run.arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
             let guest = name.parse().and_then(|name| Bare::new(name, &words)).map_err(GuestError::from)?;
             live(run, &config, guest)
         }
-        (_, Some(path)) => {
+        (_, Some(path), _) => {
             live(run, &config, App::open(path, &run.arguments, &environment(&run.env)).map_err(GuestError::from)?)
         }
-        (None, None) => unreachable!("clap requires one of the two"),
+        (_, _, Some(kernel)) => boot_linux(run, kernel),
+        (None, None, None) => unreachable!("clap requires one of the three"),
     }
 }
 
@@ -56,10 +60,23 @@ pub(crate) fn attendant(socket: Option<&Path>) -> Result<(Option<Socket>, Attend
     Ok((Some(socket), attendant))
 }
 
+/// A machine with an operating system; this command's terminal is its.
+fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
+    let Run { memory, timeout, linux, .. } = run;
+    let guest = Linux::open(kernel, linux.initrd.as_deref(), &linux.cmdline).map_err(GuestError::from)?;
+    let config =
+        pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
+    let machine = Pc::boot(&config, &guest, Box::new(io::stdout()))?.resume()?;
+    let typist = io::stdin();
+    let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
+    Ok(status(machine.wait(Some(typist.as_fd()))?))
+}
+
 /// The status to end with.
 pub(crate) fn status(ended: Ended) -> u8 {
     match ended {
         Ended::Status(status) => status,
+        Ended::Off => 0,
         // As a shell tells of it.
         Ended::Signal(signal) => 128_u8.saturating_add(signal as u8),
     }

@@ -6,7 +6,7 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryError};
 
 use super::kernel::{Loaded, Start};
-use super::layout::{self, ACPI, COMMAND_LINE, PVH_START, STACK, ZERO_PAGE};
+use super::layout::{self, ACPI, COMMAND_LINE, PVH_START, RESET_VECTOR, STACK, ZERO_PAGE};
 use crate::guest::bare::long_mode;
 use crate::guest::{Entry, GuestError};
 use crate::memory::Memory;
@@ -28,6 +28,11 @@ const MISC_ENABLE: (u32, u64) = (0x1a0, 1);
 const CR0_PROTECTED: u64 = 1 | 1 << 4;
 const FLAGS: u64 = 2;
 
+/// What stands where firmware would begin. A kernel that knows no other way to restart jumps there in 16-bit mode, and Linux
+/// takes a hardware-reduced machine for one that only EFI can restart, which it has not. `mov al, 0xfe; out 0x64, al`: the
+/// keyboard controller's wire to the reset line; and `hlt`, again and again.
+const FIRMWARE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+
 /// Model-specific registers that every processor of a PC comes with once its firmware is done.
 pub(crate) const MSRS: [(u32, u64); 2] = [MISC_ENABLE, MTRR_DEFAULT];
 
@@ -48,6 +53,7 @@ pub(super) fn prepare(
 ) -> Result<Entry, GuestError> {
     memory.guest().write_slice(command_line.as_bytes(), GuestAddress(COMMAND_LINE))?;
     memory.guest().write_obj(0_u8, GuestAddress(COMMAND_LINE + command_line.len() as u64))?;
+    memory.guest().write_slice(&FIRMWARE, GuestAddress(RESET_VECTOR))?;
     let entry = |regs, sregs| Entry { regs, sregs, msrs: MSRS.to_vec(), xcr0: None };
     match kernel.start {
         Start::Long(rip) => {

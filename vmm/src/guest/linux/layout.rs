@@ -7,6 +7,7 @@
 //!      0x20000  the command line
 //!      0x9fc00  end of low memory: on a PC the firmware's own data begins here
 //!      0xe0000  ACPI tables, where a kernel has always looked for the firmware's
+//!      0xffff0  where firmware begins: a few instructions that reset the machine
 //!     0x100000  the kernel
 //!          ...  the initial file system, as high as it can lie
 //!  0xc000_0000  devices, up to 4 GiB; memory goes on above
@@ -29,8 +30,11 @@ pub(super) const COMMAND_LINE_ROOM: u64 = 0x1_0000;
 const LOW_END: u64 = 0x9_fc00;
 /// Where the ACPI tables lie, the root pointer first (ACPI 6.5, section 5.2.5.1: a kernel searches from here).
 pub const ACPI: u64 = 0xe_0000;
-/// And where they must end.
-pub const HIGH: u64 = 0x10_0000;
+/// And where they must end: at the address where the firmware of a PC begins when the processor is reset.
+pub const ACPI_END: u64 = RESET_VECTOR;
+pub(super) const RESET_VECTOR: u64 = 0xf_fff0;
+/// The end of the first MiB.
+pub(super) const HIGH: u64 = 0x10_0000;
 
 // The tables of 64-bit mode, the zero page and the rest lie apart.
 const _: () = assert!(long_mode::END <= ZERO_PAGE);

@@ -1,0 +1,84 @@
+//! The bus that finds a device by an address in memory.
+//!
+//! A page of guest-physical addresses without memory behind it belongs to one device: an access to it stops the processor,
+//! and ends here. Several processors can be here at once, at different devices; a device sees one at a time.
+
+use std::sync::{Mutex, PoisonError};
+
+/// How many addresses a device has.
+pub const WINDOW: u64 = 4096;
+
+/// A device behind a window of guest-physical addresses.
+pub(crate) trait Window: Send {
+    /// The guest reads at `offset` in the window.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    /// The guest writes there.
+    fn write(&mut self, offset: u64, data: &[u8]);
+}
+
+/// Windows by their first address.
+#[derive(Default)]
+pub(crate) struct Bus {
+    windows: Vec<(u64, Mutex<Box<dyn Window>>)>,
+}
+
+impl Bus {
+    /// Puts a device at `base`, a multiple of [`WINDOW`] that nobody has yet.
+    pub(crate) fn put(&mut self, base: u64, device: impl Window + 'static) {
+        debug_assert!(base.is_multiple_of(WINDOW) && self.find(base).is_none());
+        self.windows.push((base, Mutex::new(Box::new(device))));
+    }
+
+    /// The guest reads at an address without memory.
+    pub(crate) fn read(&self, at: u64, data: &mut [u8]) {
+        match self.find(at) {
+            Some((offset, device)) => device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data),
+            None => data.fill(0xff), // as on a PC: where nobody answers, the lines are high
+        }
+    }
+
+    /// The guest writes to an address without memory.
+    pub(crate) fn write(&self, at: u64, data: &[u8]) {
+        if let Some((offset, device)) = self.find(at) {
+            device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        }
+    }
+
+    fn find(&self, at: u64) -> Option<(u64, &Mutex<Box<dyn Window>>)> {
+        let window = self.windows.iter().find(|(base, _)| *base == at - at % WINDOW);
+        window.map(|(base, device)| (at - base, device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo(u8);
+
+    impl Window for Echo {
+        fn read(&mut self, offset: u64, data: &mut [u8]) {
+            data.fill(self.0 + offset as u8);
+        }
+
+        fn write(&mut self, _: u64, data: &[u8]) {
+            self.0 = data[0];
+        }
+    }
+
+    #[test]
+    fn an_access_reaches_the_device_it_belongs_to_and_else_nobody() {
+        let mut bus = Bus::default();
+        bus.put(0x1000, Echo(1));
+        bus.put(0x3000, Echo(3));
+        bus.write(0x3ff0, &[7]);
+        bus.write(0x2000, &[9]);
+        let read = |at| {
+            let mut data = [0];
+            bus.read(at, &mut data);
+            data[0]
+        };
+        assert_eq!([read(0x1000), read(0x1001), read(0x3000)], [1, 2, 7]);
+        assert_eq!([read(0xfff), read(0x2000), read(0x4000), read(u64::MAX)], [0xff; 4]);
+    }
+}

@@ -1,0 +1,188 @@
+//! A machine that an operating system runs in: a PC of several processors, with as few devices as it gets by with.
+//!
+//! [`Pc::boot`] puts it together, [`Pc::resume`] lets its processors run, each on a thread of its own, and [`Running::pause`]
+//! gets the machine back as it stands. What the guest wants of a device is done on the thread of the processor that asked,
+//! or on a thread of the device; the thread that has made the machine waits for it to end ([`Running::wait`]).
+
+mod cpuid;
+mod input;
+mod processor;
+mod running;
+mod signals;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use tracing::info_span;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use self::cpuid::Topology;
+pub use self::input::Terminal;
+pub use self::running::{Paused, Running};
+use super::{BootError, set_up};
+use crate::devices::acpi;
+pub use crate::devices::pc::Console;
+use crate::devices::pc::{Board, SERIAL_LINE};
+use crate::guest::GuestError;
+use crate::guest::linux::{Linux, LinuxError, MSRS};
+use crate::kvm::{self, KvmError};
+use crate::memory::Memory;
+use crate::units::Mib;
+use crate::vcpu::Vcpu;
+
+/// How many processors a machine can have. Each costs the host a thread; more than it has are slower than as many as it has.
+pub const MOST_CPUS: u8 = 64;
+
+/// Three pages that KVM needs where the hardware can't run 16-bit code by itself; below the firmware that every PC has there.
+const TASK_STATE: usize = 0xfffb_d000;
+
+/// What a machine shall be.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// How much memory the guest has.
+    pub memory: Mib,
+    /// How many processors.
+    pub cpus: u8,
+    /// How long it may run, from the first time it is resumed.
+    pub timeout: Option<Duration>,
+    /// What to do where KVM would interpret the guest's kernel.
+    pub interpreted: Interpreted,
+}
+
+/// What to do where KVM has no virtualization hardware under it, and interprets what runs in kernel mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpreted {
+    /// Say so, and make no machine: no kernel of a distribution gets through its start there, however long it is given.
+    Refuse,
+    /// Run it: what is inside is small enough.
+    Run,
+}
+
+/// A machine whose processors stand still. Fields are dropped in this order: KVM lets go of the memory before it is unmapped.
+pub struct Pc {
+    vcpus: Vec<Vcpu>,
+    board: Arc<Board>,
+    _vm: Arc<VmFd>,
+    memory: Memory,
+    /// Written to when the thread that waits for the machine should look at it.
+    notice: Arc<EventFd>,
+    timeout: Option<Duration>,
+}
+
+impl Pc {
+    /// Puts a machine together with `linux` in it, up to its first instruction. What it prints goes to `console`.
+    pub fn boot(config: &Config, linux: &Linux, console: Console) -> Result<Self, BootError> {
+        check(config)?;
+        let memory = Memory::map_around_gap(config.memory)?; //     1. addresses for its RAM, no page of it yet
+        let kvm = kvm::open()?; //                                   2. the hypervisor
+        let vm = Arc::new(kvm::create_vm(&kvm)?); //                 3. an empty machine
+        kvm::register(&vm, &memory)?; //                             4. its RAM, before anything can be looking at it
+        split_irqchip(&vm)?; //                                      5. interrupts: the processors' part in the kernel
+        let vcpus = make_processors(&kvm, &vm, config.cpus)?; //     6. its processors, each of which knows who it is
+        let notice = Arc::new(event()?);
+        let board = Arc::new(assemble(&vm, console, &notice)?); //   7. its devices
+        describe(&memory, config.cpus)?; //                          8. the tables that tell of them
+        let mut pc = Self { vcpus, board, _vm: vm, memory, notice, timeout: config.timeout };
+        pc.load(linux)?; //                                          9. the kernel, and where the first processor starts
+        Ok(pc)
+    }
+
+    fn load(&mut self, linux: &Linux) -> Result<(), BootError> {
+        let _span = info_span!(
+            "guest.load",
+            call = "none",
+            why =
+                "what a boot loader would do: the kernel, its first file system, its command line, a map of the memory"
+        )
+        .entered();
+        let Some(first) = self.vcpus.first_mut() else { return Err(BootError::Cpus(0)) };
+        let reset = first.sregs()?;
+        let entry = linux.load(&self.memory, &reset)?;
+        // The others wait for the first to wake them, as on a PC: KVM's local APIC does that.
+        set_up(first, &entry)?;
+        Ok(())
+    }
+}
+
+fn check(config: &Config) -> Result<(), BootError> {
+    if config.cpus == 0 || config.cpus > MOST_CPUS {
+        return Err(BootError::Cpus(config.cpus));
+    }
+    if config.interpreted == Interpreted::Refuse && is_interpreted() {
+        return Err(GuestError::from(LinuxError::Interpreted).into());
+    }
+    Ok(())
+}
+
+/// Whether the only KVM here is one of page tables and traps.
+fn is_interpreted() -> bool {
+    let module = |name: &str| Path::new("/sys/module").join(name).exists();
+    module("kvm_pvm") && !module("kvm_amd") && !module("kvm_intel")
+}
+
+/// Splits the interrupt controller: each processor's local APIC in the kernel, the I/O APIC here
+/// ([`crate::devices::ioapic`]).
+///
+/// A guest that is told by its tables that it has no interrupt controller of 1981 and no timer of that year
+/// ([`crate::devices::acpi`]) misses neither; Linux takes its time from KVM's clock and the local APIC. And the interrupts of
+/// devices do not come by here: KVM turns an eventfd into a message to a local APIC by itself. So the controller as a whole in
+/// the kernel would bring nothing, and cost: on Linux 6.18 a machine that has it is closed 16 ms later, a machine without
+/// after 0.1 ms.
+fn split_irqchip(vm: &VmFd) -> Result<(), KvmError> {
+    // Where the processor can't run 16-bit code in a guest by itself, KVM does it with these pages.
+    vm.set_tss_address(TASK_STATE)
+        .map_err(|source| KvmError::Machine { attempt: "set aside pages for 16-bit code", source })?;
+    let _span = info_span!(
+        "irqchip.split",
+        call = "ioctl(KVM_ENABLE_CAP, KVM_CAP_SPLIT_IRQCHIP)",
+        why = "each processor's local APIC in the kernel needs no exit; the I/O APIC, set up once, can be here"
+    )
+    .entered();
+    let lines = crate::devices::ioapic::LINES as u64;
+    let capability = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args: [lines, 0, 0, 0], ..kvm_enable_cap::default() };
+    vm.enable_cap(&capability)
+        .map_err(|source| KvmError::Machine { attempt: "put the local APICs into the kernel", source })
+}
+
+fn make_processors(kvm: &Kvm, vm: &VmFd, cpus: u8) -> Result<Vec<Vcpu>, BootError> {
+    let supported = Vcpu::supported(kvm)?;
+    let topology = Topology { cpus, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) };
+    let make = |number| {
+        let vcpu = Vcpu::create_one_of(vm, number, topology.answers(&supported, number))?;
+        vcpu.set_msrs(&MSRS)?;
+        Ok(vcpu)
+    };
+    (0..cpus).map(make).collect()
+}
+
+fn event() -> Result<EventFd, BootError> {
+    EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)
+        .map_err(|source| BootError::Host { attempt: "make an eventfd for an interrupt", source })
+}
+
+/// Puts the devices on their places, and their interrupt lines into KVM.
+fn assemble(vm: &Arc<VmFd>, console: Console, notice: &Arc<EventFd>) -> Result<Board, BootError> {
+    let _span = info_span!(
+        "devices.assemble",
+        call = "ioctl(KVM_IRQFD)",
+        why = "a device raises its interrupt by writing to an eventfd; KVM delivers it without anybody's help"
+    )
+    .entered();
+    let interrupt = event()?;
+    vm.register_irqfd(&interrupt, SERIAL_LINE)
+        .map_err(|source| KvmError::Machine { attempt: "tie an interrupt line to an eventfd", source })?;
+    Ok(Board::new(vm, console, interrupt, notice.clone()))
+}
+
+fn describe(memory: &Memory, cpus: u8) -> Result<(), BootError> {
+    let _span = info_span!(
+        "acpi.write",
+        call = "none",
+        why = "tables in memory tell the kernel how many processors it has and where its devices are"
+    )
+    .entered();
+    Ok(acpi::write(memory, cpus, &[])?)
+}

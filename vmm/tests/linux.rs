@@ -1,0 +1,66 @@
+//! Machines for operating systems: what such a machine does at the hands of a kernel, and how it ends.
+//!
+//! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one, and minutes ([`stock`]). So most of
+//! these are kernels of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
+
+#[path = "linux/tiny.rs"]
+mod tiny;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+type Done = Result<(), Failed>;
+
+fn main() {
+    // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, tiny::trials()).exit();
+}
+
+/// A trial that is ignored where one of its needs is missing and not required.
+fn trial(name: &str, needs: &[&str], test: fn() -> Done) -> Trial {
+    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
+    let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_here(need)).collect();
+    let forgiven = missing.iter().all(|need| !required.split(',').any(|other| other == *need));
+    let ignored = forgiven && !missing.is_empty();
+    let kind = if ignored { format!("needs {}", missing.join(", ")) } else { String::new() };
+    Trial::test(name, test).with_kind(kind).with_ignored_flag(ignored)
+}
+
+fn is_here(need: &str) -> bool {
+    match need {
+        "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
+        "interpreted-kvm" => is_here("kvm") && std::path::Path::new("/sys/module/kvm_pvm").exists(),
+        _ => false,
+    }
+}
+
+fn isolab_vm(words: &[&str]) -> Result<Output, Failed> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
+    Ok(command.args(words).stdin(Stdio::null()).output()?)
+}
+
+/// A console that remembers what was printed on it.
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
