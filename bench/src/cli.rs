@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolab_bench::host::roots::Roots;
-use isolab_bench::job::{Request, Suite};
+use isolab_bench::job::{self, Request, Suite};
 use isolab_bench::plan::Terms;
 use isolab_bench::subject::{Choice, PeerPath};
+use isolab_bench::suite::density;
 use isolab_bench::testbed::{self, Forward};
 
 /// Processes, containers and microVMs on one clock.
@@ -24,7 +25,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start every subject in seeded random rounds and write the report
+    /// Measure every subject: how long it takes to start, what it costs in memory; and write the report
     Run(RunArguments),
     /// Run a command in an emulated Linux machine that has a stock KVM and control groups of version 2
     Testbed(TestbedArguments),
@@ -37,16 +38,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// What to measure
-    #[arg(long, value_enum, default_value_t = SuiteName::Startup)]
-    pub(crate) suite: SuiteName,
+    /// What to measure, separated by commas
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "startup,density")]
+    pub(crate) suite: Vec<SuiteName>,
     /// Subjects, separated by commas [default: all that this host can start]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) subjects: Option<Vec<String>>,
     /// Rounds after the warm-up, at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rounds: Option<u32>,
-    /// Time for the whole run, at the most: 90s, 3m, 1h
+    /// Time for the whole run, at the most: 90s, 3m, 1h; of several suites, starts have two thirds of it
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) budget: Option<Duration>,
     /// Seed of the order; the same seed gives the same plan [default: another one each time]
@@ -55,13 +56,22 @@ pub(crate) struct RunArguments {
     /// How many to start at once, separated by commas, each behind a barrier
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) parallel: Option<Vec<u32>>,
+    /// Instances alive at once, at the most, when density is measured
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) max: Option<u32>,
+    /// Mebibytes that each of them touches after READY
+    #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub(crate) touch: u32,
+    /// Mebibytes that must stay available; density ends before less is left [default: a tenth of the host's, at least 512]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) reserve: Option<u32>,
     /// Where a peer's program lies: runc, crun, bwrap or firecracker; may be repeated
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub(crate) peers: Vec<PeerPath>,
     /// The report's folder: a new one, an empty one, or that of an earlier report
     #[arg(long, value_name = "DIR", default_value = "isolab-report")]
     pub(crate) out: PathBuf,
-    /// Few rounds and numbers at once, in about 20 seconds
+    /// Few rounds and few instances, in less than a minute
     #[arg(long)]
     pub(crate) quick: bool,
     /// Measure in an emulated machine (see `isolab-bench testbed`): only ratios mean anything there
@@ -143,8 +153,10 @@ impl Place {
 pub(crate) enum SuiteName {
     /// From nothing to READY and back, alone and several at once
     Startup,
-    /// What the harness itself adds to a start
+    /// What the harness itself adds to a start; alone
     Overhead,
+    /// What each of many instances alive at once costs in memory
+    Density,
 }
 
 /// What a run does unless it is told otherwise.
@@ -155,16 +167,47 @@ struct Defaults {
     parallel: &'static [u32],
 }
 
+/// How far density goes unless it is told otherwise: instances, passes, seconds.
+const DENSITY: (u32, u32, u64) = (256, 3, 150);
+const DENSITY_QUICK: (u32, u32, u64) = (16, 2, 25);
+
 impl RunArguments {
+    fn suites(&self) -> Vec<Suite> {
+        let mut suites = Vec::new();
+        for name in &self.suite {
+            let suite = match name {
+                SuiteName::Startup => Suite::Startup,
+                SuiteName::Overhead => Suite::Overhead,
+                SuiteName::Density => Suite::Density,
+            };
+            if !suites.contains(&suite) {
+                suites.push(suite);
+            }
+        }
+        suites
+    }
+
     fn defaults(&self) -> Defaults {
         let seconds = Duration::from_secs;
-        match (self.suite, self.quick) {
-            (SuiteName::Startup, false) => {
-                Defaults { rounds: 200, warmup: 3, budget: seconds(150), parallel: &[1, 2, 4, 8] }
-            }
-            (SuiteName::Startup, true) => Defaults { rounds: 20, warmup: 1, budget: seconds(20), parallel: &[1, 4] },
-            (SuiteName::Overhead, false) => Defaults { rounds: 2000, warmup: 20, budget: seconds(60), parallel: &[1] },
-            (SuiteName::Overhead, true) => Defaults { rounds: 200, warmup: 5, budget: seconds(20), parallel: &[1] },
+        match (self.suite.contains(&SuiteName::Overhead), self.quick) {
+            (false, false) => Defaults { rounds: 200, warmup: 3, budget: seconds(150), parallel: &[1, 2, 4, 8] },
+            (false, true) => Defaults { rounds: 20, warmup: 1, budget: seconds(20), parallel: &[1, 4] },
+            (true, false) => Defaults { rounds: 2000, warmup: 20, budget: seconds(60), parallel: &[1] },
+            (true, true) => Defaults { rounds: 200, warmup: 5, budget: seconds(20), parallel: &[1] },
+        }
+    }
+
+    /// How far density goes.
+    fn density(&self, seed: u64) -> density::Terms {
+        let (most, passes, seconds) = if self.quick { DENSITY_QUICK } else { DENSITY };
+        let share = if self.suite.len() > 1 { 3 } else { 1 };
+        density::Terms {
+            seed,
+            most: self.max.unwrap_or(most),
+            touch_mib: self.touch,
+            reserve_mib: self.reserve,
+            passes,
+            budget: self.budget.map_or(Duration::from_secs(seconds), |budget| budget / share),
         }
     }
 
@@ -173,14 +216,16 @@ impl RunArguments {
         fn list(items: &[impl ToString]) -> String {
             items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         }
-        let suite = self.suite.to_possible_value().map(|value| value.get_name().to_owned());
         let options = [
-            ("--suite", suite),
+            ("--suite", Some(job::names(&self.suites()))),
             ("--subjects", self.subjects.as_deref().map(list)),
             ("--rounds", self.rounds.map(|rounds| rounds.to_string())),
             ("--budget", self.budget.map(|budget| budget.as_secs().to_string())),
             ("--seed", self.seed.map(|seed| seed.to_string())),
             ("--parallel", self.parallel.as_deref().map(list)),
+            ("--max", self.max.map(|most| most.to_string())),
+            ("--touch", (self.touch > 0).then(|| self.touch.to_string())),
+            ("--reserve", self.reserve.map(|mib| mib.to_string())),
         ];
         let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
         given.flatten().chain(self.quick.then(|| "--quick".to_owned())).collect()
@@ -192,22 +237,22 @@ impl RunArguments {
         let mut parallel = self.parallel.clone().unwrap_or_else(|| defaults.parallel.to_vec());
         parallel.sort_unstable();
         parallel.dedup();
-        let suite = match self.suite {
-            SuiteName::Startup => Suite::Startup,
-            SuiteName::Overhead => Suite::Overhead,
-        };
+        let suites = self.suites();
+        let seed = self.seed.unwrap_or(seed);
+        let rounds_only = |budget: Duration| if suites.len() > 1 { budget * 2 / 3 } else { budget };
         Request {
-            suite,
             subjects: self.subjects.clone().map_or(Choice::All, Choice::Named),
             peers: self.peers.clone(),
             parallel,
             terms: Terms {
-                suite: suite.name(),
-                seed: self.seed.unwrap_or(seed),
+                suite: job::names(&suites),
+                seed,
                 warmup_rounds: defaults.warmup,
                 rounds: self.rounds.unwrap_or(defaults.rounds),
-                budget_s: Some(self.budget.unwrap_or(defaults.budget).as_secs()),
+                budget_s: Some(self.budget.map_or(defaults.budget, rounds_only).as_secs()),
             },
+            density: self.density(seed),
+            suites,
             roots: self.place.roots(),
             out: self.out.clone(),
             command,
@@ -270,6 +315,7 @@ mod tests {
             &["run"][..],
             &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
             &["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"],
+            &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m"],
         ] {
             let cli = Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words).chain(&["--testbed"])).unwrap();
             let Some(Command::Run(arguments)) = cli.command else { panic!("not a run") };
@@ -277,8 +323,21 @@ mod tests {
             let inside = run(&[&["run"][..], &again.iter().map(String::as_str).collect::<Vec<_>>()].concat());
             let asked = run(words);
             assert_eq!((inside.terms, inside.subjects), (asked.terms, asked.subjects), "{again:?}");
-            assert_eq!((inside.suite, inside.parallel), (asked.suite, asked.parallel), "{again:?}");
+            assert_eq!((inside.suites, inside.parallel), (asked.suites, asked.parallel), "{again:?}");
+            assert_eq!(inside.density, asked.density, "{again:?}");
         }
+    }
+
+    #[test]
+    fn suites_share_the_time_that_is_given() {
+        let both = run(&["run", "--budget", "90s"]);
+        assert_eq!((both.terms.budget_s, both.density.budget), (Some(60), Duration::from_secs(30)));
+        assert_eq!((both.terms.suite.as_str(), both.suites.len()), ("startup,density", 2));
+        let one = run(&["run", "--suite", "density,density", "--budget", "90s", "--seed", "4"]);
+        assert_eq!(
+            (one.suites, one.density.budget, one.density.seed),
+            (vec![Suite::Density], Duration::from_secs(90), 4)
+        );
     }
 
     #[test]
@@ -300,7 +359,7 @@ mod tests {
             run(&["run", "--subjects", "runc,process", "--parallel", "8,1,8", "--budget", "3m", "--rounds", "5"]);
         assert_eq!(request.subjects, Choice::Named(vec!["runc".into(), "process".into()]));
         assert_eq!(request.parallel, [1, 8]);
-        assert_eq!((request.terms.budget_s, request.terms.rounds), (Some(180), 5));
+        assert_eq!((request.terms.budget_s, request.terms.rounds), (Some(120), 5));
         for (text, seconds) in [("90", 90), ("90s", 90), ("2h", 7200)] {
             assert_eq!(time(text), Ok(Duration::from_secs(seconds)));
         }
@@ -314,6 +373,7 @@ mod tests {
         assert!(refused(&["run", "--budget", "soon"]).contains("90s, 3m, 1h"));
         assert!(refused(&["run", "--parallel", "0"]).contains("1..=256"));
         assert!(refused(&["run", "--peer", "docker=/bin/sh"]).contains("runc, crun, bwrap, firecracker"));
-        assert!(refused(&["run", "--suite", "density"]).contains("startup"));
+        assert!(refused(&["run", "--suite", "speed"]).contains("startup"));
+        assert!(refused(&["run", "--max", "0"]).contains("1..=10000"));
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use isolab_reports::folder::{self, FolderError};
-use isolab_reports::model::{Outcome, Run, Stop};
+use isolab_reports::model::{Density, Outcome, Run, Stop};
 use isolab_reports::{report, units};
 use nix::errno::Errno;
 use thiserror::Error;
@@ -12,16 +12,16 @@ use thiserror::Error;
 use crate::host::{self, roots::Roots};
 use crate::plan::{Terms, plan};
 use crate::record::{Frame, record};
-use crate::runner::{self, Station};
+use crate::runner::{self, Measured, Station};
 use crate::subject::{Catalogue, Choice, Lab, LabError, LeftOut, PeerPath, Peers, SelectError, Subject};
-use crate::suite::{overhead, startup};
+use crate::suite::{density, overhead, startup};
 use crate::{clock, interrupt};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which suite.
-    pub suite: Suite,
+    /// Which suites, in the order in which they are measured.
+    pub suites: Vec<Suite>,
     /// Which subjects.
     pub subjects: Choice,
     /// Peers that are not on `PATH`.
@@ -30,6 +30,8 @@ pub struct Request {
     pub parallel: Vec<u32>,
     /// How long, and in which order.
     pub terms: Terms,
+    /// How far the suite `density` goes.
+    pub density: density::Terms,
     /// The lab's folders.
     pub roots: Roots,
     /// The report's folder.
@@ -45,6 +47,8 @@ pub enum Suite {
     Startup,
     /// What the harness adds to that.
     Overhead,
+    /// What instances alive at once cost in memory.
+    Density,
 }
 
 impl Suite {
@@ -53,8 +57,14 @@ impl Suite {
         match self {
             Self::Startup => startup::NAME,
             Self::Overhead => overhead::NAME,
+            Self::Density => density::NAME,
         }
     }
+}
+
+/// Names of suites, separated by commas.
+pub fn names(suites: &[Suite]) -> String {
+    suites.iter().map(|suite| suite.name()).collect::<Vec<_>>().join(",")
 }
 
 /// Why there is no run.
@@ -78,6 +88,15 @@ pub enum JobError {
     /// A choice that the suite does not leave.
     #[error("the suite {} has its own subjects", .0.name())]
     Fixed(Suite),
+    /// The harness' own suite was to be measured beside others, which would be measured while it is.
+    #[error("the suite {} is measured alone", .0.name())]
+    Alone(Suite),
+    /// None of the subjects can stay alive, so there is nothing to count.
+    #[error("none of these subjects stays alive after READY")]
+    NoneStays,
+    /// Not one instance was alive; why, in words.
+    #[error("not one instance was alive: {0}")]
+    NothingAlive(String),
     /// There was no time for a single start.
     #[error("the time given was over before the first start")]
     NoTime,
@@ -95,6 +114,9 @@ impl JobError {
             Self::Folder(error) => error.hint().to_owned(),
             Self::Json(_) | Self::Signals(_) => "isolab-bench doctor".to_owned(),
             Self::Fixed(_) => "leave --subjects and --parallel away, or choose --suite startup".to_owned(),
+            Self::Alone(_) => "name it alone: --suite overhead".to_owned(),
+            Self::NoneStays => "density is measured of process, container, microvm-app, runc, crun, bwrap".to_owned(),
+            Self::NothingAlive(_) => "isolab-bench doctor; --reserve MIB leaves less memory untouched".to_owned(),
             Self::NoTime => "give it more: --budget 3m".to_owned(),
             Self::Interrupted => "nothing was measured, and nothing is left".to_owned(),
         }
@@ -107,8 +129,13 @@ pub fn run(request: &Request, begun: Instant) -> Result<Run, JobError> {
     if let Choice::Named(names) = &request.subjects {
         Choice::check(names)?;
     }
-    if request.suite == Suite::Overhead && (request.subjects != Choice::All || request.parallel != [1]) {
-        return Err(JobError::Fixed(request.suite));
+    if request.suites.contains(&Suite::Overhead) {
+        if request.suites.len() > 1 {
+            return Err(JobError::Alone(Suite::Overhead));
+        }
+        if request.subjects != Choice::All || request.parallel != [1] {
+            return Err(JobError::Fixed(Suite::Overhead));
+        }
     }
     folder::check(&request.out)?;
     interrupt::listen().map_err(JobError::Signals)?;
@@ -122,36 +149,44 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
     let lab = Lab::open(request.roots.clone())?;
     let peers = Peers::at(request.peers.iter().cloned());
     let catalogue = Catalogue::new(&lab, &peers);
-    match request.suite {
-        Suite::Startup => {
-            let (subjects, left_out) = catalogue.select(&request.subjects)?;
-            for it in &left_out {
-                eprintln!("left out: {}: {}; {}", it.name, it.reason, it.hint);
-            }
-            carry_out(request, &startup::stations(&subjects, &request.parallel), left_out, begun)
-        }
-        Suite::Overhead => {
-            let process: Box<dyn Subject> = catalogue.get("process")?;
-            let bare = overhead::Bare::new(&lab);
-            carry_out(request, &overhead::stations(&*process, &bare), Vec::new(), begun)
-        }
+    if request.suites == [Suite::Overhead] {
+        let process: Box<dyn Subject> = catalogue.get("process")?;
+        let bare = overhead::Bare::new(&lab);
+        let frame = frame(request, &overhead::stations(&*process, &bare), Vec::new());
+        return carry_out(&frame, &overhead::stations(&*process, &bare), begun).map(|run| record(frame, run, None));
     }
+    let (subjects, left_out) = catalogue.select(&request.subjects)?;
+    for it in &left_out {
+        eprintln!("left out: {}: {}; {}", it.name, it.reason, it.hint);
+    }
+    let startup = request.suites.contains(&Suite::Startup);
+    let stations = if startup { startup::stations(&subjects, &request.parallel) } else { Vec::new() };
+    let frame = frame(request, &stations, left_out);
+    let measured = if startup { carry_out(&frame, &stations, begun)? } else { Measured::nothing() };
+    let density =
+        if request.suites.contains(&Suite::Density) { climb(&subjects, &request.density, startup)? } else { None };
+    Ok(record(frame, measured, density))
 }
 
-fn carry_out(
-    request: &Request,
-    stations: &[Station<'_>],
-    left_out: Vec<LeftOut>,
-    begun: Instant,
-) -> Result<Run, JobError> {
-    let frame = Frame {
+/// What is known before the first start.
+fn frame(request: &Request, stations: &[Station<'_>], left_out: Vec<LeftOut>) -> Frame {
+    let rounds = if stations.is_empty() { 0 } else { request.terms.rounds };
+    let mut plan = plan(&Terms { rounds, ..request.terms.clone() }, stations.len());
+    if stations.is_empty() {
+        (plan.warmup_rounds, plan.budget_s) = (0, None);
+        plan.order.clear();
+    }
+    Frame {
         started: clock::date(),
         command: request.command.clone(),
-        plan: plan(&request.terms, stations.len()),
+        plan,
         host: host::record(),
         cells: stations.iter().map(|station| station.cell.clone()).collect(),
         left_out,
-    };
+    }
+}
+
+fn carry_out(frame: &Frame, stations: &[Station<'_>], begun: Instant) -> Result<Measured, JobError> {
     let rounds = frame.plan.rounds;
     let limit = frame.plan.budget_s.map_or_else(String::new, |seconds| format!(" or {seconds} s"));
     eprintln!("measuring: {}, at most {rounds} rounds{limit}", units::count(stations.len(), "cell"));
@@ -159,10 +194,33 @@ fn carry_out(
     if measured.samples.is_empty() {
         return Err(if measured.stopped == Stop::Interrupted { JobError::Interrupted } else { JobError::NoTime });
     }
-    Ok(record(frame, measured))
+    Ok(measured)
+}
+
+/// The suite `density`. Beside other suites it may come to nothing: the user has ended the run, or no subject can stay.
+fn climb(
+    subjects: &[Box<dyn Subject + '_>],
+    terms: &density::Terms,
+    beside: bool,
+) -> Result<Option<Density>, JobError> {
+    let (most, seconds) = (terms.most, terms.budget.as_secs());
+    eprintln!("measuring: density, at most {most} instances alive or {seconds} s");
+    let Some(density) = density::measure(subjects, terms) else {
+        return if beside { Ok(None) } else { Err(JobError::NoneStays) };
+    };
+    if density::any_alive(&density) || beside {
+        return Ok(Some(density));
+    }
+    let reason = density.ladders.iter().find_map(|ladder| ladder.reason.clone());
+    Err(match (interrupt::received(), reason) {
+        (Some(_), _) => JobError::Interrupted,
+        (None, Some(reason)) => JobError::NothingAlive(reason),
+        (None, None) => JobError::NoTime,
+    })
 }
 
 /// Whether any start of a run was proved: without one there is nothing to compare.
 pub fn any_proved(run: &Run) -> bool {
     run.samples.iter().any(|sample| matches!(sample.outcome, Outcome::Ready(_)))
+        || run.density.as_ref().is_some_and(density::any_alive)
 }

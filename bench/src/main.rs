@@ -83,8 +83,9 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let request = arguments.request(clock::now() & 0xffff_ffff, std::env::args().collect());
     siblings::build()?;
     let run = job::run(&request, Instant::now())?;
-    print!("{}", summary::table(&Analysis::of(&run)));
-    if let (Suite::Overhead, Some(added)) = (request.suite, overhead::added(&run)) {
+    let analysis = Analysis::of(&run);
+    print!("{}{}", summary::table(&analysis), summary::density(&analysis));
+    if let (true, Some(added)) = (request.suites.contains(&Suite::Overhead), overhead::added(&run)) {
         println!("the harness adds {}", summary::difference(&added));
     }
     println!("seed {}, {} in {}", run.plan.seed, stopped(&run), request.out.join("index.html").display());
@@ -97,6 +98,9 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
 /// How the run ended, in words.
 fn stopped(run: &Run) -> String {
     let rounds = units::count(run.rounds.iter().filter(|round| !round.warmup).count(), "round");
+    if run.cells.is_empty() {
+        return "the report is".to_owned();
+    }
     match run.stopped {
         Stop::Complete => format!("all of {rounds}: the report is"),
         Stop::Budget => format!("{rounds} of {} in the time given: the report is", run.plan.rounds),

@@ -10,15 +10,15 @@ use isolab_reports::stats::Random;
 /// What a plan is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The suite's name.
-    pub suite: &'static str,
+    /// The suites' names, separated by commas.
+    pub suite: String,
     /// The seed of the order.
     pub seed: u64,
     /// Rounds that are kept but not counted. At least one is made: it fills caches, and shows what can't be started.
     pub warmup_rounds: u32,
     /// Rounds after those, at the most.
     pub rounds: u32,
-    /// Wall-clock seconds of the whole run, at the most.
+    /// Wall-clock seconds of all rounds, at the most.
     pub budget_s: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub fn plan(terms: &Terms, cells: usize) -> Plan {
     let mut random = Random::new(terms.seed);
     let order = (0..warmup_rounds + terms.rounds).map(|_| shuffled(cells, &mut random)).collect();
     Plan {
-        suite: terms.suite.to_owned(),
+        suite: terms.suite.clone(),
         seed: terms.seed,
         warmup_rounds,
         rounds: terms.rounds,
@@ -39,7 +39,7 @@ pub fn plan(terms: &Terms, cells: usize) -> Plan {
 
 /// The numbers below `count` in a random order, each order as likely as any other (Fisher and Yates; Knuth, The Art of
 /// Computer Programming, volume 2, algorithm 3.4.2P).
-fn shuffled(count: usize, random: &mut Random) -> Vec<usize> {
+pub(crate) fn shuffled(count: usize, random: &mut Random) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
         order.swap(last, random.below(last + 1));
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     fn terms(seed: u64) -> Terms {
-        Terms { suite: "startup", seed, warmup_rounds: 2, rounds: 6, budget_s: None }
+        Terms { suite: "startup".into(), seed, warmup_rounds: 2, rounds: 6, budget_s: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The record of a run, put together: `run.json`.
 
-use isolab_reports::model::{Cell, Fact, Host, Plan, Run, SCHEMA_VERSION, Status, Tool};
+use isolab_reports::model::{Cell, Density, Fact, Host, Plan, Run, SCHEMA_VERSION, Status, Tool};
 use isolab_reports::verdict::verdicts;
 
 use crate::clock;
@@ -25,7 +25,7 @@ pub struct Frame {
 }
 
 /// The whole record, with its verdicts.
-pub fn record(frame: Frame, measured: Measured) -> Run {
+pub fn record(frame: Frame, measured: Measured, density: Option<Density>) -> Run {
     let Frame { started, command, plan, mut host, cells, left_out } = frame;
     host.facts.extend(left_out.into_iter().map(fact));
     let mut run = Run {
@@ -41,6 +41,7 @@ pub fn record(frame: Frame, measured: Measured) -> Run {
         spans: measured.spans,
         samples: measured.samples,
         verdicts: Vec::new(),
+        density,
     };
     run.verdicts = verdicts(&run);
     run
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_record_is_what_a_report_reads() {
-        let terms = Terms { suite: "startup", seed: 1, warmup_rounds: 1, rounds: 8, budget_s: Some(9) };
+        let terms = Terms { suite: "startup".into(), seed: 1, warmup_rounds: 1, rounds: 8, budget_s: Some(9) };
         let cells = vec![cell("process", Role::Baseline), cell("container", Role::Subject)];
         let left_out = LeftOut { name: "runc", reason: "not on PATH".into(), hint: "install it".into() };
         let frame = Frame {
@@ -142,7 +143,7 @@ mod tests {
         let samples = (0..9).flat_map(|index| [sample(0, index, 1000), sample(1, index, 5000)]).collect();
         let measured =
             Measured { rounds: (0..9).map(round).collect(), samples, spans: BTreeMap::new(), stopped: Stop::Complete };
-        let run = record(frame, measured);
+        let run = record(frame, measured, None);
         assert_eq!(run.verdicts.len(), 1);
         assert_eq!((run.verdicts[0].cell.as_str(), run.verdicts[0].word), ("container", Word::Slower));
         assert_eq!(run.host.facts[0].value, "left out: not on PATH");

@@ -32,6 +32,13 @@ pub struct Measured {
     pub stopped: Stop,
 }
 
+impl Measured {
+    /// What a run without rounds saw of them.
+    pub fn nothing() -> Self {
+        Self { rounds: Vec::new(), samples: Vec::new(), spans: BTreeMap::new(), stopped: Stop::Complete }
+    }
+}
+
 /// Carries out a plan. `begun` is when the command began: its budget counts from there.
 pub fn run(stations: &[Station<'_>], plan: &Plan, begun: Instant) -> Measured {
     let mut runner = Runner {
@@ -235,7 +242,7 @@ mod tests {
     fn measure(budget_s: Option<u64>) -> (Plan, Measured) {
         let (good, bad) = (fake("good", Ok(())), fake("bad", Err("never")));
         let stations = [station(&good), station(&bad)];
-        let terms = Terms { suite: "test", seed: 5, warmup_rounds: 2, rounds: 4, budget_s };
+        let terms = Terms { suite: "test".into(), seed: 5, warmup_rounds: 2, rounds: 4, budget_s };
         let plan = plan(&terms, stations.len());
         let measured = run(&stations, &plan, Instant::now());
         (plan, measured)

@@ -3,18 +3,69 @@
 use std::fmt::Write as _;
 
 use isolab_reports::analysis::{Analysis, Summary};
+use isolab_reports::density::{Climbed, Measure};
 use isolab_reports::model::{Role, Word};
 use isolab_reports::stats::Interval;
 use isolab_reports::units;
 
+/// What density came to: a row a cell; empty where it was not measured.
+pub fn density(analysis: &Analysis<'_>) -> String {
+    let Some(crowd) = &analysis.density else { return String::new() };
+    let head = ["", "one more costs", "ratio", "95 % interval", "in one GiB", ""].map(str::to_owned);
+    let mut text = lines(&std::iter::once(head).chain(crowd.cells.iter().map(density_row)).collect::<Vec<_>>());
+    if crowd.measure == Measure::Accounted {
+        text.push_str("other programs moved the host's memory too much; what is shown is what can be accounted for\n");
+    }
+    text
+}
+
+fn density_row(climbed: &Climbed<'_>) -> [String; 6] {
+    let name = climbed.cell.name.clone();
+    let most = climbed.most();
+    let Some(line) = climbed.cost().line.as_ref().filter(|_| most > 0) else {
+        let reason = climbed.ladders.iter().find_map(|ladder| ladder.reason.clone());
+        return [name, "-".into(), String::new(), String::new(), String::new(), reason.unwrap_or_default()];
+    };
+    let sure = climbed.cost().is_sure();
+    let fit = climbed.per_gib().map_or_else(String::new, |fit| format!("{:.0}", fit.estimate));
+    let (ratio, interval, word) = match &climbed.against {
+        Some(it) => (
+            units::ratio(it.ratio.estimate),
+            units::ratios(it.ratio.low, it.ratio.high),
+            match (it.word, climbed.cell.role) {
+                (_, Role::Control) => "A/A twin",
+                (Word::Slower, _) => "heavier",
+                (Word::Faster, _) => "lighter",
+                (Word::NoDifference, _) => "no difference",
+                (Word::Inconclusive, _) => "inconclusive",
+            },
+        ),
+        None if !sure => (String::new(), String::new(), "the host was too busy to tell"),
+        None if climbed.cell.role == Role::Baseline => (units::ratio(1.0), String::new(), "baseline"),
+        None => (String::new(), String::new(), "nothing to hold it against"),
+    };
+    [name, units::bytes(line.slope.value), ratio, interval, fit, format!("{word}, {most} at the most")]
+}
+
 /// A row a cell: median start-up time, ratio to what it is held against, tear-down, and what that means.
 pub fn table(analysis: &Analysis<'_>) -> String {
     let head = ["", "ready, median", "ratio", "95 % interval", "gone after", ""].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(analysis.cells.iter().map(row)).collect();
+    if analysis.cells.is_empty() {
+        return String::new();
+    }
+    let mut text = lines(&std::iter::once(head).chain(analysis.cells.iter().map(row)).collect::<Vec<_>>());
+    if let Some(noise) = &analysis.noise {
+        let _ = writeln!(text, "noise floor {} (the A/A twin, {})", units::percent(noise.floor()), noise.cell);
+    }
+    text
+}
+
+/// Columns as wide as their widest.
+fn lines(rows: &[[String; 6]]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (place, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // Names and words begin at the left, figures end at the right.
@@ -24,9 +75,6 @@ pub fn table(analysis: &Analysis<'_>) -> String {
             };
         }
         let _ = writeln!(text, "{}", line.trim_end());
-    }
-    if let Some(noise) = &analysis.noise {
-        let _ = writeln!(text, "noise floor {} (the A/A twin, {})", units::percent(noise.floor()), noise.cell);
     }
     text
 }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_bench::subject::kernel;
-use isolab_reports::model::{Outcome, Role, Run, Stop};
+use isolab_reports::model::{Density, Ended, Outcome, Role, Run, Stop};
 use isolab_reports::read;
 use isolab_vmm::guest::bare::long_mode;
 use isolab_vmm::guest::{Entry, Flow, Guest, GuestError};
@@ -39,6 +39,14 @@ fn main() {
         Trial::test("a_folder_that_cannot_be_written_is_refused_before_anything_is_measured", closed_folder),
         Trial::test("control_c_writes_what_there_is", control_c),
         Trial::test("the_harness_compares_itself_with_the_barest_loop", overhead),
+        Trial::test("density_counts_instances_that_answer", density),
+        Trial::test("density_ends_before_memory_is_short_and_says_with_which_figures", density_brake),
+        needs(&[("root", root)], "containers_that_stay_are_all_gone_after_control_c_and_after_a_kill", density_ended),
+        needs(
+            &[("root", root), ("kvm", kvm)],
+            "processes_containers_and_machines_stay_alive_side_by_side",
+            density_of_all,
+        ),
         needs(&[("root", root)], "twenty_containers_are_proved_and_leave_nothing", containers),
         needs(&[("root", root)], "what_fails_or_lies_is_shown_and_never_timed", failing_peers),
         needs(&[("root", root)], "a_run_that_was_killed_is_cleaned_up_after", killed),
@@ -200,7 +208,7 @@ fn counts(run: &Run, cell: &str) -> (usize, usize) {
 
 fn processes() -> Result<(), Failed> {
     let place = Place::new()?;
-    let run = place.record(false, "--subjects process --rounds 6 --parallel 1,3 --quick")?;
+    let run = place.record(false, "--suite startup --subjects process --rounds 6 --parallel 1,3 --quick")?;
     let names: Vec<_> = run.cells.iter().map(|cell| cell.name.as_str()).collect();
     ensure(names == ["process", "process.again", "process@3"], format!("{names:?}"))?;
     ensure(run.cells.iter().any(|cell| cell.role == Role::Control), "no A/A twin")?;
@@ -218,7 +226,9 @@ fn processes() -> Result<(), Failed> {
 fn same_plan() -> Result<(), Failed> {
     let place = Place::new()?;
     let plan = |seed| {
-        Ok::<_, Failed>(place.record(false, &format!("--subjects process --rounds 4 --quick --seed {seed}"))?.plan)
+        Ok::<_, Failed>(
+            place.record(false, &format!("--suite startup --subjects process --rounds 4 --quick --seed {seed}"))?.plan,
+        )
     };
     let first = plan(7)?;
     ensure(first == plan(7)?, "the plans differ")?;
@@ -256,7 +266,7 @@ fn closed_folder() -> Result<(), Failed> {
 
 fn control_c() -> Result<(), Failed> {
     let place = Place::new()?;
-    let command = place.bench(false, "run --subjects process --parallel 1 --rounds 20000 --budget 10m");
+    let command = place.bench(false, "run --suite startup --subjects process --parallel 1 --rounds 20000 --budget 10m");
     let mut bench = Measuring::begin(with_out(command, &place))?;
     thread::sleep(Duration::from_millis(500));
     bench.signal(Signal::SIGINT)?;
@@ -276,10 +286,113 @@ fn overhead() -> Result<(), Failed> {
     refused(&place.run(false, "--suite overhead --parallel 2")?, &["its own subjects", "--suite startup"])
 }
 
+/// What became of each ladder of a subject: how many were alive at the top, and why it ended.
+fn tops(density: &Density, cell: &str) -> Vec<(u32, Ended)> {
+    let of = |place: usize| density.cells.get(place).is_some_and(|it| it.name == cell);
+    let ladders = density.ladders.iter().filter(|ladder| of(ladder.cell));
+    ladders.map(|ladder| (ladder.rungs.last().map_or(0, |rung| rung.alive), ladder.ended)).collect()
+}
+
+fn density() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let run = place.record(false, "--suite density --subjects process,microvm-bare --max 5 --quick")?;
+    ensure(run.samples.is_empty() && run.cells.is_empty() && run.plan.suite == "density", "there are starts")?;
+    let density = run.density.ok_or("no density")?;
+    let names: Vec<_> = density.cells.iter().map(|cell| cell.name.as_str()).collect();
+    ensure(names == ["process", "process.again"], format!("{names:?}"))?;
+    for cell in names {
+        ensure(tops(&density, cell) == [(5, Ended::Complete); 2], format!("{cell}: {:?}", tops(&density, cell)))?;
+    }
+    for ladder in &density.ladders {
+        let alive: Vec<u32> = ladder.rungs.iter().map(|rung| rung.alive).collect();
+        ensure(alive == [0, 1, 2, 4, 5], format!("{alive:?}"))?;
+        let sound = |rung: &isolab_reports::model::Rung| {
+            rung.processes == rung.alive && rung.uss_bytes <= rung.pss_bytes && rung.pss_bytes <= rung.rss_bytes
+        };
+        ensure(ladder.rungs.iter().all(sound), format!("{ladder:?}"))?;
+        // The payload is four kilobytes and a stack.
+        ensure(ladder.rungs.last().is_some_and(|top| top.uss_bytes < 5 * (256 << 10)), format!("{ladder:?}"))?;
+    }
+    refused(&place.run(false, "--suite density --subjects microvm-bare --quick")?, &["stays alive"])
+}
+
+fn density_brake() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let available: u64 = available.ok_or("no MemAvailable")?.trim().parse()?;
+    // There is room for 20 of them, and 400 are asked for; each touches 24 MiB. Other programs give and take meanwhile.
+    let reserve = (available >> 10).saturating_sub(480);
+    let words = format!("--suite density --subjects process --max 400 --touch 24 --quick --reserve {reserve}");
+    let output = place.run(false, &words)?;
+    // Another program may have taken the room meanwhile: then not one is started, and it says so.
+    if !output.status.success() {
+        return refused(&output, &["not one instance was alive", "are available"]);
+    }
+    let density = place.written()?.density.ok_or("no density")?;
+    ensure(density.touched_bytes == 24 << 20, "touched")?;
+    for ladder in &density.ladders {
+        let top = ladder.rungs.last().ok_or("no rung")?;
+        ensure(ladder.ended == Ended::Memory, format!("{:?} at {}", ladder.ended, top.alive))?;
+        ensure(top.available_bytes >> 20 > reserve.saturating_sub(300), format!("{} left", top.available_bytes))?;
+        ensure(ladder.reason.as_ref().is_some_and(|reason| reason.contains("are available")), "no reason")?;
+        let touched = u64::from(top.alive) * (24 << 20);
+        ensure(top.uss_bytes >= touched, format!("{} of {touched}", top.uss_bytes))?;
+    }
+    Ok(())
+}
+
+fn density_ended() -> Result<(), Failed> {
+    for (signal, moment) in [(Signal::SIGINT, 1500), (Signal::SIGKILL, 1500), (Signal::SIGKILL, 2600)] {
+        let place = Place::new()?;
+        let words = "run --suite density --subjects process,container --max 400 --budget 5m";
+        let mut bench = Measuring::begin(with_out(place.bench(true, words), &place))?;
+        thread::sleep(Duration::from_millis(moment));
+        bench.signal(signal)?;
+        let status = bench.0.wait()?;
+        let pid = bench.0.id();
+        if signal == Signal::SIGKILL {
+            let clean = place.bench(false, "doctor --clean").output()?;
+            ensure(clean.status.success(), text(&clean.stdout))?;
+        } else {
+            ensure(status.code() == Some(130), status.to_string())?;
+            let density = place.written()?.density.ok_or("no density")?;
+            ensure(density.ladders.iter().any(|it| it.ended == Ended::Interrupted), "nothing was interrupted")?;
+        }
+        place.is_clean(pid)?;
+    }
+    Ok(())
+}
+
+fn density_of_all() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let subjects = ["process", "container", "container-nonet", "microvm-app"];
+    let words = format!("run --suite density --subjects {} --max 12 --quick --budget 2m", subjects.join(","));
+    let mut bench = Measuring::begin(with_out(place.bench(true, &words), &place))?;
+    ensure(bench.0.wait()?.success(), "it failed")?;
+    let density = place.written()?.density.ok_or("no density")?;
+    for subject in subjects {
+        ensure(
+            tops(&density, subject) == [(12, Ended::Complete); 2],
+            format!("{subject}: {:?}", tops(&density, subject)),
+        )?;
+    }
+    for ladder in &density.ladders {
+        let contained = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.starts_with("container"));
+        let top = ladder.rungs.last().ok_or("no rung")?;
+        // One process each: no runtime stays beside a container, and a machine's monitor is the machine.
+        ensure(top.processes == 12, format!("{} processes", top.processes))?;
+        ensure(top.cgroup_bytes.is_some() == contained, format!("{:?}", top.cgroup_bytes))?;
+    }
+    place.is_clean(bench.0.id())
+}
+
 fn containers() -> Result<(), Failed> {
     let place = Place::new()?;
-    let command =
-        place.bench(true, "run --subjects process,container,container-nonet --rounds 9 --parallel 1,2 --quick");
+    let command = place.bench(
+        true,
+        "run --suite startup --subjects process,container,container-nonet --rounds 9 --parallel 1,2 --quick",
+    );
     let mut bench = Measuring::begin(with_out(command, &place))?;
     let status = bench.0.wait()?;
     ensure(status.success(), status.to_string())?;
@@ -322,6 +435,10 @@ fn failing_peers() -> Result<(), Failed> {
     ensure(counts(&run, "runc") == (0, 1), format!("{:?}", counts(&run, "runc")))?;
     ensure(counts(&run, "crun") == (0, 1), format!("{:?}", counts(&run, "crun")))?;
     ensure(counts(&run, "process") == (6, 0), format!("{:?}", counts(&run, "process")))?;
+    let density = run.density.ok_or("no density")?;
+    let failed = density.ladders.iter().filter(|ladder| ladder.ended == Ended::Failed && ladder.rungs.len() == 1);
+    ensure(failed.count() == 2, format!("{:?}", density.ladders))?;
+    let run = place.written()?;
     let expected = BTreeSet::from(["ended with status 0 before READY", "ended with status 1 before READY"]);
     ensure(failures(&run) == expected, format!("{:?}", failures(&run)))
 }
@@ -349,7 +466,10 @@ fn killed() -> Result<(), Failed> {
 fn everything() -> Result<(), Failed> {
     let place = Place::new()?;
     let subjects = ["process", "container", "container-nonet", "microvm-bare", "microvm-app"];
-    let run = place.record(true, &format!("--subjects {} --rounds 9 --parallel 1,2 --quick", subjects.join(",")))?;
+    let run = place.record(
+        true,
+        &format!("--suite startup --subjects {} --rounds 9 --parallel 1,2 --quick", subjects.join(",")),
+    )?;
     for subject in subjects {
         ensure(counts(&run, subject) == (10, 0), format!("{subject}: {:?}", failures(&run)))?;
         let pair = counts(&run, &format!("{subject}@2"));

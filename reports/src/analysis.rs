@@ -1,5 +1,6 @@
 //! Everything that a report says, computed once from the run: charts, page and tables only lay it out.
 
+use crate::density::Crowd;
 use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
 use crate::phases::{Step, all_steps, steps};
 use crate::series::Series;
@@ -20,6 +21,8 @@ pub struct Analysis<'a> {
     pub noise: Option<NoiseFloor>,
     /// Each two of the compared cells, the slower first: the fastest cells' pairs first.
     pub pairs: Vec<Pair>,
+    /// What instances cost in memory, where that was measured.
+    pub density: Option<Crowd<'a>>,
 }
 
 /// Two cells.
@@ -158,7 +161,7 @@ impl<'a> Analysis<'a> {
         let verdicts = verdicts_of(run, &series, noise.as_ref().map_or(0.0, NoiseFloor::floor));
         let cells: Vec<_> = series.into_iter().map(|series| Summary::of(run, series, &verdicts)).collect();
         let pairs = pairs(run, &cells);
-        Self { run, cells, noise, pairs }
+        Self { run, cells, noise, pairs, density: run.density.as_ref().map(Crowd::of) }
     }
 
     /// The cells that start one at a time, the A/A twin among them.
@@ -174,6 +177,13 @@ impl<'a> Analysis<'a> {
     /// The cell that the others are held against.
     pub fn baseline(&self) -> Option<&Summary<'a>> {
         self.compared().find(|summary| summary.cell().role == Role::Baseline)
+    }
+
+    /// The ratio of two cells' medians, of those in [`Analysis::pairs`].
+    pub fn ratio(&self, slower: &Summary<'_>, faster: &Summary<'_>) -> Option<Interval> {
+        let place = |of: &Summary<'_>| self.cells.iter().position(|cell| cell.cell().name == of.cell().name);
+        let (slower, faster) = (place(slower)?, place(faster)?);
+        self.pairs.iter().find(|pair| pair.slower == slower && pair.faster == faster).map(|pair| pair.interval)
     }
 
     /// The noise floor as a share of 1; 0 where none was measured.
@@ -194,7 +204,8 @@ impl<'a> Analysis<'a> {
     /// Subjects in the order of their first cell, with their place in it: what gives each its colour.
     pub fn subjects(&self) -> Vec<&'a str> {
         let mut subjects = Vec::new();
-        for cell in &self.run.cells {
+        let density = self.run.density.iter().flat_map(|density| &density.cells);
+        for cell in self.run.cells.iter().chain(density) {
             if !subjects.contains(&cell.subject.as_str()) {
                 subjects.push(cell.subject.as_str());
             }

@@ -5,7 +5,9 @@
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "known answers are exact"))]
 
 pub mod analysis;
+pub mod answers;
 pub mod chart;
+pub mod density;
 pub mod export;
 pub mod folder;
 pub mod model;

@@ -4,12 +4,22 @@
 //! this file alone. Times are nanoseconds on `CLOCK_MONOTONIC`; sizes are bytes. `docs/src/run-json.md` is the same schema
 //! in prose.
 
+mod density;
+
+pub use density::{Density, Ended, Ladder, Rung};
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The schema version that this library writes, and the only one it reads.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The schema version that this library writes.
+///
+/// Version 2 added [`Run::density`]: a reader of version 1 would call a run that only measured memory one in which nothing
+/// was started. A file of version 1 is one of version 2 without it.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The oldest version that this library reads.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// One run of the lab.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +48,9 @@ pub struct Run {
     pub samples: Vec<Sample>,
     /// Each cell against the baseline, as concluded when the run ended; a report computes them again.
     pub verdicts: Vec<Verdict>,
+    /// What many instances alive at once cost, where that was measured; since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub density: Option<Density>,
 }
 
 /// The program that made a run, and how it was called.
@@ -60,7 +73,8 @@ pub struct Tool {
 /// What was to be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The suite's name, for example `startup`.
+    /// Names of the suites, separated by commas, for example `startup,density`. The rest of the plan is about the rounds of
+    /// starts.
     pub suite: String,
     /// The seed of every random order.
     pub seed: u64,
@@ -68,7 +82,7 @@ pub struct Plan {
     pub warmup_rounds: u32,
     /// Rounds after those, at the most.
     pub rounds: u32,
-    /// Wall-clock budget of the whole run, in seconds.
+    /// Wall-clock budget of all rounds, in seconds.
     pub budget_s: Option<u64>,
     /// For each round, warm-up included, the cells in the order in which they were to be started.
     pub order: Vec<Vec<usize>>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::model::{Outcome, Run, SCHEMA_VERSION};
+use crate::model::{Density, OLDEST_VERSION, Outcome, Run, SCHEMA_VERSION};
 
 /// Why a text is no run that a report could be made from.
 #[derive(Debug, Error)]
@@ -20,7 +20,7 @@ pub enum ReadError {
     #[error("this is no run of the lab")]
     Malformed(#[source] serde_json::Error),
     /// Another version of the lab wrote it.
-    #[error("the run has schema version {found}; this report reads version {SCHEMA_VERSION}")]
+    #[error("the run has schema version {found}; this report reads versions {OLDEST_VERSION} to {SCHEMA_VERSION}")]
     OtherVersion {
         /// The version that the file names.
         found: u64,
@@ -55,12 +55,16 @@ pub fn read(text: &str) -> Result<Run, ReadError> {
         schema_version: u64,
     }
     let versioned: Versioned = serde_json::from_str(text).map_err(parse_error)?;
-    if versioned.schema_version != u64::from(SCHEMA_VERSION) {
+    if !known(versioned.schema_version) {
         return Err(ReadError::OtherVersion { found: versioned.schema_version });
     }
     let run = serde_json::from_str(text).map_err(parse_error)?;
     validate(&run)?;
     Ok(run)
+}
+
+fn known(version: u64) -> bool {
+    (u64::from(OLDEST_VERSION)..=u64::from(SCHEMA_VERSION)).contains(&version)
 }
 
 fn parse_error(error: serde_json::Error) -> ReadError {
@@ -71,7 +75,7 @@ fn parse_error(error: serde_json::Error) -> ReadError {
 /// Checks what the types cannot: that places, rounds and names refer to what is there, once, and that numbers are ones.
 pub fn validate(run: &Run) -> Result<(), ReadError> {
     let check = |holds: bool, message: String| if holds { Ok(()) } else { Err(ReadError::Inconsistent(message)) };
-    if run.schema_version != SCHEMA_VERSION {
+    if !known(u64::from(run.schema_version)) {
         return Err(ReadError::OtherVersion { found: u64::from(run.schema_version) });
     }
     let mut names = BTreeSet::new();
@@ -95,6 +99,7 @@ pub fn validate(run: &Run) -> Result<(), ReadError> {
         check(*cell < count, format!("the plan's start {place} names cell {cell} of {count}"))?;
     }
     validate_samples(run, &rounds)?;
+    run.density.as_ref().map_or(Ok(()), validate_density)?;
     for verdict in &run.verdicts {
         let finite = [verdict.ratio, verdict.low, verdict.high].iter().all(|ratio| ratio.is_finite());
         check(finite, format!("the verdict on {:?} has a ratio that is no number", verdict.cell))?;
@@ -125,6 +130,40 @@ fn validate_samples(run: &Run, rounds: &BTreeSet<u32>) -> Result<(), ReadError> 
             && timing.ready_ns == 0
         {
             return wrong("was ready in no time at all".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Ladders must name cells that are there, and their rungs must ascend from no instance.
+fn validate_density(density: &Density) -> Result<(), ReadError> {
+    let mut names = BTreeSet::new();
+    for cell in &density.cells {
+        if !names.insert(&cell.name) {
+            return Err(ReadError::Inconsistent(format!("two cells of density are called {:?}", cell.name)));
+        }
+    }
+    let mut climbed = BTreeSet::new();
+    for (place, ladder) in density.ladders.iter().enumerate() {
+        let wrong = |what: String| Err(ReadError::Inconsistent(format!("ladder {place} {what}")));
+        if ladder.cell >= density.cells.len() {
+            return wrong(format!("names cell {} of {}", ladder.cell, density.cells.len()));
+        }
+        if !climbed.insert((ladder.cell, ladder.pass)) {
+            return wrong(format!("repeats pass {} of its cell", ladder.pass));
+        }
+        if ladder.rungs.first().is_some_and(|rung| rung.alive != 0) {
+            return wrong("doesn't begin with no instance alive".to_owned());
+        }
+        for pair in ladder.rungs.windows(2) {
+            let [below, above] = pair else { continue };
+            if above.alive <= below.alive {
+                return wrong(format!("goes from {} alive to {}", below.alive, above.alive));
+            }
+            if above.starts_ns.len() as u64 != u64::from(above.alive - below.alive) {
+                let (starts, grown) = (above.starts_ns.len(), above.alive - below.alive);
+                return wrong(format!("has {starts} starts where {grown} came to life"));
+            }
         }
     }
     Ok(())
@@ -186,6 +225,25 @@ mod tests {
         assert!(contradiction(|run| run["cells"][1]["name"] = run["cells"][0]["name"].clone()).contains("two cells"));
         assert!(contradiction(|run| run["rounds"][1] = run["rounds"][0].clone()).contains("is there twice"));
         assert!(contradiction(|run| run["samples"][1] = run["samples"][0].clone()).contains("repeats a start"));
+    }
+
+    #[test]
+    fn a_ladder_must_climb_and_name_a_cell_that_is_there() {
+        assert!(contradiction(|run| run["density"]["ladders"][0]["cell"] = 99.into()).contains("names cell 99"));
+        assert!(
+            contradiction(|run| run["density"]["ladders"][0]["rungs"][0]["alive"] = 1.into()).contains("no instance")
+        );
+        assert!(
+            contradiction(|run| run["density"]["ladders"][0]["rungs"][2]["alive"] = 1.into()).contains("alive to 1")
+        );
+        assert!(
+            contradiction(|run| run["density"]["ladders"][0]["rungs"][1]["starts_ns"] = serde_json::json!([1, 2]))
+                .contains("has 2 starts where 1 came to life")
+        );
+        assert!(
+            contradiction(|run| run["density"]["ladders"][1] = run["density"]["ladders"][0].clone())
+                .contains("repeats")
+        );
     }
 
     #[test]

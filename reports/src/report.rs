@@ -27,6 +27,9 @@ pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
         file("summary.csv", export::summary(&analysis)),
         file("report.md", export::markdown(&analysis, &charts)),
     ];
+    if let Some(density) = &run.density {
+        files.push(file("density.csv", export::density(density)));
+    }
     files.extend(charts.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
     files.push(file("index.html", page::render(&analysis, &charts)));
     files

@@ -25,10 +25,20 @@ pub fn time_unit(nanoseconds: f64) -> (f64, &'static str) {
 
 /// A size, from bytes: `640 KiB`, `2.31 MiB`.
 pub fn bytes(bytes: f64) -> String {
+    let (scale, unit) = byte_scale(bytes);
+    format!("{}\u{a0}{unit}", digits(bytes / scale))
+}
+
+/// Two sizes in the unit of the larger: `380–400 KiB`.
+pub fn byte_range(low: f64, high: f64) -> String {
+    let (scale, unit) = byte_scale(low.abs().max(high.abs()));
+    format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
+}
+
+fn byte_scale(bytes: f64) -> (f64, &'static str) {
     let units = [(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")];
     let fits = |(scale, _): &&(f64, &str)| bytes.abs() / scale < 999.5;
-    let (scale, unit) = units.iter().find(fits).unwrap_or(&(1_073_741_824.0, "GiB"));
-    format!("{}\u{a0}{unit}", digits(bytes / scale))
+    units.iter().find(fits).copied().unwrap_or((1_073_741_824.0, "GiB"))
 }
 
 /// A ratio: `5.63×`.
@@ -86,6 +96,7 @@ mod tests {
     fn sizes_and_ratios_read_the_same_way() {
         assert_eq!([512.0, 655_360.0, 2_422_210.0].map(|size| spaced(&bytes(size))), ["512 B", "640 KiB", "2.31 MiB"]);
         assert_eq!([0.05, 0.98, 5.634, 48.21, 512.4].map(ratio), ["0.050×", "0.98×", "5.63×", "48.2×", "512×"]);
+        assert_eq!(byte_range(389_120.0, 409_600.0), "380–400\u{a0}KiB");
         assert_eq!(percent(0.0241), "2.4\u{a0}%");
         assert_eq!([count(1, "round"), count(2, "round")], ["1 round", "2 rounds"]);
     }

@@ -152,7 +152,9 @@ pub fn environment(analysis: &Analysis<'_>) -> Vec<Remark> {
         let text = format!("The host is itself a virtual machine, under {hypervisor}: microVMs here are nested.");
         remarks.push((Status::Warn, text));
     }
-    remarks.push(rounds(analysis));
+    if !analysis.cells.is_empty() {
+        remarks.push(rounds(analysis));
+    }
     if let Some(noise) = &analysis.noise {
         let status = if noise.holds_one() && noise.floor() <= EQUIVALENCE { Status::Ok } else { Status::Warn };
         remarks.push((status, format!("The noise floor is {}.", units::percent(noise.floor()))));

@@ -5,7 +5,7 @@ mod support;
 use isolab_reports::model::{Outcome, Role, Run};
 use isolab_reports::{read, report};
 use proptest::prelude::*;
-use support::{cell, empty_run, ready, round, run_of, with_text_everywhere};
+use support::{cell, density_of, empty_run, ready, round, run_of, with_text_everywhere};
 
 /// Renders a run, through its text as a reader of files would, and checks the page.
 fn render(run: &Run) -> Vec<report::File> {
@@ -100,6 +100,7 @@ fn markup_in_a_run_stays_text() {
     for text in texts {
         let mut run = run_of(3, 5, |n, r| if (n, r) == (1, 2) { failed() } else { ready(1_000_000 * (n as u64 + 1)) });
         run.cells.push(cell("late", Role::Peer));
+        run.density = density_of(2, |_| 1 << 20).density;
         with_text_everywhere(&mut run, text);
         let files = render(&run);
         for file in files.iter().filter(|file| file.name != "run.json") {
@@ -120,6 +121,45 @@ fn an_emulated_machine_shows_ratios_and_no_time_in_its_verdict() {
     let page = page(&run);
     assert!(page.contains("against subject-0: subject-1 2.00×") && page.contains("Only ratios count"));
     assert!(!page.contains("median: subject-0"));
+}
+
+#[test]
+fn a_run_of_density_alone_answers_its_question_and_no_other() {
+    let run = density_of(3, |cell| (cell as u64 + 1) << 20);
+    let page = page(&run);
+    assert!(page.contains("Which is denser?") && !page.contains("Which starts faster?"));
+    assert!(page.contains("subject-1: one more costs 2.00\u{a0}MiB, so one GiB holds 512."), "{page}");
+    assert!(page.contains("subject-2 costs 1.50 times as much"));
+}
+
+#[test]
+fn a_run_of_version_1_is_one_without_density() {
+    let mut run = run_of(2, 4, |_, _| ready(1_000));
+    run.schema_version = 1;
+    assert!(!page(&run).contains("Which is denser?"));
+}
+
+#[test]
+fn ladders_that_end_at_their_foot_are_shown_with_their_reason() {
+    let mut run = density_of(2, |_| 1 << 20);
+    for ladder in run.density.iter_mut().flat_map(|density| &mut density.ladders).filter(|ladder| ladder.cell == 1) {
+        ladder.rungs.truncate(1);
+        (ladder.ended, ladder.reason) = (isolab_reports::model::Ended::Failed, Some("it would not start".into()));
+    }
+    let page = page(&run);
+    assert!(page.contains("never alive") && page.contains("it would not start"));
+}
+
+#[test]
+fn memory_that_makes_no_sense_renders() {
+    for each in [0, 1, 1 << 40] {
+        page(&density_of(3, |cell| each * cell as u64));
+    }
+    let mut run = density_of(2, |_| 1 << 20);
+    for rung in run.density.iter_mut().flat_map(|density| &mut density.ladders).flat_map(|ladder| &mut ladder.rungs) {
+        (rung.available_bytes, rung.others_bytes, rung.slab_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+    }
+    page(&run);
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn read(path: &str) -> String {
 
 /// The fields of the structures in `model.rs` that become fields of the file.
 fn fields_of_the_model() -> BTreeSet<String> {
-    let model = read("src/model.rs");
+    let model = read("src/model.rs") + &read("src/model/density.rs");
     let field = |line: &str| {
         let line = line.trim();
         // Fields of structures are public; `reason` is the one field of an enum's variant.
@@ -42,6 +42,7 @@ fn every_word_of_an_enumeration_is_described() {
     let description = read("../docs/src/run-json.md");
     for word in [
         "complete",
+        "memory",
         "budget",
         "interrupted",
         "baseline",

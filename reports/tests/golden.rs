@@ -50,8 +50,9 @@ fn each_chart_is_a_picture_of_its_own_that_says_in_words_what_it_shows() {
     let files = report::render(&run, text.as_bytes());
     let charts: Vec<_> =
         files.iter().filter(|file| file.name.starts_with("charts/")).map(|file| file.name.as_str()).collect();
-    let expected =
-        ["phases", "distribution", "sequence", "forest", "parallel"].map(|name| format!("charts/{name}.svg"));
+    let startup = ["fastest", "phases", "distribution", "sequence", "forest", "parallel"];
+    let density = ["densest", "density", "residuals", "starts", "memory"];
+    let expected: Vec<_> = startup.iter().chain(&density).map(|name| format!("charts/{name}.svg")).collect();
     assert_eq!(charts, expected);
     for name in charts {
         let svg = support::file(&files, name);

@@ -24,7 +24,7 @@ impl Seen {
     /// Reads this host's.
     pub(crate) fn read() -> Self {
         Self {
-            meminfo: parse(&read::text("/proc/meminfo").unwrap_or_default()),
+            meminfo: meminfo(),
             thp: read::text("/sys/kernel/mm/transparent_hugepage/enabled")
                 .and_then(|text| read::chosen(&text).map(str::to_owned)),
             ksm: read::text("/sys/kernel/mm/ksm/run"),
@@ -40,6 +40,16 @@ impl Seen {
     fn of(&self, name: &str) -> u64 {
         self.meminfo.get(name).copied().unwrap_or_default()
     }
+}
+
+/// `/proc/meminfo` now, in bytes.
+pub(crate) fn meminfo() -> BTreeMap<String, u64> {
+    parse(&read::text("/proc/meminfo").unwrap_or_default())
+}
+
+/// The host's memory, in bytes.
+pub(crate) fn total() -> u64 {
+    meminfo().get("MemTotal").copied().unwrap_or_default()
 }
 
 /// `MemTotal:       24684092 kB`; counts without a unit (huge pages) stay counts.

@@ -49,6 +49,16 @@ impl Subject for Container<'_> {
     }
 
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        self.launch_of(number, nonce, false)
+    }
+
+    fn launch_to_stay(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        self.launch_of(number, nonce, true)
+    }
+}
+
+impl Container<'_> {
+    fn launch_of(&self, number: u64, nonce: &Nonce, stays: bool) -> Result<Launch, String> {
         let bundle = self.template.write(self.lab.scratch().name(number), nonce)?;
         let root = &self.lab.roots().runtime;
         let mut owned = bundle.groups;
@@ -59,16 +69,23 @@ impl Subject for Container<'_> {
             words
         };
         let folder = bundle.folder.to_string_lossy();
+        let pid = bundle.folder.join("pid");
+        let words = if stays {
+            with_root(&["run", "--detach", "--pid-file", &pid.to_string_lossy(), "--bundle", &folder, &bundle.id])
+        } else {
+            with_root(&["--timeline", TIMELINE, "run", "--bundle", &folder, &bundle.id])
+        };
         let mut undo = vec![self.program.clone().into_os_string()];
         undo.extend(with_root(&["delete", "--force", &bundle.id]));
         Ok(Launch {
             program: self.program.clone(),
-            arguments: with_root(&["--timeline", TIMELINE, "run", "--bundle", &folder, &bundle.id]),
+            arguments: words,
             folder: self.lab.scratch().path().to_owned(),
             token: nonce.token(),
             farewell: Farewell::Order,
             owned,
-            tells: true,
+            tells: !stays,
+            detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),
         })

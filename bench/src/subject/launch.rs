@@ -53,7 +53,9 @@ pub struct Launch {
     pub(crate) owned: Vec<PathBuf>,
     /// Whether it tells its steps on descriptor 3.
     pub(crate) tells: bool,
-    /// What removes the rest of a start that failed.
+    /// Where a command that leaves its instance alone writes the instance's process id; none where it stays with it.
+    pub(crate) detached: Option<PathBuf>,
+    /// What removes the rest of a start that failed, and a detached instance that has ended.
     pub(crate) undo: Option<Vec<OsString>>,
     /// What was made for this start alone.
     pub(crate) litter: Option<PathBuf>,
@@ -79,12 +81,12 @@ pub struct Started {
 
 /// A start, an instant before t0.
 pub(crate) struct Poised {
-    ready: Ready,
-    order: File,
-    answer: File,
-    complaints: File,
+    pub(super) ready: Ready,
+    pub(super) order: File,
+    pub(super) answer: File,
+    pub(super) complaints: File,
     steps: Option<File>,
-    launch: Launch,
+    pub(super) launch: Launch,
 }
 
 impl Launch {
@@ -139,7 +141,7 @@ impl Poised {
             }
         };
         let spawned = clock::now();
-        let heard = hear(&mut answer, &launch.token);
+        let heard = hear(&mut answer, &launch.token, PATIENCE);
         let outcome = match heard {
             Ok(ready) => Running { child, order, zero, spawned, ready }.finish(&launch),
             Err(silence) => Err(silence.end(child)),
@@ -214,8 +216,8 @@ fn peak_rss(pid: Pid) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Why there was no READY.
-enum Silence {
+/// Why there was no READY, or no answer.
+pub(super) enum Silence {
     /// Nothing more can come: all who could write have closed the pipe.
     Closed,
     Hung,
@@ -225,7 +227,7 @@ enum Silence {
 
 impl Silence {
     /// Ends the subject, whatever it does, and says what happened.
-    fn end(self, child: Child) -> String {
+    pub(super) fn end(self, child: Child) -> String {
         // A program that closed its output will mostly end by itself, and how it ends is the better reason.
         let by_itself = matches!(self, Self::Closed)
             && child.open().is_ok_and(|end| readable_within(&end, LINGER).is_ok_and(|ended| ended));
@@ -246,10 +248,10 @@ impl Silence {
 }
 
 /// Reads until the token is complete; returns the instant.
-fn hear(answer: &mut File, token: &[u8]) -> Result<u64, Silence> {
+pub(super) fn hear(answer: &mut File, token: &[u8], patience: Duration) -> Result<u64, Silence> {
     let mut said: Vec<u8> = Vec::with_capacity(4096);
     let mut part = [0_u8; 4096];
-    let deadline = clock::now() + PATIENCE.as_nanos() as u64;
+    let deadline = clock::now() + patience.as_nanos() as u64;
     loop {
         let left = Duration::from_nanos(deadline.saturating_sub(clock::now()));
         if !readable_within(answer, left).map_err(Silence::Broken)? {
@@ -304,7 +306,7 @@ fn tell(mut timing: Timing, steps: Option<File>, zero: u64) -> Result<Started, S
 }
 
 /// The reason, and what the subject itself said of it.
-fn explained(reason: String, mut complaints: File) -> String {
+pub(super) fn explained(reason: String, mut complaints: File) -> String {
     const ENOUGH: u64 = 4096;
     let mut said = Vec::new();
     let _ = complaints.rewind().and_then(|()| complaints.take(ENOUGH).read_to_end(&mut said));
@@ -317,11 +319,11 @@ fn explained(reason: String, mut complaints: File) -> String {
 
 impl Launch {
     /// The first thing of the subject's that is still there.
-    fn left(&self) -> Option<&PathBuf> {
+    pub(super) fn left(&self) -> Option<&PathBuf> {
         self.owned.iter().find(|path| path.symlink_metadata().is_ok())
     }
 
-    fn await_gone(&self) -> Result<(), ()> {
+    pub(super) fn await_gone(&self) -> Result<(), ()> {
         let deadline = clock::now() + LINGER.as_nanos() as u64;
         while self.left().is_some() {
             if clock::now() >= deadline {
@@ -333,7 +335,7 @@ impl Launch {
     }
 
     /// Removes what was made for this start; after a failure also what the subject may have left.
-    fn clear(&self, failed: bool) {
+    pub(super) fn clear(&self, failed: bool) {
         if failed {
             let parts = self.undo.as_deref().and_then(<[OsString]>::split_first);
             if let Some((program, arguments)) = parts {

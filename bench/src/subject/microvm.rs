@@ -69,16 +69,19 @@ impl<'a> App<'a> {
     }
 }
 
-fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewell: Farewell) -> Launch {
-    let head = ["--timeline", TIMELINE, "run", "--memory", MEMORY].map(OsString::from);
+/// `tells`: whether it tells its steps. One that stays does not: what it wrote would be memory of its own.
+fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewell: Farewell, tells: bool) -> Launch {
+    let timeline: &[&str] = if tells { &["--timeline", TIMELINE] } else { &[] };
+    let head = timeline.iter().chain(&["run", "--memory", MEMORY]).map(OsString::from);
     Launch {
         program: program.to_owned(),
-        arguments: head.into_iter().chain(guest).collect(),
+        arguments: head.chain(guest).collect(),
         folder: lab.scratch().path().to_owned(),
         token: nonce.token(),
         farewell,
         owned: Vec::new(),
-        tells: true,
+        tells,
+        detached: None,
         undo: None,
         litter: None,
     }
@@ -89,10 +92,14 @@ impl Subject for Bare<'_> {
         &self.about
     }
 
+    fn stays(&self) -> bool {
+        false
+    }
+
     fn launch(&self, _: u64, nonce: &Nonce) -> Result<Launch, String> {
         let text = format!("ISOLAB-READY {nonce}");
         let guest = ["--bare", "long-hello", "--", &text].map(OsString::from).into();
-        Ok(launch(self.lab, &self.program, guest, nonce, Farewell::Itself))
+        Ok(launch(self.lab, &self.program, guest, nonce, Farewell::Itself, true))
     }
 }
 
@@ -102,8 +109,18 @@ impl Subject for App<'_> {
     }
 
     fn launch(&self, _: u64, nonce: &Nonce) -> Result<Launch, String> {
+        Ok(self.launch_of(nonce, true))
+    }
+
+    fn launch_to_stay(&self, _: u64, nonce: &Nonce) -> Result<Launch, String> {
+        Ok(self.launch_of(nonce, false))
+    }
+}
+
+impl App<'_> {
+    fn launch_of(&self, nonce: &Nonce, tells: bool) -> Launch {
         let payload = self.lab.payload().as_os_str().to_owned();
         let guest = vec!["--app".into(), payload, "--".into(), nonce.to_string().into()];
-        Ok(launch(self.lab, &self.program, guest, nonce, Farewell::Order))
+        launch(self.lab, &self.program, guest, nonce, Farewell::Order, tells)
     }
 }

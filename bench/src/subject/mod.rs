@@ -20,6 +20,7 @@ mod catalogue;
 pub(crate) mod child;
 mod container;
 pub(crate) mod gate;
+pub(crate) mod held;
 pub mod kernel;
 mod lab;
 pub(crate) mod launch;
@@ -36,6 +37,7 @@ use isolab_reports::model::{Role, SpanText};
 use isolab_reports::stats::Random;
 
 pub use catalogue::{Catalogue, Choice, LeftOut, SelectError};
+pub use held::Held;
 pub use lab::{Lab, LabError};
 pub use launch::{Launch, Started};
 pub use peers::{PeerError, PeerPath, Peers};
@@ -66,6 +68,16 @@ pub trait Subject: Send + Sync {
     /// Makes ready for one start, number `number` of this process, outside the clock. The error says why not, in words.
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String>;
 
+    /// Whether an instance can stay after READY, waiting for orders.
+    fn stays(&self) -> bool {
+        true
+    }
+
+    /// Makes ready for a start after which the instance stays, if it can with nothing of ours beside it.
+    fn launch_to_stay(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        self.launch(number, nonce)
+    }
+
     /// Starts it once, alone, and sees it to its end; the error says in words why the start does not count.
     fn start(&self) -> Result<Started, String> {
         self.launch(next_number(), &Nonce::new())?.poise()?.go(None)
@@ -74,6 +86,12 @@ pub trait Subject: Send + Sync {
     /// Starts `count` at once, behind one barrier, and sees all to their ends.
     fn start_together(&self, count: u32) -> Vec<Result<Started, String>> {
         start_together(self, count)
+    }
+
+    /// Starts it once and keeps it alive; the error says in words why the start does not count.
+    fn hold(&self) -> Result<held::Held, String> {
+        let nonce = Nonce::new();
+        self.launch_to_stay(next_number(), &nonce)?.poise()?.hold(&nonce)
     }
 }
 

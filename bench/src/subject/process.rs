@@ -37,6 +37,7 @@ impl Subject for Process<'_> {
             farewell: Farewell::Order,
             owned: Vec::new(),
             tells: false,
+            detached: None,
             undo: None,
             litter: None,
         })

@@ -27,6 +27,12 @@ impl Axis {
         Self { log: false, low: 0.0, high: if high > 0.0 { high } else { 1.0 }, from, to }
     }
 
+    /// From one figure to another, of which one may be below 0.
+    pub(crate) fn between(low: f64, high: f64, from: f64, to: f64) -> Self {
+        let (low, high) = if low < high { (low, high) } else { (low, low + 1.0) };
+        Self { log: false, low, high, from, to }
+    }
+
     /// Around positive figures, each factor as long as the same factor elsewhere.
     pub(crate) fn log(figures: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Self {
         let positive = figures.into_iter().filter(|figure| *figure > 0.0 && figure.is_finite());
@@ -65,7 +71,8 @@ impl Axis {
         if self.high < 2.0 * self.low {
             return self.even_ticks();
         }
-        let sets: [&[f64]; 3] = [&[1.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]];
+        let sets: [&[f64]; 4] =
+            [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]];
         let tried: Vec<Vec<f64>> = sets.iter().map(|set| self.decade_ticks(set)).collect();
         let apart = |pair: &[f64]| matches!(pair, [a, b] if (self.place(*a) - self.place(*b)).abs() >= self.crowded());
         let fits = |ticks: &&Vec<f64>| ticks.len() >= ENOUGH && ticks.windows(2).all(apart);
@@ -179,7 +186,8 @@ mod tests {
         let ticks = |figures: [f64; 2]| Axis::log(figures, 0.0, 300.0).ticks();
         assert_eq!(ticks([1e5, 1e8]), [1e5, 1e6, 1e7, 1e8]);
         assert_eq!(ticks([0.55e6, 30e6]), [5e5, 1e6, 2e6, 5e6, 1e7, 2e7]);
-        assert_eq!(ticks([0.55e6, 300e6]), [1e6, 1e7, 1e8]);
+        assert_eq!(ticks([0.55e6, 300e6]), [1e6, 3e6, 1e7, 3e7, 1e8, 3e8]);
+        assert_eq!(ticks([0.55e6, 3000e6]), [1e6, 1e7, 1e8, 1e9]);
         assert_eq!(ticks([4.5, 9.5]), [5.0, 6.0, 7.0, 8.0, 9.0]);
         assert!((3..=8).contains(&ticks([1.0, 1.02]).len()), "{:?}", ticks([1.0, 1.02]));
     }

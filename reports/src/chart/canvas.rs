@@ -137,6 +137,12 @@ impl<'s> Canvas<'s> {
         self.put(&Rectangle::new([fine_point(corner), fine_point(opposite)], ink.colour().filled()));
     }
 
+    /// A filled polygon.
+    pub(crate) fn polygon(&self, corners: &[Point], ink: Ink) {
+        let corners: Vec<_> = corners.iter().map(|corner| fine_point(*corner)).collect();
+        self.put(&Polygon::new(corners, ink.colour().filled()));
+    }
+
     /// A text whose middle is as high as its place.
     pub(crate) fn text(&self, text: &str, place: Point, hand: Hand) {
         let style = if hand.bold { FontStyle::Bold } else { FontStyle::Normal };
@@ -150,10 +156,7 @@ impl<'s> Canvas<'s> {
     /// A subject's shape.
     pub(crate) fn mark(&self, mark: Mark, place: Point, radius: f64, ink: Ink) {
         let at = |dx: f64, dy: f64| (place.0 + dx * radius, place.1 + dy * radius);
-        let polygon = |corners: &[Point]| {
-            let corners: Vec<_> = corners.iter().map(|corner| fine_point(*corner)).collect();
-            self.put(&Polygon::new(corners, ink.colour().filled()));
-        };
+        let polygon = |corners: &[Point]| self.polygon(corners, ink);
         match mark {
             Mark::Disc => self.put(&Circle::new(fine_point(place), fine(radius), ink.colour().filled())),
             Mark::Ring => self.put(&Circle::new(

@@ -1,10 +1,13 @@
 //! The charts, one file a form. Each is an SVG that says in words what it shows; the page adds a table with the same figures.
 
+mod answer;
 mod axis;
 mod canvas;
+mod density;
 mod distribution;
 mod forest;
 mod ink;
+mod memory;
 mod parallel;
 mod phases;
 mod sequence;
@@ -13,7 +16,10 @@ pub(crate) use ink::{Ink, properties};
 pub(crate) use parallel::ladders;
 
 use crate::analysis::{Analysis, Summary};
+use crate::density::Climbed;
+use crate::stats::Interval;
 use crate::text::{escaped, printable};
+use answer::Row;
 use canvas::{FINE, Point};
 
 /// The width of a chart that has the page to itself, in pixels.
@@ -96,6 +102,18 @@ pub struct Charts {
     pub forest: Option<Chart>,
     /// What starting many at once costs.
     pub parallel: Option<Chart>,
+    /// What one more instance costs.
+    pub density: Option<Chart>,
+    /// What the lines of that leave unexplained.
+    pub residuals: Option<Chart>,
+    /// Start-up times over the number alive.
+    pub starts: Option<Chart>,
+    /// What an instance's memory is made of.
+    pub memory: Option<Chart>,
+    /// Which starts faster, at a glance.
+    pub fastest: Option<Chart>,
+    /// Which is denser, at a glance.
+    pub densest: Option<Chart>,
 }
 
 impl Charts {
@@ -107,11 +125,45 @@ impl Charts {
             sequence: sequence::draw(analysis),
             forest: forest::draw(analysis),
             parallel: parallel::draw(analysis),
+            density: density::draw(analysis),
+            residuals: density::residuals(analysis),
+            starts: density::starts(analysis),
+            memory: memory::draw(analysis),
+            fastest: fastest(analysis),
+            densest: densest(analysis),
         }
     }
 
     /// Those that there are.
     pub fn iter(&self) -> impl Iterator<Item = &Chart> {
-        [&self.phases, &self.distribution, &self.sequence, &self.forest, &self.parallel].into_iter().flatten()
+        let startup = [&self.fastest, &self.phases, &self.distribution, &self.sequence, &self.forest, &self.parallel];
+        let density = [&self.densest, &self.density, &self.residuals, &self.starts, &self.memory];
+        startup.into_iter().chain(density).flatten()
     }
+}
+
+fn fastest(analysis: &Analysis<'_>) -> Option<Chart> {
+    let row = |cell: &Summary<'_>| {
+        let verdict = cell.verdict.as_ref()?;
+        let ratio = Interval { estimate: verdict.ratio, low: verdict.low, high: verdict.high };
+        Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio })
+    };
+    let rows: Vec<Row> = analysis.compared().filter_map(row).collect();
+    answer::draw(
+        "fastest",
+        "Which starts faster?",
+        "start-up time beside a process, log scale",
+        &rows,
+        analysis.floor(),
+    )
+}
+
+fn densest(analysis: &Analysis<'_>) -> Option<Chart> {
+    let crowd = analysis.density.as_ref()?;
+    let row = |climbed: &Climbed<'_>| {
+        let ratio = climbed.against.as_ref()?.ratio;
+        Some(Row { name: climbed.cell.name.clone(), place: analysis.place(climbed.cell), ratio })
+    };
+    let rows: Vec<Row> = crowd.compared().filter_map(row).collect();
+    answer::draw("densest", "Which is denser?", "memory of one more beside a process, log scale", &rows, crowd.floor)
 }

@@ -1,7 +1,8 @@
 //! Comma-separated values as RFC 4180 has them: quoted where need be, lines ended by CR LF, numbers plain and in base units.
 
 use crate::analysis::{Analysis, Figures, Tail};
-use crate::model::{Outcome, Role, Timing, Word};
+use crate::model::{Density, Ladder, Outcome, Role, Rung, Timing, Word};
+use crate::stats::Sorted;
 use crate::text::printable;
 use crate::words;
 
@@ -124,6 +125,52 @@ pub(crate) fn samples(analysis: &Analysis<'_>) -> String {
             reason.cloned().unwrap_or_default(),
         ])
     });
+    line(&head.map(str::to_owned)) + &rows.collect::<String>()
+}
+
+/// Every rung of every ladder, in the order in which they were climbed. Sizes are bytes; what is not known is empty.
+pub(crate) fn density(density: &Density) -> String {
+    let head = [
+        "cell",
+        "pass",
+        "alive",
+        "processes",
+        "rss_bytes",
+        "pss_bytes",
+        "uss_bytes",
+        "available_bytes",
+        "others_bytes",
+        "slab_bytes",
+        "page_tables_bytes",
+        "kernel_stacks_bytes",
+        "percpu_bytes",
+        "cgroup_bytes",
+        "cgroup_kernel_bytes",
+        "ready_median_ns",
+    ];
+    let rung = |ladder: &Ladder, rung: &Rung| {
+        let optional = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
+        let starts = Sorted::new(rung.starts_ns.iter().map(|start| *start as f64));
+        line(&[
+            density.cells.get(ladder.cell).map(|cell| cell.name.clone()).unwrap_or_default(),
+            ladder.pass.to_string(),
+            rung.alive.to_string(),
+            rung.processes.to_string(),
+            rung.rss_bytes.to_string(),
+            rung.pss_bytes.to_string(),
+            rung.uss_bytes.to_string(),
+            rung.available_bytes.to_string(),
+            rung.others_bytes.to_string(),
+            rung.slab_bytes.to_string(),
+            rung.page_tables_bytes.to_string(),
+            rung.kernel_stacks_bytes.to_string(),
+            rung.percpu_bytes.to_string(),
+            optional(rung.cgroup_bytes),
+            optional(rung.cgroup_kernel_bytes),
+            number(starts.map(|starts| starts.median())),
+        ])
+    };
+    let rows = density.ladders.iter().flat_map(|ladder| ladder.rungs.iter().map(move |it| rung(ladder, it)));
     line(&head.map(str::to_owned)) + &rows.collect::<String>()
 }
 

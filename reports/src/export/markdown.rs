@@ -1,6 +1,7 @@
 //! The report as Markdown: for a pull request, a chat, an answer sheet.
 
 use crate::analysis::Analysis;
+use crate::answers::answers;
 use crate::chart::Charts;
 use crate::page::{command, revision};
 use crate::tables::{self, Table};
@@ -10,20 +11,25 @@ use crate::words;
 /// The whole report.
 pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
     let run = analysis.run;
-    let mut sentences = words::verdict(analysis).into_iter();
     let mut parts = vec![format!("# isolab, suite {}\n\n", escaped(&run.plan.suite))];
-    if let Some(headline) = sentences.next() {
-        parts.push(format!("**{}**\n\n", escaped(&headline)));
+    for answer in answers(analysis) {
+        parts.push(format!("**{}** {}\n\n", answer.question, escaped(&answer.sentences.join(" "))));
     }
-    for sentence in sentences {
+    for sentence in words::verdict(analysis) {
         parts.push(format!("- {}\n", escaped(&sentence)));
     }
     parts.push("\n## Before you believe it\n\n".to_owned());
     for (_, remark) in words::environment(analysis) {
         parts.push(format!("- {}\n", escaped(&remark)));
     }
-    parts.push("\n## The figures\n\n".to_owned());
-    parts.push(table(&tables::summary(analysis)));
+    if !analysis.cells.is_empty() {
+        parts.push("\n## The figures of start-up\n\n".to_owned());
+        parts.push(table(&tables::summary(analysis)));
+    }
+    if let Some(crowd) = &analysis.density {
+        parts.push("\n## The figures of density\n\n".to_owned());
+        parts.push(table(&tables::density(crowd)));
+    }
     for chart in charts.iter() {
         parts.push(format!("\n## {}\n\n![{}](charts/{}.svg)\n\n", chart.title, escaped(&chart.desc), chart.slug));
         for twin in twins(analysis, chart.slug) {
@@ -50,7 +56,13 @@ fn twins(analysis: &Analysis<'_>, slug: &str) -> Vec<Table> {
         "distribution" => vec![tables::distribution(analysis)],
         "sequence" => vec![tables::drift(analysis), tables::noisy(analysis)],
         "forest" => vec![tables::ratios(analysis), tables::pairs(analysis)],
-        _ => vec![tables::parallel(analysis)],
+        "parallel" => vec![tables::parallel(analysis)],
+        "density" => analysis.density.iter().map(tables::rungs).collect(),
+        "residuals" => analysis.density.iter().map(tables::ended).collect(),
+        "starts" => analysis.density.iter().map(tables::starts).collect(),
+        "memory" => analysis.density.iter().map(tables::memory).collect(),
+        // The tables of the figures, above, are theirs.
+        _ => Vec::new(),
     }
 }
 

@@ -3,5 +3,5 @@
 mod csv;
 mod markdown;
 
-pub(crate) use csv::{samples, summary};
+pub(crate) use csv::{density, samples, summary};
 pub(crate) use markdown::markdown;

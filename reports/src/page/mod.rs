@@ -2,6 +2,7 @@
 //!
 //! maud escapes every text that is put into the markup; the charts, which are markup themselves, were escaped when drawn.
 
+mod density;
 mod method;
 mod parts;
 
@@ -10,6 +11,7 @@ pub(crate) use method::{command, revision};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::analysis::Analysis;
+use crate::answers::answers;
 use crate::chart::{Charts, Ink, properties};
 use crate::model::{Role, Status};
 use crate::text::printable;
@@ -22,7 +24,10 @@ pub(crate) const GENERATOR: &str = "isolab-report";
 /// The whole page.
 pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
     let run = analysis.run;
-    let title = format!("isolab {}: {}", run.plan.suite, words::headline(analysis));
+    let title = match &run.density {
+        Some(_) if run.cells.is_empty() => format!("isolab {}", run.plan.suite),
+        _ => format!("isolab {}: {}", run.plan.suite, words::headline(analysis)),
+    };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -37,12 +42,19 @@ pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
             body {
                 main {
                     (header(analysis))
-                    (verdict(analysis))
-                    (summary(analysis))
-                    (phases(analysis, charts))
-                    (distribution(analysis, charts))
-                    (forest(analysis, charts))
-                    (parallel(analysis, charts))
+                    (first_screen(analysis, charts))
+                    @if !analysis.cells.is_empty() {
+                        section.suite aria-labelledby="startup" {
+                            h2 id="startup" { "Start-up: how long until it runs?" }
+                            (verdict(analysis))
+                            (summary(analysis))
+                            (phases(analysis, charts))
+                            (distribution(analysis, charts))
+                            (forest(analysis, charts))
+                            (parallel(analysis, charts))
+                        }
+                    }
+                    @if let Some(crowd) = &analysis.density { (density::section(crowd, charts)) }
                     (failures(analysis))
                     (method::method(analysis))
                     (environment(analysis))
@@ -68,7 +80,7 @@ fn header(analysis: &Analysis<'_>) -> Markup {
     html! {
         header {
             p.kicker { "isolab · suite " (run.plan.suite) }
-            h1 { "How long until it runs?" }
+            h1 { "What isolation costs on this machine" }
             p.meta { (readable(&run.started)) " · " (run.host.cpus) " × " (run.host.cpu) " · Linux " (run.host.kernel) }
         }
     }
@@ -82,21 +94,45 @@ fn readable(time: &str) -> String {
     }
 }
 
-fn verdict(analysis: &Analysis<'_>) -> Markup {
-    let sentences = words::verdict(analysis);
+/// The answers, and what a reader must know before believing them.
+fn first_screen(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
+    let chart = |question: &str| match question {
+        "Which starts faster?" => charts.fastest.as_ref(),
+        _ => charts.densest.as_ref(),
+    };
     html! {
-        section aria-labelledby="verdict" {
-            h2 id="verdict" { "Verdict" }
-            @if let Some((headline, rest)) = sentences.split_first() {
-                p.lead { (headline) }
-                (cards(analysis))
-                ul.plain { @for sentence in rest { li { (sentence) } } }
+        div.answers {
+            @for answer in answers(analysis) {
+                section.answer aria-label=(answer.question) {
+                    h2 { (answer.question) }
+                    @if let Some((first, rest)) = answer.sentences.split_first() {
+                        p.lead { (first) }
+                        @for sentence in rest { p { (sentence) } }
+                    }
+                    @if let Some(chart) = chart(answer.question) { (figure(chart)) }
+                    p.more { a href={ "#" (answer.section.0) } { (answer.section.1) " ↓" } }
+                }
             }
-            h3 { "Before you believe it" }
+        }
+        section aria-labelledby="believe" {
+            h2.small id="believe" { "Before you believe it" }
             ul.remarks {
                 @for (status, text) in words::environment(analysis) {
                     li class=(parts::class(status)) { span.sign aria-hidden="true" { (sign(status)) } (text) }
                 }
+            }
+        }
+    }
+}
+
+fn verdict(analysis: &Analysis<'_>) -> Markup {
+    let sentences = words::verdict(analysis);
+    html! {
+        section aria-label="Verdict" {
+            @if let Some((headline, rest)) = sentences.split_first() {
+                p.lead { (headline) }
+                (cards(analysis))
+                ul.plain { @for sentence in rest { li { (sentence) } } }
             }
         }
     }
@@ -136,7 +172,7 @@ fn cards(analysis: &Analysis<'_>) -> Markup {
 fn summary(analysis: &Analysis<'_>) -> Markup {
     html! {
         section aria-labelledby="figures" {
-            h2 id="figures" { "The figures" }
+            h3 id="figures" { "The figures" }
             (table(&tables::summary(analysis)))
         }
     }
@@ -169,7 +205,7 @@ fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     let noisy = tables::noisy(analysis);
     html! {
         section aria-labelledby="distribution" {
-            h2 id="distribution" { "Is the median the whole story?" }
+            h3 id="distribution" { "Is the median the whole story?" }
             p {
                 "Left: a steep curve is a steady subject, a flat end is a long tail; read down from where a curve crosses 50 % to find its median. "
                 "Right: the same starts in the order in which they were made. Level rows mean that nothing drifted; "
@@ -199,7 +235,7 @@ fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         (chart_section(chart, &guide, &table(&tables::ratios(analysis))))
         @if !pairs.rows.is_empty() {
             section aria-labelledby="pairs" {
-                h2 id="pairs" { "Each subject against each other" }
+                h3 id="pairs" { "Each subject against each other" }
                 (table(&pairs))
             }
         }
@@ -222,10 +258,13 @@ fn failures(analysis: &Analysis<'_>) -> Markup {
     html! {
         section aria-labelledby="failures" {
             h2 id="failures" { "What did not work" }
-            @if failures.rows.is_empty() {
-                p { "No start failed after the warm-up." }
-            } @else {
+            @if !failures.rows.is_empty() {
                 (table(&failures))
+            } @else if !analysis.cells.is_empty() {
+                p { "No start failed after the warm-up." }
+            }
+            @if let Some(early) = analysis.density.as_ref().map(tables::ended).filter(|early| !early.rows.is_empty()) {
+                (table(&early))
             }
             @if !left_out.rows.is_empty() { (table(&left_out)) }
         }

@@ -10,7 +10,7 @@ use crate::tables::Table;
 pub(super) fn chart_section(chart: &Chart, guide: &Markup, tables: &Markup) -> Markup {
     html! {
         section aria-labelledby=(chart.slug) {
-            h2 id=(chart.slug) { (chart.title) }
+            h3 id=(chart.slug) { (chart.title) }
             (guide)
             (figure(chart))
             (twin(tables))

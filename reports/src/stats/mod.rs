@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod ecdf;
+mod fieller;
 mod ols;
 mod permutation;
 mod random;
@@ -14,6 +15,7 @@ mod tukey;
 
 pub use bootstrap::{Interval, RESAMPLES, Rounds, percentile_interval};
 pub use ecdf::{Step, ecdf};
+pub use fieller::ratio_of;
 pub use ols::{Estimate, Line, ols};
 pub use permutation::{PERMUTATIONS, permutation_test};
 pub use random::Random;

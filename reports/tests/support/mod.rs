@@ -6,7 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use isolab_reports::model::{
-    Cell, Fact, Host, Outcome, Phase, Plan, Role, Round, Run, Sample, SpanText, Status, Stop, Timing, Tool,
+    Cell, Density, Ended, Fact, Host, Ladder, Outcome, Phase, Plan, Role, Round, Run, Rung, Sample, SpanText, Status,
+    Stop, Timing, Tool,
 };
 use isolab_reports::{read, report};
 
@@ -56,7 +57,8 @@ pub(crate) fn assert_sound(page: &str) {
             let (name, value) = (attribute.name(), attribute.value());
             assert!(!name.starts_with("on") && name != "src", "the page has {name}={value:?}");
             if name == "href" {
-                assert!(["run.json", "samples.csv", "summary.csv", "report.md"].contains(&value), "a link to {value}");
+                let beside = ["run.json", "samples.csv", "summary.csv", "report.md", "density.csv"].contains(&value);
+                assert!(beside || value.starts_with('#'), "a link to {value}");
             }
             if name == "id" {
                 assert!(ids.insert(value), "the id {value} is there twice");
@@ -78,7 +80,8 @@ pub(crate) fn assert_sound(page: &str) {
         }
     }
     for node in document.descendants().filter(roxmltree::Node::is_element) {
-        for target in node.attribute("aria-labelledby").unwrap_or_default().split_whitespace() {
+        let link = node.attribute("href").and_then(|target| target.strip_prefix('#'));
+        for target in node.attribute("aria-labelledby").unwrap_or_default().split_whitespace().chain(link) {
             assert!(ids.contains(target), "nothing has the id {target}");
         }
     }
@@ -87,7 +90,7 @@ pub(crate) fn assert_sound(page: &str) {
 /// A run without cells, rounds or samples.
 pub(crate) fn empty_run() -> Run {
     Run {
-        schema_version: 1,
+        schema_version: 2,
         started: "2026-01-01T00:00:00Z".into(),
         finished: "2026-01-01T00:01:00Z".into(),
         tool: Tool {
@@ -117,6 +120,7 @@ pub(crate) fn empty_run() -> Run {
         spans: std::collections::BTreeMap::new(),
         samples: Vec::new(),
         verdicts: Vec::new(),
+        density: None,
     }
 }
 
@@ -151,6 +155,54 @@ pub(crate) fn cell(name: &str, role: Role) -> Cell {
         about: "something to start".into(),
         command: vec!["start".into(), "{}".into()],
         version: None,
+    }
+}
+
+/// A run that measured density only: so many cells, each climbed twice to eight, each instance costing what `each` says.
+pub(crate) fn density_of(cells: usize, each: impl Fn(usize) -> u64) -> Run {
+    let mut run = empty_run();
+    run.plan.suite = "density".into();
+    let ladder = |cell: usize, pass: u32| Ladder {
+        cell,
+        pass,
+        rungs: [0, 1, 2, 4, 8].map(|alive| rung(alive, each(cell))).into(),
+        ended: Ended::Complete,
+        reason: None,
+    };
+    run.density = Some(Density {
+        most: 8,
+        passes: 2,
+        budget_s: 60,
+        touched_bytes: 0,
+        reserve_bytes: 1 << 29,
+        ksm: false,
+        cells: (0..cells)
+            .map(|n| cell(&format!("subject-{n}"), if n == 0 { Role::Baseline } else { Role::Subject }))
+            .collect(),
+        ladders: (0..2).flat_map(|pass| (0..cells).map(move |n| (n, pass))).map(|(n, pass)| ladder(n, pass)).collect(),
+    });
+    run
+}
+
+/// A rung on which each instance costs so much, half of it pages of its own and a quarter the kernel's.
+pub(crate) fn rung(alive: u32, each: u64) -> Rung {
+    let all = u64::from(alive) * each;
+    let below = if alive < 2 { alive } else { alive / 2 };
+    Rung {
+        alive,
+        starts_ns: vec![1_000_000; (alive - if alive < 2 { 0 } else { below }) as usize],
+        processes: alive,
+        rss_bytes: 3 * all,
+        pss_bytes: all / 2,
+        uss_bytes: all / 4,
+        available_bytes: (8_u64 << 30).saturating_sub(all),
+        slab_bytes: (1 << 20) + all / 4,
+        page_tables_bytes: 1 << 20,
+        kernel_stacks_bytes: 1 << 20,
+        percpu_bytes: 1 << 20,
+        others_bytes: 1 << 28,
+        cgroup_bytes: None,
+        cgroup_kernel_bytes: None,
     }
 }
 
@@ -206,7 +258,8 @@ pub(crate) fn with_text_everywhere(run: &mut Run, text: &str) {
         };
         run.host.facts.push(fact);
     }
-    for cell in &mut run.cells {
+    let density = run.density.iter_mut().flat_map(|density| &mut density.cells);
+    for cell in run.cells.iter_mut().chain(density) {
         for field in [&mut cell.name, &mut cell.subject, &mut cell.about] {
             *field = own(field);
         }
@@ -217,6 +270,9 @@ pub(crate) fn with_text_everywhere(run: &mut Run, text: &str) {
         round.noisy.push(own("noisy"));
     }
     run.spans.insert(own("area.step"), SpanText { call: own("call"), why: own("why") });
+    for ladder in run.density.iter_mut().flat_map(|density| &mut density.ladders) {
+        ladder.reason = Some(own("reason"));
+    }
     for sample in &mut run.samples {
         match &mut sample.outcome {
             Outcome::Ready(timing) => timing.phases.iter_mut().for_each(|phase| phase.name = own(&phase.name)),

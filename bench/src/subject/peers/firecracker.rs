@@ -37,6 +37,10 @@ impl Subject for Firecracker<'_> {
         &self.about
     }
 
+    fn stays(&self) -> bool {
+        false
+    }
+
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
         let scratch = self.lab.scratch();
         let folder = scratch.path().join(scratch.name(number));
@@ -61,6 +65,7 @@ impl Subject for Firecracker<'_> {
             farewell: Farewell::Itself,
             owned: Vec::new(),
             tells: false,
+            detached: None,
             undo: None,
             litter: Some(folder),
         })

@@ -45,6 +45,16 @@ impl Subject for Oci<'_> {
     }
 
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        self.launch_of(number, nonce, false)
+    }
+
+    fn launch_to_stay(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        self.launch_of(number, nonce, true)
+    }
+}
+
+impl Oci<'_> {
+    fn launch_of(&self, number: u64, nonce: &Nonce, stays: bool) -> Result<Launch, String> {
         let scratch = self.lab.scratch();
         let bundle = self.template.write(scratch.name(number), nonce)?;
         let states = scratch.path().join(self.about.name);
@@ -55,16 +65,24 @@ impl Subject for Oci<'_> {
             words.extend(rest.iter().map(OsString::from));
             words
         };
+        let folder = bundle.folder.to_string_lossy();
+        let pid = bundle.folder.join("pid");
+        let words = if stays {
+            with_root(&["run", "--detach", "--pid-file", &pid.to_string_lossy(), "--bundle", &folder, &bundle.id])
+        } else {
+            with_root(&["run", "--bundle", &folder, &bundle.id])
+        };
         let mut undo = vec![self.program.clone().into_os_string()];
         undo.extend(with_root(&["delete", "--force", &bundle.id]));
         Ok(Launch {
             program: self.program.clone(),
-            arguments: with_root(&["run", "--bundle", &bundle.folder.to_string_lossy(), &bundle.id]),
+            arguments: words,
             folder: scratch.path().to_owned(),
             token: nonce.token(),
             farewell: Farewell::Order,
             owned,
             tells: false,
+            detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),
         })

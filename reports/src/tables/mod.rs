@@ -1,8 +1,12 @@
 //! The figures of a report as tables, the same for page and Markdown: each chart's twin, failures, the environment.
 
+mod density;
+
+pub use density::{density, ended, memory, rungs, starts};
+
 use crate::analysis::{Analysis, Figures, Summary, Tail};
 use crate::chart::Mapped;
-use crate::model::{Fact, Role, Status};
+use crate::model::{Cell, Fact, Role, Status};
 use crate::phases::{BETWEEN, Step, WHOLE};
 use crate::units;
 use crate::words;
@@ -290,15 +294,14 @@ pub fn left_out(analysis: &Analysis<'_>) -> Table {
 /// What was measured.
 pub fn cells(analysis: &Analysis<'_>) -> Table {
     let head = vec![words("cell"), words("what it is"), words("command of one start"), words("version")];
-    let row = |cell: &Summary<'_>| {
-        let cell = cell.cell();
+    let row = |cell: &Cell| {
         vec![cell.name.clone(), cell.about.clone(), cell.command.join(" "), cell.version.clone().unwrap_or_default()]
     };
-    Table::new(
-        "What was measured. {} stands for what differs between starts.",
-        head,
-        analysis.cells.iter().map(row).collect(),
-    )
+    let density = analysis.run.density.iter().flat_map(|density| &density.cells);
+    // A subject of both suites is described once.
+    let density = density.filter(|cell| analysis.run.cells.iter().all(|other| other.name != cell.name));
+    let rows = analysis.run.cells.iter().chain(density).map(row).collect();
+    Table::new("What was measured. {} stands for what differs between starts.", head, rows)
 }
 
 /// The environment record.

@@ -1,0 +1,151 @@
+//! The questions that the lab exists for, each answered in a few sentences that the intervals bear out.
+
+use crate::analysis::{Analysis, Figures, Summary};
+use crate::density::{Climbed, Crowd, Measure};
+use crate::model::{Role, Word};
+use crate::stats::Interval;
+use crate::text::printable;
+use crate::units;
+use crate::verdict::word;
+
+/// A question and what a run says to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The question.
+    pub question: &'static str,
+    /// The answer, the most important sentence first.
+    pub sentences: Vec<String>,
+    /// The section that it is taken from, and what that is called.
+    pub section: (&'static str, &'static str),
+}
+
+/// An answer to each question that was measured.
+pub fn answers(analysis: &Analysis<'_>) -> Vec<Answer> {
+    let startup = (!analysis.run.cells.is_empty()).then(|| Answer {
+        question: "Which starts faster?",
+        sentences: faster(analysis),
+        section: ("startup", "All of start-up"),
+    });
+    let density = analysis.density.as_ref().map(|crowd| Answer {
+        question: "Which is denser?",
+        sentences: denser(crowd),
+        section: ("crowd", "All of density"),
+    });
+    let plain = |answer: Answer| Answer {
+        sentences: answer.sentences.iter().map(|sentence| printable(sentence)).collect(),
+        ..answer
+    };
+    startup.into_iter().chain(density).map(plain).collect()
+}
+
+/// Names joined as people join them: `a`, `a and b`, `a, b and c`.
+fn listed(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// `4.52× (4.31–4.70×)`
+fn with_interval(ratio: &Interval) -> String {
+    format!("{} ({})", units::ratio(ratio.estimate), units::ratios(ratio.low, ratio.high))
+}
+
+fn faster(analysis: &Analysis<'_>) -> Vec<String> {
+    let subject = |cell: &&Summary<'_>| cell.cell().role == Role::Subject;
+    let ours = analysis.compared().filter(subject);
+    let mut ours: Vec<(&Summary<'_>, &Figures)> =
+        ours.filter_map(|cell| Some((cell, cell.figures.as_ref()?))).collect();
+    ours.sort_by(|a, b| a.1.median.estimate.total_cmp(&b.1.median.estimate));
+    let emulated = analysis.run.host.emulated;
+    let time = |(cell, figures): &(&Summary<'_>, &Figures)| {
+        let name = &cell.cell().name;
+        if emulated { name.clone() } else { format!("{name}, in {}", units::time(figures.median.estimate)) }
+    };
+    let Some(((first, figures), rest)) = ours.split_first().map(|(first, rest)| (*first, rest)) else {
+        return vec![match analysis.baseline().and_then(|cell| Some((cell, cell.figures.as_ref()?))) {
+            Some((cell, figures)) => {
+                format!("Only {} was started: {}.", cell.cell().name, units::time(figures.median.estimate))
+            }
+            None => "No start of ours was proved.".to_owned(),
+        }];
+    };
+    let mut sentences = vec![format!("{}.", time(&(first, figures)))];
+    let against = |(cell, _): &(&Summary<'_>, &Figures)| {
+        let ratio = analysis.ratio(cell, first)?;
+        Some((cell.cell().name.clone(), ratio))
+    };
+    let others: Vec<(String, Interval)> = rest.iter().filter_map(against).collect();
+    let (alike, slower): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, ratio)| word(ratio, analysis.floor()) != Word::Slower);
+    if !slower.is_empty() {
+        let one = |(name, ratio): &(String, Interval)| {
+            let times = units::digits(ratio.estimate);
+            format!("{name} takes {times} times as long ({})", units::ratios(ratio.low, ratio.high))
+        };
+        let named: Vec<String> = slower.iter().map(one).collect();
+        sentences.push(format!("{}.", listed(&named)));
+    }
+    if !alike.is_empty() {
+        let named: Vec<String> = alike.into_iter().map(|(name, _)| name).collect();
+        sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
+    }
+    if let Some(verdict) = &first.verdict {
+        let ratio = Interval { estimate: verdict.ratio, low: verdict.low, high: verdict.high };
+        sentences.push(format!("Beside a bare process that is {}.", with_interval(&ratio)));
+    }
+    sentences
+}
+
+fn denser(crowd: &Crowd<'_>) -> Vec<String> {
+    let sure = |climbed: &&Climbed<'_>| climbed.cell.role == Role::Subject && climbed.cost().is_sure();
+    let mut ours: Vec<&Climbed<'_>> = crowd.compared().filter(sure).collect();
+    let each = |climbed: &Climbed<'_>| climbed.cost().each().unwrap_or(f64::MAX);
+    ours.sort_by(|a, b| each(a).total_cmp(&each(b)));
+    let Some((first, rest)) = ours.split_first() else {
+        return vec!["The host was too busy with other things to tell what an instance of ours costs.".to_owned()];
+    };
+    let fit = first.per_gib().map_or_else(String::new, |fit| format!(", so one GiB holds {:.0}", fit.estimate));
+    let mut sentences = vec![format!("{}: one more costs {}{fit}.", first.cell.name, units::bytes(each(first)))];
+    let others: Vec<(&Climbed<'_>, Interval)> =
+        rest.iter().filter_map(|climbed| Some((*climbed, Crowd::ratio(climbed, first)?))).collect();
+    let (alike, heavier): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, ratio)| word(ratio, crowd.floor) != Word::Slower);
+    if !heavier.is_empty() {
+        let one = |(climbed, ratio): &(&Climbed<'_>, Interval)| {
+            let times = units::digits(ratio.estimate);
+            format!("{} costs {times} times as much ({})", climbed.cell.name, units::ratios(ratio.low, ratio.high))
+        };
+        let named: Vec<String> = heavier.iter().map(one).collect();
+        sentences.push(format!("{}.", listed(&named)));
+    }
+    if !alike.is_empty() {
+        let named: Vec<String> = alike.iter().map(|(climbed, _)| climbed.cell.name.clone()).collect();
+        sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
+    }
+    let unsure = crowd.compared().filter(|it| it.cell.role == Role::Subject && !it.cost().is_sure());
+    let unsure: Vec<String> = unsure.map(|climbed| climbed.cell.name.clone()).collect();
+    if !unsure.is_empty() {
+        sentences.push(format!("Of {} the host was too busy to tell.", listed(&unsure)));
+    }
+    if crowd.measure == Measure::Accounted {
+        sentences.push(
+            "Other programs moved the host’s memory more than the instances did; so this counts what can be told apart: \
+             proportional sets and the kernel’s own memory. What a machine takes of the kernel’s pages beside that is not in it."
+                .to_owned(),
+        );
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_reads_like_one() {
+        let items = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!([listed(&items[..1]), listed(&items[..2]), listed(&items)], ["a", "a and b", "a, b and c"]);
+    }
+}

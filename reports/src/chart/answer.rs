@@ -1,0 +1,61 @@
+//! A question's answer at one glance: each subject's ratio to the baseline with its interval, small enough for a first screen.
+
+use super::axis::{Axis, tick_ratio};
+use super::canvas::{Hand, Mark};
+use super::{Chart, Ink};
+use crate::stats::Interval;
+use crate::text::shortened;
+use crate::units;
+
+const WIDTH: f64 = 480.0;
+const LEFT: f64 = 126.0;
+const RIGHT: f64 = WIDTH - 152.0;
+const TOP: f64 = 12.0;
+const ROW: f64 = 26.0;
+
+/// A subject in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its place among the subjects, which gives it colour and shape.
+    pub(crate) place: usize,
+    /// How many times the baseline's figure.
+    pub(crate) ratio: Interval,
+}
+
+/// Draws it; nothing without a row. `floor`: the noise floor, a share of 1.
+pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], floor: f64) -> Option<Chart> {
+    if rows.is_empty() {
+        return None;
+    }
+    let bottom = TOP + ROW * rows.len() as f64 + 4.0;
+    let ends = rows.iter().flat_map(|row| [row.ratio.low, row.ratio.high]);
+    let scale = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), LEFT, RIGHT);
+    Some(Chart::draw(slug, title, describe(rows), (WIDTH, bottom + 44.0), |canvas| {
+        canvas.rectangle((scale.place(1.0 - floor), TOP), (scale.place(1.0 + floor), bottom), Ink::Band);
+        scale.draw_below(canvas, (TOP, bottom), &scale.named_ticks(tick_ratio), axis);
+        canvas.line([(scale.place(1.0), TOP), (scale.place(1.0), bottom)], Ink::Text, 1.2);
+        for (row, place) in rows.iter().zip(0..) {
+            let y = TOP + 2.0 + ROW * (f64::from(place) + 0.5);
+            let (low, high) = (scale.place(row.ratio.low), scale.place(row.ratio.high));
+            canvas.text(&shortened(&row.name, 17), (LEFT - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
+            canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
+            for end in [low, high] {
+                canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
+            }
+            canvas.mark(Mark::of(row.place), (scale.place(row.ratio.estimate), y), 5.0, Ink::Series(row.place));
+            let figure = Hand::plain(Ink::Text).sized(12.5);
+            canvas.text(&units::ratio(row.ratio.estimate), (RIGHT + 54.0, y), figure.bold().ending());
+            canvas.text(&units::ratios(row.ratio.low, row.ratio.high), (WIDTH - 4.0, y), figure.sized(11.5).ending());
+        }
+    }))
+}
+
+fn describe(rows: &[Row]) -> String {
+    let row = |row: &Row| {
+        let interval = units::ratios(row.ratio.low, row.ratio.high);
+        format!("{}: {} the baseline, 95 % interval {interval}.", row.name, units::ratio(row.ratio.estimate))
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join(" ")
+}
