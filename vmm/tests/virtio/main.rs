@@ -9,9 +9,11 @@ mod driver;
 mod needs;
 mod net;
 mod transport;
+mod vsock;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [transport::trials(), block::trials(), net::trials(), console::trials(), balloon::trials()];
+    let trials =
+        [transport::trials(), block::trials(), net::trials(), console::trials(), vsock::trials(), balloon::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

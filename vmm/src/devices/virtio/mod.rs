@@ -6,7 +6,7 @@
 //! work ([`worker`]) and raises an interrupt ([`line`]) if the guest has asked for one. KVM passes bell and interrupt on by
 //! itself, so that no processor leaves its guest for either.
 //!
-//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`], [`block`], [`net`], [`console`] and
+//! What is on the other side of a ring is a [`VirtioDevice`]: [`rng`], [`block`], [`net`], [`console`], [`vsock`] and
 //! [`balloon`]. The specification is OASIS virtio 1.2.
 
 pub mod balloon;
@@ -23,6 +23,7 @@ pub mod queue;
 pub mod rng;
 pub mod state;
 mod vectors;
+pub mod vsock;
 mod worker;
 
 use std::io;
