@@ -75,7 +75,7 @@ fn content(things: &BTreeMap<PathBuf, Thing>) -> LayerContent {
 /// Every file of a tree with its kind, mode, and what is in it.
 fn list(root: &str) -> String {
     format!(
-        "cd {root} && find . -mindepth 1 \\( -type f -exec md5sum {{}} + \\) -o -printf '%p %y %l\\n' | sort; \
+        "set -e; cd {root}; find . -mindepth 1 \\( -type f -exec md5sum {{}} + \\) -o -printf '%p %y %l\\n' | sort; \
              find . -mindepth 1 ! -type l -printf '%p %m %U %G %s %T@\\n' | grep -v ' d' | sed 's/ 4096 / /' | sort"
     )
 }
@@ -103,7 +103,8 @@ fn compare(stack: &[BTreeMap<PathBuf, Thing>]) -> Result<(), Failed> {
     let at = folder.path().join("at");
     fs::create_dir(&at)?;
     let lower: Vec<String> = image.lower_dirs().iter().map(|path| path.display().to_string()).collect();
-    let script = format!("mount -t overlay overlay -o \"lowerdir=$0\" \"$1\" && {}", list(&at.display().to_string()));
+    let script =
+        format!("set -e; mount -t overlay overlay -o \"lowerdir=$0\" \"$1\"; {}", list(&at.display().to_string()));
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, &lower.join(":")]).arg(&at);
     let ours = output(&mut command)?;
