@@ -8,7 +8,7 @@ use super::cache::{Key, Layer};
 use super::error::BuildError;
 use super::merged::Merged;
 use crate::engine::{Document, Place, read_document};
-use crate::image::{Digest, Image, ImageError, Manifest, Reference, Store, add_document, descriptor, diff};
+use crate::image::{Digest, Image, ImageError, Manifest, Reference, Store, add_document, descriptor, diff, each_once};
 
 /// An image that is made, or is being made: what it says, and its layers, the lowest first.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl Stack {
 
     /// The layers' folders, the uppermost first.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
-        self.layers.iter().rev().map(|(_, path)| path.clone()).collect()
+        each_once(self.layers.iter().rev().map(|(_, path)| path.clone()))
     }
 
     /// Puts a layer of the store on top. Fails where the store has it no more.

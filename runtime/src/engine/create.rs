@@ -11,7 +11,7 @@ use super::record::{ImageOf, Life, Record, now};
 use super::shelf::{check_name, random_id};
 use super::wishes::{Sharing, Wishes};
 use super::{Engine, Locked, names, read_document, rights};
-use crate::image::{Held, Image, Manifest};
+use crate::image::{Held, Image, Manifest, each_once};
 
 /// A container that was just made, and that nobody else can change yet.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Engine {
             let digest = text.parse().map_err(crate::image::ImageError::from)?;
             Ok(self.store.layer_path(&digest))
         };
-        record.image.layers.iter().map(path).collect()
+        Ok(each_once(record.image.layers.iter().map(path).collect::<Result<Vec<_>, EngineError>>()?))
     }
 
     /// Writes what the runtime reads: when a container is made, to see that it can be, and again at each start.

@@ -38,6 +38,7 @@ mod tree;
 mod unpack;
 mod xattr;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use oci_spec::image::{
@@ -194,8 +195,15 @@ impl Image {
 
     /// The directories to stack, the uppermost first, as overlayfs counts.
     pub fn lower_dirs(&self) -> Vec<PathBuf> {
-        self.layers.iter().rev().map(|layer| layer.path.clone()).collect()
+        each_once(self.layers.iter().rev().map(|layer| layer.path.clone()))
     }
+}
+
+/// A stack of layers, the uppermost first, without those that come again further down: overlayfs takes no directory
+/// twice, and what a layer shows, hides and starts anew, its first place in the stack decides.
+pub(crate) fn each_once(folders: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    folders.into_iter().filter(|folder| seen.insert(folder.clone())).collect()
 }
 
 /// Keeps a document of an image, and answers what leads to it.

@@ -8,10 +8,11 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 4] = [
+    let all: [(&str, Test); 5] = [
         ("run_does_what_the_image_says_and_the_user_wants", wishes),
         ("run_ends_with_the_programs_status_or_dockers", statuses),
         ("run_leaves_nothing_behind", nothing_behind),
+        ("an_image_that_has_a_layer_twice_is_built_upon_and_runs", twice),
         ("a_second_build_does_nothing_again", cached),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup"];
@@ -88,4 +89,21 @@ fn cached() -> Result<(), Failed> {
     same(&(third == first, told.matches("CACHED").count()), &(false, 3))?;
     let (_, told) = lab.build("app", &text, &["--no-cache"])?;
     same(&told.matches("CACHED").count(), &0)
+}
+
+fn twice() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    lab.write("page", "a page\n")?;
+    let text = format!("{BASE}COPY page /srv/\nRUN rm /srv/page && echo more > /srv/more\nCOPY page /srv/\n");
+    std::fs::write(lab.path("Dockerfile"), format!("{text}RUN cat /srv/page > /srv/copy\n"))?;
+    let (file, context) = (lab.path("Dockerfile").display().to_string(), lab.context().display().to_string());
+    // No time is later than this, so that the second time the folder is the same too.
+    let mut build = lab.command(&["build", "-t", "app", "-f", &file, &context]);
+    succeed(&build.env("SOURCE_DATE_EPOCH", "1").output()?)?;
+    let told: serde_json::Value = serde_json::from_str(&succeed(&lab.run(&["inspect", "app"])?)?.0)?;
+    let layers = told[0]["RootFS"]["Layers"].as_array().ok_or("no layers")?;
+    let different: std::collections::HashSet<_> = layers.iter().map(ToString::to_string).collect();
+    same(&different.len(), &(layers.len() - 1))?;
+    let out = succeed(&lab.run(&["run", "--rm", "app", "sh", "-c", "cd /srv; ls; cat page copy more"])?)?.0;
+    same(&out.as_str(), &"copy\nmore\npage\na page\na page\nmore\n")
 }
