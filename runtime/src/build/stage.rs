@@ -294,7 +294,7 @@ impl<'a> Builder<'a> {
             fs::set_permissions(&from, mode).map_err(io_error("change", &from))?;
             let to = Path::new("/dev/pipes").join(&document.name);
             let words = vec![to.to_string_lossy().into_owned()];
-            return Ok((words, vec![Mount { from, to, read_only: true }]));
+            return Ok((words, vec![Mount { from, to, read_only: true, volume: None }]));
         }
         let text = if let Some(document) = alone {
             document.text.clone()

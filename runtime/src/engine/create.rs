@@ -46,7 +46,7 @@ impl Engine {
         let document = read_document(image, &self.store.blob(&manifest.id())?)?;
         let held = self.store.hold(opened.layers().iter().map(|layer| layer.diff_id))?;
         let id = random_id()?;
-        let record = Record {
+        let mut record = Record {
             name: wishes.name.clone().map_or_else(|| names::invent(false), Ok)?,
             image: ImageOf {
                 name: image.to_owned(),
@@ -66,8 +66,9 @@ impl Engine {
             self.store.pin_unsynced(&pin(&record.id), &kept)?; //        3. it stays as long as the container
         }
         drop(shared);
-        let made = self.add(&record); //                                  4. a folder, a name, a record
-        made.map(|locked| Making { locked, _held: held })
+        let settled = self.settle_mounts(&mut record)?; //                4. volumes, and what it sees of the host
+        let made = self.add(&record); //                                  5. a folder, a name, a record
+        made.inspect_err(|_| self.undo_mounts(&settled)).map(|locked| Making { locked, _held: held })
     }
 
     fn add(&self, record: &Record) -> Result<Locked, EngineError> {

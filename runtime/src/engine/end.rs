@@ -92,6 +92,9 @@ impl Engine {
     /// Takes a container away that has ended.
     pub(super) fn forget(&self, locked: &Locked) -> Result<(), EngineError> {
         self.shelf.remove(locked)?;
+        if locked.record.wishes.remove {
+            self.remove_anonymous_volumes(&locked.record)?;
+        }
         Ok(self.store.unpin(&pin(&locked.record.id))?)
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::volumes::VolumeError;
 use super::wishes::WishError;
 use crate::container::{BundleError, ContainerError, IdError};
 use crate::image::ImageError;
@@ -42,14 +43,6 @@ pub enum EngineError {
     /// Nothing to run.
     #[error("the image says nothing to run, and no command is given")]
     NoCommand,
-    /// A mount of the host's that cannot be understood.
-    #[error("{text:?} is no mount: {problem}")]
-    Volume {
-        /// As given.
-        text: String,
-        /// What is wrong.
-        problem: &'static str,
-    },
     /// A file with variables.
     #[error("line {line} of {}: {problem}", path.display())]
     EnvironmentFile {
@@ -107,6 +100,9 @@ pub enum EngineError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A volume, or a mount of one.
+    #[error(transparent)]
+    Volumes(#[from] VolumeError),
     /// A wish that means nothing here.
     #[error(transparent)]
     Wish(#[from] WishError),
@@ -178,7 +174,11 @@ impl EngineError {
             Self::Container(ContainerError::ProgramDenied { .. }) => 126,
             Self::Told { code, .. } => *code,
             // docker's status for a verb about a container that is not there, or not as it has to be.
-            Self::NoContainer { .. } | Self::Ambiguous { .. } | Self::Unfit { .. } | Self::Unending { .. } => 1,
+            Self::NoContainer { .. }
+            | Self::Ambiguous { .. }
+            | Self::Unfit { .. }
+            | Self::Unending { .. }
+            | Self::Volumes(VolumeError::Unknown { .. } | VolumeError::InUse { .. }) => 1,
             _ => 125,
         }
     }
@@ -193,7 +193,6 @@ impl EngineError {
                 "names are looked up in the image's /etc/passwd and /etc/group; a number needs no list"
             }
             Self::NoCommand => "name a program behind the image, such as /bin/sh",
-            Self::Volume { .. } => "write -v /on/the/host:/in/the/container, with :ro behind it to forbid writing",
             Self::NoContainer { .. } => "`isolab-ctr ps -a` shows those that are there",
             Self::Ambiguous { .. } => "give more digits, or its name",
             Self::NameTaken { .. } => "remove or rename that container, or choose another name",
@@ -201,6 +200,7 @@ impl EngineError {
             Self::Unfit { attempt: "remove", .. } => "stop it first, or remove it with -f",
             Self::Unfit { state: "paused", .. } => "unpause it first",
             Self::Unfit { state: "created" | "exited", .. } => "start it first",
+            Self::Volumes(error) => return error.hint(),
             Self::Told { hint, .. } => return hint.clone(),
             _ => return None,
         };

@@ -76,10 +76,17 @@ fn time(nanoseconds: Option<u64>) -> String {
 }
 
 fn mount(mount: &super::Mount) -> Value {
-    json!({
-        "Type": "bind", "Source": mount.from, "Destination": mount.to,
-        "Mode": if mount.read_only { "ro" } else { "" }, "RW": !mount.read_only, "Propagation": "rprivate",
-    })
+    let mode = if mount.read_only { "ro" } else { "" };
+    match &mount.volume {
+        None => json!({
+            "Type": "bind", "Source": mount.from, "Destination": mount.to,
+            "Mode": mode, "RW": !mount.read_only, "Propagation": "rprivate",
+        }),
+        Some(name) => json!({
+            "Type": "volume", "Name": name, "Source": mount.from, "Destination": mount.to, "Driver": "local",
+            "Mode": mode, "RW": !mount.read_only, "Propagation": "",
+        }),
+    }
 }
 
 fn config(record: &Record, words: &[String]) -> Value {

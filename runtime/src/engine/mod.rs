@@ -11,7 +11,9 @@
 //! | `record`, `shelf`, `names` | what is known between commands; where that is kept; names for who has none |
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
 //! | `joints` | where networks and volumes join in |
+//! | `volumes` | files that outlive a container, and what it sees of the host's |
 //! | `look` | what is told of a container |
+//! | `template` | texts in which what is told is filled in |
 
 mod control;
 mod create;
@@ -30,7 +32,9 @@ mod rights;
 mod shelf;
 mod specification;
 mod streams;
+pub mod template;
 mod user;
+mod volumes;
 mod wishes;
 
 use std::path::PathBuf;
@@ -43,12 +47,13 @@ pub use end::TimedOut;
 pub use error::EngineError;
 pub(crate) use layered::has;
 pub use place::Place;
-pub use prepare::{Container, parse_mount, read_environment};
+pub use prepare::{Container, read_environment};
 pub use record::{Health, ImageOf, Life, Probe, Record, Running, State};
 pub use rights::read_seccomp;
 pub use shelf::Locked;
 pub use specification::PATH;
 pub use user::{Identity, identify};
+pub use volumes::{MountKind, MountWish, Volume, VolumeError, VolumesFrom};
 pub use wishes::{
     Device, Limits, Log, Mount, Network, Restart, Rights, Seccomp, Sharing, Ulimit, WishError, Wishes, parse_cpus,
     parse_duration, parse_size,

@@ -79,7 +79,7 @@ impl Place {
             let from = self.folder.join(name);
             fs::write(&from, text).map_err(io_error("write", &from))?;
             fs::set_permissions(&from, Permissions::from_mode(0o644)).map_err(io_error("change", &from))?;
-            mounts.push(Mount { from, to: Path::new("/etc").join(name), read_only: false });
+            mounts.push(Mount { from, to: Path::new("/etc").join(name), read_only: false, volume: None });
         }
         Ok(mounts)
     }

@@ -79,7 +79,7 @@ impl Recipe<'_> {
         if wishes.init {
             arguments = [INIT, "init", "--"].map(str::to_owned).into_iter().chain(arguments).collect();
             let from = std::fs::read_link("/proc/self/exe").map_err(io_error("find", "/proc/self/exe"))?;
-            mounts.push(Mount { from, to: INIT.into(), read_only: true });
+            mounts.push(Mount { from, to: INIT.into(), read_only: true, volume: None });
         }
         mounts.extend(self.mounts.iter().cloned()); //                                     4. the host's files
         let folder = wishes.folder.as_deref().unwrap_or(&config.working_dir);
@@ -128,33 +128,6 @@ fn environment(config: &RunConfig, wishes: &Wishes, identity: &Identity, hostnam
     env
 }
 
-/// Reads a `-v` mount: `/host:/container[:ro]`.
-pub fn parse_mount(text: &str) -> Result<Mount, EngineError> {
-    let failed = |problem| EngineError::Volume { text: text.to_owned(), problem };
-    let parts: Vec<&str> = text.split(':').collect();
-    let (from, to, options) = match parts.as_slice() {
-        [from, to] => (*from, *to, ""),
-        [from, to, options] => (*from, *to, *options),
-        _ => return Err(failed("it has no colon, or too many")),
-    };
-    if !from.starts_with('/') {
-        return Err(failed("the host's side must be an absolute path"));
-    }
-    if !to.starts_with('/') || to.trim_matches('/').is_empty() {
-        return Err(failed("the container's side must be an absolute path below /"));
-    }
-    let mut read_only = false;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => read_only = true,
-            // Labels for a security module, and how mounts travel: there is nothing to do for them here.
-            "rw" | "z" | "Z" | "rprivate" | "private" => {}
-            _ => return Err(failed("its options can be ro and rw")),
-        }
-    }
-    Ok(Mount { from: from.into(), to: to.into(), read_only })
-}
-
 /// Reads a file of variables: `NAME=VALUE` a line; a name alone means the caller's own; `#` begins a comment.
 pub fn read_environment(path: &Path) -> Result<Vec<(String, String)>, EngineError> {
     let text = std::fs::read_to_string(path).map_err(io_error("read", path))?;
@@ -178,7 +151,7 @@ pub fn read_environment(path: &Path) -> Result<Vec<(String, String)>, EngineErro
 
 #[cfg(test)]
 mod tests {
-    use super::{RunConfig, Wishes, arguments, parse_mount};
+    use super::{RunConfig, Wishes, arguments};
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
@@ -196,13 +169,5 @@ mod tests {
         assert_eq!(with(Some("/x"), ""), Some(words("/x")));
         assert_eq!(with(Some("/x"), "c"), Some(words("/x c")));
         assert_eq!(with(Some(""), ""), None);
-    }
-
-    #[test]
-    fn a_mount_has_two_sides() {
-        assert!(parse_mount("/a:/b:ro").is_ok_and(|mount| mount.read_only));
-        for text in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b:x", "/a:/b:ro:rw", ""] {
-            assert!(parse_mount(text).is_err(), "{text:?}");
-        }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::document::Healthcheck;
+use super::volumes::{MountWish, VolumesFrom};
 
 /// How a container sees the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Mount {
     pub to: PathBuf,
     /// Whether it may only be read.
     pub read_only: bool,
+    /// The volume that it is, if it is one.
+    #[serde(default)]
+    pub volume: Option<String>,
 }
 
 /// All that can be wanted. What is not said is as the image, or docker's habit, has it.
@@ -51,8 +55,12 @@ pub struct Wishes {
     pub user: Option<String>,
     /// What the container calls itself.
     pub hostname: Option<String>,
-    /// What it sees of the host's files.
+    /// What it sees of the host's files, once that is decided.
     pub mounts: Vec<Mount>,
+    /// Volumes, and files of the host, that it shall see.
+    pub volumes: Vec<MountWish>,
+    /// Containers whose mounts it shall have, too.
+    pub volumes_from: Vec<VolumesFrom>,
     /// Whether its root can only be read.
     pub read_only: bool,
     /// Its network.

@@ -54,6 +54,7 @@ pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
 pub use flat::{DiskError, DiskFormat, DiskPacking, WrittenDisk, write_disk};
+pub(crate) use flat::{Found, copy as copy_tree, find as find_in};
 pub use import::import;
 pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};

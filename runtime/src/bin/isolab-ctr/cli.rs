@@ -8,6 +8,7 @@ use crate::build;
 use crate::containers;
 use crate::images;
 use crate::registry;
+use crate::volume;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
 #[derive(Parser)]
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Containers(containers::Verb),
     #[command(flatten)]
     Images(images::Verb),
+    /// Make, list and remove volumes
+    #[command(subcommand)]
+    Volume(volume::Verb),
     /// Make an image from a Dockerfile
     Build(build::Build),
     #[command(flatten)]

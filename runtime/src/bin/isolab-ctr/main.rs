@@ -4,10 +4,12 @@ mod bars;
 mod build;
 mod cli;
 mod containers;
+mod format;
 mod images;
 mod print;
 mod registry;
 mod voice;
+mod volume;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -45,6 +47,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Containers(verb) => containers::obey(verb, global),
         Command::Images(verb) => images::obey(verb, &global.engine()?),
+        Command::Volume(verb) => volume::obey(verb, &global.engine()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Registry(verb) => registry::obey(verb, global),
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use isolab_runtime::build::BuildError;
+use isolab_runtime::engine::template::TemplateError;
 use isolab_runtime::engine::{EngineError, WishError};
 use isolab_runtime::image::{DiskError, ImageError, ReferenceError};
 use isolab_runtime::registry::client::ClientError;
@@ -33,6 +34,8 @@ pub(crate) enum Failure {
     Fetch { image: String, source: Box<Failure> },
     #[error("a terminal is asked for, and standard input is none")]
     NoTerminal,
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error(transparent)]
@@ -66,6 +69,7 @@ impl Failure {
             Self::Engine(error) => error.hint(),
             Self::Fetch { source, .. } => source.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
+            Self::Template(error) => Some(error.hint()),
             Self::Reference(error) => Some(error.hint()),
             Self::Client(error) => error.hint(),
             Self::NoPassword => Some("give it on standard input, with --password-stdin".to_owned()),

@@ -10,11 +10,15 @@
 //! squashfs     as a compressed disk that can only be read
 //! ext4         as a disk that can be written
 //! disk         which of them, whole or not at all
+//! copy         as files of its own
+//! find         one path of it
 //! ```
 
+mod copy;
 mod cpio;
 mod disk;
 mod ext4;
+mod find;
 mod squashfs;
 mod tar;
 #[cfg(test)]
@@ -33,7 +37,9 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 use super::LayerError;
 use super::described::{Described, kind_of, names, own_user};
 
+pub(crate) use copy::copy;
 pub use disk::{DiskError, DiskFormat, DiskPacking, WrittenDisk, write_disk};
+pub(crate) use find::{Found, find};
 pub(crate) use tar::archive;
 
 /// What is at a path of the tree.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Kind, walk};
+use super::{Found, Kind, find, walk};
 use crate::image::{LayerError, Limits, unpack};
 
 /// A layer's folder, made of an archive with these names: a slash at the end makes a directory.
@@ -78,4 +78,31 @@ fn a_file_of_several_names_is_told_once() {
 #[test]
 fn a_stack_of_nothing_has_nothing() {
     assert!(seen(&[]).is_empty());
+}
+
+#[test]
+fn a_path_is_found_as_a_process_in_the_container_would_find_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lower = layer(folder.path(), "lower", &["run/", "run/old", "var/", "data/", "data/file", "gone/", "gone/x"]);
+    std::os::unix::fs::symlink("../../../run", lower.join("var/run")).unwrap();
+    std::os::unix::fs::symlink("/loop", lower.join("loop")).unwrap();
+    let upper = layer(folder.path(), "upper", &["run/", "run/new", ".wh.gone", "data/", "data/.wh..wh..opq"]);
+    let layers = [upper.clone(), lower.clone()];
+    let folders = |name: &str| Found::Folder(vec![upper.join(name), lower.join(name)]);
+    let table = [
+        ("/run", folders("run")),
+        ("/var/run", folders("run")),
+        ("/run/../var/run/old", Found::File),
+        ("/run/new", Found::File),
+        ("/run/new/x", Found::Nothing),
+        ("/gone", Found::Nothing),
+        ("/gone/x", Found::Nothing),
+        ("/data", Found::Folder(vec![upper.join("data")])),
+        ("/data/file", Found::Nothing),
+        ("/../..", Found::Folder(layers.to_vec())),
+    ];
+    for (path, expected) in table {
+        assert_eq!(find(&layers, Path::new(path)).unwrap(), expected, "{path}");
+    }
+    assert!(find(&layers, Path::new("/loop")).is_err());
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use isolab_runtime::engine::document::Healthcheck;
 use isolab_runtime::engine::{
-    self, Device, Limits, Log, Network, Restart, Rights, Seccomp, Sharing, Ulimit, WishError, Wishes,
+    self, Device, Limits, Log, MountKind, MountWish, Network, Restart, Rights, Seccomp, Sharing, Ulimit, VolumesFrom,
+    WishError, Wishes,
 };
 
 use crate::voice::Failure;
@@ -54,9 +55,15 @@ pub(crate) struct Flags {
     /// What the container calls itself
     #[arg(short = 'h', long)]
     hostname: Option<String>,
-    /// Let it see a file or folder of the host
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
-    volume: Vec<String>,
+    /// Let it see a volume, or a file or folder of the host
+    #[arg(short, long, value_name = "[HOST|NAME:]CONTAINER[:ro]", value_parser = MountWish::parse_short)]
+    volume: Vec<MountWish>,
+    /// The same, said at length: type=volume|bind|tmpfs,source=...,target=...,readonly
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = MountWish::parse_long)]
+    mount: Vec<MountWish>,
+    /// Let it see the volumes of another container
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<VolumesFrom>,
     /// Forbid it to write to its own root
     #[arg(long)]
     read_only: bool,
@@ -202,7 +209,8 @@ pub(crate) fn size_or_unlimited(text: &str) -> Result<i64, WishError> {
 
 impl Flags {
     pub(crate) fn wishes(&self) -> Result<Wishes, Failure> {
-        let mounts = self.volume.iter().map(|text| engine::parse_mount(text)).collect::<Result<Vec<_>, _>>()?;
+        let mounts = self.volume.iter().chain(&self.mount);
+        let (in_memory, volumes): (Vec<_>, Vec<_>) = mounts.cloned().partition(|it| it.kind == MountKind::Tmpfs);
         let entrypoint = self.entrypoint.as_ref().map(|program| {
             let word = Some(program.clone()).filter(|program| !program.is_empty());
             word.into_iter().collect()
@@ -210,6 +218,12 @@ impl Flags {
         let folders = self.tmpfs.iter().map(|text| {
             let (place, options) = text.split_once(':').unwrap_or((text, ""));
             (place.to_owned(), options.to_owned())
+        });
+        let in_memory = in_memory.into_iter().map(|mut wish| {
+            if wish.read_only {
+                wish.options = [wish.options.as_str(), "ro"].join(if wish.options.is_empty() { "" } else { "," });
+            }
+            (wish.target.display().to_string(), wish.options)
         });
         Ok(Wishes {
             name: self.name.clone(),
@@ -219,7 +233,9 @@ impl Flags {
             folder: self.workdir.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
-            mounts,
+            volumes,
+            volumes_from: self.volumes_from.clone(),
+            mounts: Vec::new(),
             read_only: self.read_only,
             network: match self.network {
                 Kind::None => Network::None,
@@ -235,7 +251,7 @@ impl Flags {
             log: self.log_driver.0,
             limits: self.limits(),
             rights: self.rights()?,
-            tmpfs: folders.collect(),
+            tmpfs: folders.chain(in_memory).collect(),
             shm_size: self.shm_size,
             sysctls: pairs(&self.sysctl),
             pid: self.pid.clone(),

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use isolab_runtime::container::since_epoch;
-use isolab_runtime::engine::{Engine, Record, State, WishError};
+use isolab_runtime::container::{rfc3339, since_epoch};
+use isolab_runtime::engine::{Engine, Mount, Record, State, WishError};
+use serde_json::{Map, Value};
 
+use super::namespaces;
+use crate::format::{Listing, labels, row};
 use crate::print;
 use crate::voice::Failure;
 
@@ -27,7 +30,33 @@ pub(crate) struct Ps {
     /// Only containers with this: id, name, status, exited, ancestor, label
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
+    /// By a template, or `json`
+    #[arg(long)]
+    format: Option<String>,
+    /// The namespaces of each in place of the usual: their numbers, and whose they are
+    #[arg(long, conflicts_with_all = ["quiet", "format"])]
+    ns: bool,
 }
+
+/// What the usual table shows, by docker's names.
+const COLUMNS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+];
+/// What it leaves out.
+const MORE: &[(&str, &str)] = &[
+    ("CreatedAt", "CREATED AT"),
+    ("State", "STATE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+];
 
 impl Ps {
     pub(crate) fn obey(&self, engine: &Engine) -> Result<u8, Failure> {
@@ -37,21 +66,43 @@ impl Ps {
             print::text(&rows.iter().map(|(record, _)| id(record)).collect::<String>())?;
             return Ok(0);
         }
-        let heading = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(str::to_owned);
-        let lines = rows.iter().map(|(record, state)| {
-            vec![
-                self.id(record),
-                record.image.name.clone(),
-                self.command(record),
-                format!("{} ago", span(since(record.created))),
-                status(record, *state),
-                ports(record),
-                record.name.clone(),
-            ]
+        if self.ns {
+            namespaces::print(engine, &rows, self.no_trunc)?;
+            return Ok(0);
+        }
+        let rows = rows.iter().map(|(record, state)| {
+            let mut row = self.row(record, *state);
+            if self.format.is_some() {
+                let network = engine.inspect(record)?["HostConfig"]["NetworkMode"].take();
+                row.insert("Networks".to_owned(), network);
+            }
+            Ok(row)
         });
-        let table: Vec<Vec<String>> = std::iter::once(heading.to_vec()).chain(lines).collect();
-        print::text(&print::columns(&table))?;
+        let rows = rows.collect::<Result<Vec<_>, Failure>>()?;
+        Listing { columns: COLUMNS, more: MORE, rows }.print(self.format.as_deref())?;
         Ok(0)
+    }
+
+    fn row(&self, record: &Record, state: State) -> Map<String, Value> {
+        let mounts = &record.wishes.mounts;
+        let source = |mount: &Mount| mount.volume.clone().unwrap_or_else(|| mount.from.display().to_string());
+        let volumes = mounts.iter().filter(|mount| mount.volume.is_some()).count();
+        let mut labels_of = record.config.labels.clone();
+        labels_of.extend(record.wishes.labels.clone());
+        row(&[
+            ("ID", self.id(record)),
+            ("Image", record.image.name.clone()),
+            ("Command", self.command(record)),
+            ("RunningFor", format!("{} ago", span(since(record.created)))),
+            ("Status", status(record, state)),
+            ("Ports", ports(record)),
+            ("Names", record.name.clone()),
+            ("CreatedAt", rfc3339(Duration::from_nanos(record.created))),
+            ("State", state.word().to_owned()),
+            ("Labels", labels(&labels_of)),
+            ("Mounts", mounts.iter().map(source).collect::<Vec<_>>().join(",")),
+            ("LocalVolumes", volumes.to_string()),
+        ])
     }
 
     /// The containers that are asked for, with where each is in its life.

@@ -2,6 +2,7 @@
 
 mod flags;
 mod list;
+mod namespaces;
 mod run;
 
 use std::time::Duration;
@@ -65,6 +66,9 @@ pub(crate) enum Verb {
         /// Also containers that run: they are killed
         #[arg(short, long)]
         force: bool,
+        /// With the volumes without a name that they had alone
+        #[arg(short, long)]
+        volumes: bool,
         /// Names or ids
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
@@ -146,7 +150,10 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
         Verb::Pause { containers } => each(containers, |name| engine.pause(name)),
         Verb::Unpause { containers } => each(containers, |name| engine.unpause(name)),
         Verb::Wait { containers } => wait(engine, containers),
-        Verb::Rm { force, containers } => each(containers, |name| engine.remove(name, *force).map(drop)),
+        Verb::Rm { force, volumes, containers } => each(containers, |name| {
+            let record = engine.remove(name, *force)?;
+            if *volumes { engine.remove_anonymous_volumes(&record) } else { Ok(()) }
+        }),
         Verb::Rename { container, name } => engine.rename(container, name).map(|()| 0).map_err(Failure::from),
         Verb::Update(update) => each(&update.containers, |name| engine.update(name, update.limits(), update.restart)),
         Verb::Ps(ps) => ps.obey(engine),

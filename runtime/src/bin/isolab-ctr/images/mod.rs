@@ -25,6 +25,9 @@ pub(crate) enum Verb {
         /// Print ids and digests whole
         #[arg(long)]
         no_trunc: bool,
+        /// By a template, or `json`
+        #[arg(long)]
+        format: Option<String>,
     },
     /// Give an image another name
     Tag {
@@ -44,6 +47,9 @@ pub(crate) enum Verb {
     },
     /// Print all that is known of containers or images, as JSON
     Inspect {
+        /// By a template, or `json`
+        #[arg(short, long)]
+        format: Option<String>,
         /// Names or ids; a container comes before an image of the same name
         #[arg(required = true, value_name = "NAME")]
         images: Vec<String>,
@@ -102,10 +108,10 @@ pub(crate) enum OneImage {
 pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
     let store = engine.store();
     match verb {
-        Verb::Images { quiet, no_trunc } => show::list(store, *quiet, *no_trunc)?,
+        Verb::Images { quiet, no_trunc, format } => show::list(store, *quiet, *no_trunc, format.as_deref())?,
         Verb::Tag { source, target } => store.tag(source, target)?,
         Verb::Rmi { force, images } => remove(store, images, *force)?,
-        Verb::Inspect { images } => show::inspect(engine, images)?,
+        Verb::Inspect { format, images } => show::inspect(engine, images, format.as_deref())?,
         Verb::History { no_trunc, image } => show::history(store, image, *no_trunc)?,
         Verb::Image(OneImage::Layers { owner: None, image }) => picture::draw(store, image)?,
         Verb::Image(OneImage::Layers { owner: Some(path), image }) => picture::owner(store, image, path)?,

@@ -7,6 +7,7 @@ use isolab_runtime::image::{ImageError, Manifest, Named, Reference, Store};
 use serde_json::{Value, json};
 
 use super::{familiar, size_of};
+use crate::format::{Listing, documents, row};
 use crate::print;
 use crate::voice::Failure;
 
@@ -14,8 +15,8 @@ use crate::voice::Failure;
 const STEP: usize = 45;
 const NONE: &str = "<none>";
 
-pub(super) fn list(store: &Store, quiet: bool, whole: bool) -> Result<(), Failure> {
-    let mut rows = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned).to_vec()];
+pub(super) fn list(store: &Store, quiet: bool, whole: bool, format: Option<&str>) -> Result<(), Failure> {
+    let mut rows = Vec::new();
     let mut ids = BTreeSet::new();
     // The newest first, as docker has it.
     for named in store.names()?.iter().rev() {
@@ -32,20 +33,36 @@ pub(super) fn list(store: &Store, quiet: bool, whole: bool) -> Result<(), Failur
         let [repository, tag] = [repository, reference.and_then(|one| one.tag)].map(|text| text.unwrap_or(NONE.into()));
         let created = manifest.configuration().created().clone().unwrap_or_else(|| "-".to_owned());
         let day = created.split('T').next().unwrap_or_default().to_owned();
-        rows.push(vec![repository, tag, id, day, print::size(size_of(&manifest))]);
+        let size = print::size(size_of(&manifest));
+        rows.push(row(&[
+            ("Repository", repository),
+            ("Tag", tag),
+            ("ID", id),
+            ("Digest", manifest.digest().to_string()),
+            ("CreatedSince", day),
+            ("CreatedAt", created),
+            ("Size", size),
+        ]));
     }
-    if quiet { Ok(()) } else { print::text(&print::columns(&rows)) }
+    let columns = &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("Size", "SIZE"),
+    ];
+    let more = &[("Digest", "DIGEST"), ("CreatedAt", "CREATED AT")];
+    if quiet { Ok(()) } else { Listing { columns, more, rows }.print(format) }
 }
 
-pub(super) fn inspect(engine: &Engine, names: &[String]) -> Result<(), Failure> {
+pub(super) fn inspect(engine: &Engine, names: &[String], format: Option<&str>) -> Result<(), Failure> {
     let store = engine.store();
     let one = |name: &String| match engine.find(name) {
         Ok(record) => Ok(engine.inspect(&record)?),
         Err(EngineError::NoContainer { .. }) => document(store, &store.resolve(name)?),
         Err(error) => Err(error.into()),
     };
-    let all = names.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    print::text(&format!("{:#}\n", Value::Array(all)))
+    documents(format, names.iter().map(one).collect::<Result<Vec<_>, Failure>>()?)
 }
 
 /// docker's form of what is known of an image.

@@ -1,0 +1,15 @@
+//! The verbs around containers: volumes, formats, copies, changes, commits, clones, counts and events, as a user types them,
+//! and beside podman where both must say the same.
+
+mod format;
+mod lab;
+#[path = "../container/needs.rs"]
+mod needs;
+mod volumes;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let groups = [volumes::trials(), format::trials()];
+    libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
+}
