@@ -140,7 +140,7 @@ impl HookPlan {
             super::signals::restore_defaults();
             // `run` holds signals back for the container. A hook that did too could not even be asked to end.
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-            execute(&self.path, &self.arguments, &self.environment);
+            execute(&self.path, &self.arguments, &self.environment, None);
         }
         exit_now(127)
     }

@@ -77,13 +77,14 @@ impl Init<'_> {
         close_descriptors(plan.first_closed)?; //                  8. nothing of the host stays open past execve
         plan.labels.apply()?;
         plan.treatment.apply()?;
+        let home = plan.process.home();
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
         let program = plan.process.find_program()?;
         self.await_start()?; //                                   10. `create` ends here, and waits for `start`
         self.run_hooks(&plan.start_container)?;
         self.set_signals()?;
-        Err(plan.process.execute(program)) //                     11. the filter, and the program
+        Err(plan.process.execute(program, home.as_ref())) //      11. the filter, and the program
     }
 
     fn be_born(&self, doors: &Doors) -> Result<(), Failure> {

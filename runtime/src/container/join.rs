@@ -210,12 +210,13 @@ fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Fail
     close_descriptors(plan.first_closed)?; //             6. nothing of the host stays open past execve
     plan.labels.apply()?;
     plan.treatment.apply()?;
+    let home = plan.process.home();
     plan.process.restrict()?; //                          7. the user, its capabilities, its folder
     die_with_runtime(plan)?;
     let program = plan.process.find_program()?;
     signals::restore_defaults();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None).at(Step::Execute)?;
-    Err(plan.process.execute(program)) //                 8. the filter, and the program
+    Err(plan.process.execute(program, home.as_ref())) //  8. the filter, and the program
 }
 
 /// Forgotten by the kernel at each change of user, so it is said again after that.

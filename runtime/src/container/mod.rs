@@ -14,7 +14,7 @@
 //! | `rootfs`, `overlay`, `mounts`, `outside_binds`, `copy_up`, `inside` | the root file system, assembled by descriptor | config.md, "Root", "Mounts" |
 //! | `devices`, `cgroup_mount` | /dev, /sys/fs/cgroup | config-linux.md, "Default Devices" |
 //! | `cgroup`, `limits` | what it may use | config-linux.md, "Control groups" |
-//! | `process`, `treatment`, `labels`, `capabilities`, `seccomp`, `listener` | who it is and what it may do | config.md, "Process" |
+//! | `process`, `home`, `treatment`, `labels`, `capabilities`, `seccomp`, `listener` | who it is and what it may do | config.md, "Process" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
 //! | `overview`, `control`, `watch`, `isolation` | looking at a container and changing it while it is there | runtime.md, "Operations" |
 //! | `features`, `template` | what this runtime can; a configuration to begin with | features.md |
@@ -36,6 +36,7 @@ mod error;
 mod exec;
 mod features;
 mod handed;
+mod home;
 mod hooks;
 mod id;
 mod init;

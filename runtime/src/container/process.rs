@@ -11,6 +11,7 @@ use oci_spec::runtime::{PosixRlimitType, Process};
 use tracing::info_span;
 
 use super::capabilities::CapabilityPlan;
+use super::home::Home;
 use super::listener::Listener;
 use super::report::{At, Failure, Step};
 use super::seccomp::Filter;
@@ -25,6 +26,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) struct ProcessPlan {
     pub(crate) arguments: Strings,
     environment: Strings,
+    /// Whether the environment says where the user lives.
+    has_home: bool,
     /// Where the program may be: the path given, or its name in each folder of PATH.
     candidates: Vec<CString>,
     pub(crate) working_directory: CString,
@@ -58,6 +61,7 @@ impl ProcessPlan {
             candidates: candidates(process)?,
             arguments: Strings::new(texts(process.args())?),
             environment: Strings::new(texts(process.env())?),
+            has_home: process.env().iter().flatten().any(|variable| variable.starts_with("HOME=")),
             working_directory: CString::new(process.cwd().as_os_str().as_bytes())?,
             user: user.uid(),
             group: user.gid(),
@@ -69,6 +73,12 @@ impl ProcessPlan {
             seccomp,
             listener: None,
         })
+    }
+
+    /// Where the user lives, if the environment does not say it. Looked up inside the container's root, before the
+    /// filter is installed.
+    pub(crate) fn home(&self) -> Option<Home> {
+        (!self.has_home).then(|| Home::of(self.user))
     }
 
     /// Becomes who the process shall be, with no right beyond what it was given. Called inside the container's root.
@@ -151,7 +161,7 @@ impl ProcessPlan {
     }
 
     /// Installs the filter last where it can be, and becomes the program. Returns only what went wrong.
-    pub(crate) fn execute(&self, program: &CString) -> Failure {
+    pub(crate) fn execute(&self, program: &CString, home: Option<&Home>) -> Failure {
         if self.no_new_privileges
             && let Err(failure) = self.install_filter()
         {
@@ -163,7 +173,7 @@ impl ProcessPlan {
             why = "the process becomes the program; every descriptor of the runtime closes at that moment"
         )
         .entered();
-        match execute(program, &self.arguments, &self.environment) {
+        match execute(program, &self.arguments, &self.environment, home.map(Home::variable)) {
             Errno::ENOENT => Failure::new(Step::ProgramMissing, 0, Errno::ENOENT),
             errno => Failure::new(Step::Execute, 0, errno),
         }

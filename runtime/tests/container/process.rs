@@ -26,7 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_ordinary_user_has_only_the_ambient_capabilities", &NEEDS, ambient),
         trial("resource_limits_are_as_asked", &NEEDS, limits),
         trial("the_working_directory_is_made_and_entered", &NEEDS, working_directory),
-        trial("the_environment_is_exactly_the_bundles", &NEEDS, environment),
+        trial("the_environment_is_the_bundles_and_a_home", &NEEDS, environment),
+        trial("the_home_is_that_of_the_containers_user", &NEEDS, home),
         trial("no_descriptor_of_the_caller_is_handed_in", &NEEDS, descriptors),
         trial("no_signal_is_blocked_and_none_is_ignored", &NEEDS, signal_state),
         trial("an_ordinary_user_can_open_its_pipes_by_name", &NEEDS, pipes),
@@ -151,7 +152,23 @@ fn environment() -> Result<(), Failed> {
     let variables = ["PATH=/bin", "A=1", "EMPTY=", "A=2", &format!("LAB={}", lab.id)].map(str::to_owned);
     lab.set("/process/env", json!(variables)).set("/process/args", json!(["cat", "/proc/self/environ"]));
     let output = lab.command(&["run", &lab.id]).env("OUTSIDE", "1").output()?;
-    same(text(&output.stdout), variables.map(|variable| variable + "\0").concat())
+    same(text(&output.stdout), variables.map(|variable| variable + "\0").concat() + "HOME=/\0")
+}
+
+fn home() -> Result<(), Failed> {
+    let mut lab = Lab::new("echo $HOME");
+    std::fs::create_dir_all(lab.root().join("etc"))?;
+    std::fs::write(lab.root().join("etc/passwd"), "root:x:0:0::/root:\nweb:x:33:33::/srv:\n")?;
+    same(lab.output()?.as_str(), "/root\n")?;
+    lab.set("/process/user", json!({ "uid": 33, "gid": 33 }));
+    same(lab.output()?.as_str(), "/srv\n")?;
+    lab.set("/process/env", json!(["PATH=/bin", "HOME=/own"]));
+    same(lab.output()?.as_str(), "/own\n")?;
+    // A list that would never end, or that leads out of the container, is no list.
+    lab.set("/process/env", json!(["PATH=/bin"]));
+    std::fs::remove_file(lab.root().join("etc/passwd"))?;
+    nix::unistd::mkfifo(&lab.root().join("etc/passwd"), nix::sys::stat::Mode::S_IRUSR)?;
+    same(lab.output()?.as_str(), "/\n")
 }
 
 fn descriptors() -> Result<(), Failed> {

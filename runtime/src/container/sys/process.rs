@@ -1,5 +1,6 @@
 //! What a process does to itself, and to others by descriptor.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -202,14 +203,21 @@ pub(crate) fn accept(listener: &impl AsFd) -> nix::Result<OwnedFd> {
 #[derive(Debug)]
 pub(crate) struct Strings {
     strings: Vec<CString>,
-    pointers: Vec<*const c_char>,
+    /// With room for one more before the end.
+    pointers: Vec<Cell<*const c_char>>,
 }
 
 impl Strings {
     /// Keeps `strings` and points at each; a null pointer ends the array.
     pub(crate) fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        let ends = [std::ptr::null(); 2];
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain(ends).map(Cell::new).collect();
         Self { strings, pointers }
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        // A cell is laid out as what is in it.
+        self.pointers.as_ptr().cast()
     }
 
     /// The strings.
@@ -221,15 +229,21 @@ impl Strings {
 /// As [`execute`], the program being a file that is open (`execveat(2)`).
 pub(crate) fn execute_file(file: &impl AsFd, arguments: &Strings, environment: &Strings) -> Errno {
     let (file, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
-    let (arguments, environment) = (arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
     // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
     unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), arguments, environment, flags) };
     Errno::last()
 }
 
-/// Replaces the process's program (execve(2)); returns only where that fails.
-pub(crate) fn execute(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
-    // SAFETY: the pointers are those of strings that `Strings` owns and never changes, and end with null.
-    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
-    Errno::last()
+/// Replaces the process's program (execve(2)); returns only where that fails. `more` is one more variable.
+pub(crate) fn execute(path: &CStr, arguments: &Strings, environment: &Strings, more: Option<&CStr>) -> Errno {
+    // Nothing is allocated here: the array has the room, and points nowhere again before `more` can go.
+    let room = environment.pointers.get(environment.strings.len());
+    let set = |to| room.into_iter().for_each(|room| room.set(to));
+    set(more.map_or(std::ptr::null(), CStr::as_ptr));
+    // SAFETY: the pointers are those of strings that live until this returns, and end with null.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    let errno = Errno::last();
+    set(std::ptr::null());
+    errno
 }
