@@ -14,6 +14,7 @@ pub mod machine;
 pub mod memory;
 pub mod named;
 mod random;
+pub mod serve;
 pub mod snapshot;
 pub mod spans;
 pub mod units;

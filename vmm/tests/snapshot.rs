@@ -13,6 +13,8 @@ mod goes_on;
 mod machines;
 #[path = "snapshot/named.rs"]
 mod named;
+#[path = "snapshot/served.rs"]
+mod served;
 
 use libtest_mimic::Arguments;
 
@@ -22,6 +24,7 @@ fn main() {
     trials.extend(bad::trials());
     trials.extend(named::trials());
     trials.extend(crashes::trials());
+    trials.extend(served::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     machines::clean_up();
     conclusion.exit();

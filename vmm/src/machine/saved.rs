@@ -101,6 +101,12 @@ impl Template {
         Ok(Self { kvm, snapshot, cpuid })
     }
 
+    /// The same with its memory in a file of this process's own, which nobody can change any more.
+    pub fn in_memory(mut self) -> std::io::Result<Self> {
+        self.snapshot.take_in()?;
+        Ok(self)
+    }
+
     /// The snapshot.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot

@@ -17,6 +17,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 use crate::units::Mib;
 use laid::Laid;
 pub use saved::Loading;
+pub(crate) use saved::copy_sparse;
 
 /// The unit in which the kernel maps, in bytes.
 pub const PAGE: u64 = 4096;

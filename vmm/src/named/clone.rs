@@ -5,8 +5,7 @@
 //! reflink where the file system can (the blocks are shared until one side writes), and shares nothing with its parent.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -14,7 +13,7 @@ use super::record::{Base, Identity, Name, Record};
 use super::store::{Machine, Store};
 use super::tree::About;
 use super::{NamedError, failed};
-use crate::memory::laid;
+use crate::memory::copy_sparse;
 
 /// What a clone shares with its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +23,6 @@ pub enum Kind {
     /// Nothing.
     Full,
 }
-
-/// `ioctl(FICLONE)`: this file shall have that one's blocks (`ioctl_ficlone(2)`).
-const FICLONE: libc::c_ulong = 0x4004_9409;
 
 impl Store {
     /// Makes clones of a snapshot of `parent` by these names; returns the snapshot. Each is a machine of its own identity.
@@ -72,25 +68,4 @@ fn copy(from: &Path, to: &Path) -> Result<(), NamedError> {
         copy_sparse(&from, &to)
     });
     copied.map_err(failed("copy", &memory))
-}
-
-/// Copies a file with its holes, without reading them.
-fn copy_sparse(mut from: &File, mut to: &File) -> io::Result<()> {
-    // SAFETY: two open descriptors; no memory is passed.
-    if unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) } == 0 {
-        return Ok(());
-    }
-    // Not on every file system, nor from one to another.
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    for data in laid::data(from, 0..length)? {
-        from.seek(SeekFrom::Start(data.start))?;
-        to.seek(SeekFrom::Start(data.start))?;
-        // In the kernel where it can (copy_file_range(2)).
-        let wanted = data.end - data.start;
-        if io::copy(&mut from.take(wanted), &mut to)? != wanted {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(())
 }

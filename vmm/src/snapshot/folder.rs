@@ -11,11 +11,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracing::info_span;
 
 use super::state::State;
 use super::{SnapshotError, format};
-use crate::memory::Memory;
+use crate::memory::{Memory, copy_sparse};
 
 /// The two files.
 const STATE: &str = "state";
@@ -36,6 +38,8 @@ pub struct Snapshot {
     pub state: State,
     /// Its memory. Holds a shared lock while it, or a machine that shows it, is there.
     pub(crate) memory: File,
+    /// The file that the memory was copied from, if it was.
+    origin: Option<File>,
 }
 
 impl Snapshot {
@@ -75,7 +79,19 @@ impl Snapshot {
         if found < state.memory {
             return Err(SnapshotError::Memory { path: path.to_owned(), found, said: state.memory });
         }
-        Ok(Self { path: path.to_owned(), state, memory })
+        Ok(Self { path: path.to_owned(), state, memory, origin: None })
+    }
+
+    /// Copies the memory into a memory file that is sealed: not even root can write to it. Its holes stay holes.
+    pub(crate) fn take_in(&mut self) -> io::Result<()> {
+        let sealed = memfd_create("isolab-template", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let sealed = File::from(sealed);
+        copy_sparse(&self.memory, &sealed)?;
+        let all = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        fcntl(&sealed, FcntlArg::F_ADD_SEALS(all))?;
+        // The other one stays locked: while clones of it live, it is in use.
+        self.origin = Some(std::mem::replace(&mut self.memory, sealed));
+        Ok(())
     }
 
     /// Where it is.

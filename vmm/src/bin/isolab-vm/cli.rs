@@ -104,8 +104,11 @@ pub(crate) enum Moment {
 #[derive(Args)]
 pub(crate) struct Restore {
     /// The snapshot's folder
-    #[arg(value_name = "DIR")]
-    pub(crate) from: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "server")]
+    pub(crate) from: Option<PathBuf>,
+    /// Let a server that keeps the snapshot in memory make the machine (`isolab-vm serve`)
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["from", "api", "lazy", "eager"])]
+    pub(crate) server: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) loading: HowToLoad,
     /// End it with an error if it runs longer

@@ -8,6 +8,7 @@ use std::process::{ExitCode, ExitStatus};
 use isolab_vmm::guest::GuestError;
 use isolab_vmm::machine::{BootError, RunError};
 use isolab_vmm::named::{NameError, NamedError};
+use isolab_vmm::serve::ServeError;
 use isolab_vmm::snapshot::SnapshotError;
 
 /// The monitor itself failed (as with `docker run`): a status that no guest gave.
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Named(#[from] NamedError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Name(NameError),
     #[error("cannot keep {0:?}: it is no UTF-8")]

@@ -12,12 +12,14 @@ use isolab_vmm::api::{Doing, Request};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
 use isolab_vmm::guest::{Any, GuestError};
-use isolab_vmm::machine::{Config, Machine as Boots, Template};
+use isolab_vmm::machine::{Config, Ended, Machine as Boots, Template};
 use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
+use isolab_vmm::serve::Server;
+use isolab_vmm::snapshot::Snapshot;
 use isolab_vmm::units::Mib;
 
 use crate::failure::Failure;
-use crate::named_cli::{Clone, Create, Named, Start};
+use crate::named_cli::{Clone, Create, Named, Serve, Start};
 use crate::run::{attendant, environment, status};
 
 /// Does what was asked for, with the machines beneath `root`; returns the status to end with.
@@ -38,6 +40,7 @@ pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
         Named::Rm { names } => names.iter().try_for_each(|name| store.remove(name))?,
         Named::RmSnapshot { name, snapshot } => store.find(name)?.remove_snapshot(&store, snapshot)?,
         Named::Clone(clone) => make_clones(&store, clone)?,
+        Named::Serve(wanted) => return serve(&store, wanted),
     }
     Ok(0)
 }
@@ -149,6 +152,22 @@ fn make_clones(store: &Store, clone: &Clone) -> Result<(), Failure> {
     let kind = if clone.full { Kind::Full } else { Kind::Linked };
     store.clone_machines(&parent, clone.from.snapshot.as_ref(), kind, &names)?;
     Ok(())
+}
+
+/// Hands out clones until a signal ends it.
+fn serve(store: &Store, wanted: &Serve) -> Result<u8, Failure> {
+    let snapshot = match (&wanted.dir, &wanted.from) {
+        (Some(folder), _) => Snapshot::open(folder)?,
+        (None, Some(at)) => {
+            let machine = store.find(&at.machine)?;
+            machine.open(&machine.choose(at.snapshot.as_ref())?.0)?
+        }
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    let server = Server::listen(&wanted.socket, Template::new(snapshot)?)?;
+    // Whoever started it may wait for this line.
+    print(&format!("serving {}", wanted.socket.display()))?;
+    Ok(status(Ended::Signal(server.run()?)))
 }
 
 fn json(entry: &Entry) -> String {

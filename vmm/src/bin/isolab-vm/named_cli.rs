@@ -57,6 +57,8 @@ pub(crate) enum Named {
     RmSnapshot { name: Name, snapshot: Name },
     /// Make machines that go on where another one stood
     Clone(Clone),
+    /// Keep a snapshot in memory and hand out clones of it (`isolab-vm restore --server SOCKET`), until it is ended
+    Serve(Serve),
 }
 
 #[derive(Args)]
@@ -105,6 +107,19 @@ pub(crate) struct Clone {
     /// The name of the clone
     #[arg(value_name = "NEW")]
     pub(crate) new: Name,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// The machine, and which of its snapshots: the last, if it is not said
+    #[arg(value_name = "NAME[@SNAPSHOT]", required_unless_present = "dir")]
+    pub(crate) from: Option<At>,
+    /// A snapshot's folder instead
+    #[arg(long, value_name = "DIR", conflicts_with = "from")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where it listens
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) socket: PathBuf,
 }
 
 /// A machine, and perhaps one of its snapshots.

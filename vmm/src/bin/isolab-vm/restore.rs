@@ -3,6 +3,7 @@
 use std::io;
 
 use isolab_vmm::machine::{Machine, Template};
+use isolab_vmm::serve::clone_here;
 use isolab_vmm::snapshot::Snapshot;
 
 use crate::cli::Restore;
@@ -11,7 +12,12 @@ use crate::run::{attendant, status};
 
 /// Makes the machine, runs it on, and returns the status to end with.
 pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
-    let template = Template::new(Snapshot::open(&wanted.from)?)?;
+    let from = match (&wanted.server, &wanted.from) {
+        (Some(server), _) => return Ok(clone_here(server, wanted.timeout)?),
+        (None, Some(from)) => from,
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    let template = Template::new(Snapshot::open(from)?)?;
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
     let machine = Machine::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
     Ok(status(machine.resume_under(&mut attendant)?))
