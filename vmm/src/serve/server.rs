@@ -213,6 +213,7 @@ impl Server {
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
         let status = match self.live(timeout) {
             Ok(Ended::Status(status)) => status,
+            Ok(Ended::Off) => 0,
             Ok(Ended::Signal(signal)) => 128_u8.saturating_add(signal as u8),
             Err(failure) => failure.tell(),
         };

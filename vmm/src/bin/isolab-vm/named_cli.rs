@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use isolab_vmm::named::{Name, NameError};
 use isolab_vmm::units::Mib;
 
-use crate::cli::{HowToLoad, Inside, seconds};
+use crate::cli::{HowToLoad, seconds};
 
 #[derive(Subcommand)]
 pub(crate) enum Named {
@@ -68,13 +68,25 @@ pub(crate) struct Create {
     #[arg(long, value_name = "MIB", default_value = "128")]
     pub(crate) memory: Mib,
     #[command(flatten)]
-    pub(crate) inside: Inside,
+    pub(crate) inside: Kept,
     /// Give the program an environment variable; with the name alone, the monitor's own
     #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
     pub(crate) env: Vec<OsString>,
     /// What the guest is told
     #[arg(last = true)]
     pub(crate) arguments: Vec<OsString>,
+}
+
+/// What can be inside a machine that is kept.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Kept {
+    /// A built-in guest of a few instructions: real-hello, long-hello, counter, toucher
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bare: Option<String>,
+    /// An unmodified static Linux program, with no kernel under it
+    #[arg(long, value_name = "ELF")]
+    pub(crate) app: Option<PathBuf>,
 }
 
 #[derive(Args)]
