@@ -11,15 +11,13 @@ use super::record::{ImageOf, Life, Record, now};
 use super::shelf::{check_name, random_id};
 use super::wishes::{Sharing, Wishes};
 use super::{Engine, Locked, names, read_document, rights};
-use crate::image::{Held, Image, Manifest, each_once};
+use crate::image::{Image, Manifest, each_once};
 
 /// A container that was just made, and that nobody else can change yet.
 #[derive(Debug)]
 pub struct Making {
     /// The container.
     pub locked: Locked,
-    /// Keeps others from taking the layers away while it stands on them.
-    _held: Held,
 }
 
 impl Engine {
@@ -44,7 +42,6 @@ impl Engine {
         let opened = Image::from_manifest(&self.store, &found.descriptor)?;
         let manifest = Manifest::read(&self.store, &found.descriptor)?;
         let document = read_document(image, &self.store.blob(&manifest.id())?)?;
-        let held = self.store.hold(opened.layers().iter().map(|layer| layer.diff_id))?;
         let id = random_id()?;
         let mut record = Record {
             name: wishes.name.clone().map_or_else(|| names::invent(false), Ok)?,
@@ -59,16 +56,13 @@ impl Engine {
             life: Life::default(),
             id,
         };
-        if !record.wishes.remove {
-            // One that is gone with its command is kept from losing its layers by that command.
-            let mut kept = vec![manifest.id(), manifest.digest()];
-            kept.extend(opened.layers().iter().flat_map(|layer| [layer.diff_id, layer.blob]));
-            self.store.pin_unsynced(&pin(&record.id), &kept)?; //        3. it stays as long as the container
-        }
+        let mut kept = vec![manifest.id(), manifest.digest()];
+        kept.extend(opened.layers().iter().flat_map(|layer| [layer.diff_id, layer.blob]));
+        self.store.pin_unsynced(&pin(&record.id), &kept)?; //            3. it stays as long as the container
         drop(shared);
         let settled = self.settle_mounts(&mut record)?; //                4. volumes, and what it sees of the host
         let made = self.add(&record); //                                  5. a folder, a name, a record
-        made.inspect_err(|_| self.undo_mounts(&settled)).map(|locked| Making { locked, _held: held })
+        made.inspect_err(|_| self.undo_mounts(&settled)).map(|locked| Making { locked })
     }
 
     fn add(&self, record: &Record) -> Result<Locked, EngineError> {
@@ -109,7 +103,9 @@ impl Engine {
         let mounts = self.mounts_of(record, layers)?;
         let joined = self.joined(record)?;
         let (name, config, wishes) = (record.short_id(), &record.config, &record.wishes);
-        Recipe { name, config, wishes, layers, mounts: &mounts, joined: &joined }.write(place)
+        let init = wishes.init.then(|| super::init::program(self.store.root())).transpose()?;
+        let init = init.as_deref();
+        Recipe { name, config, wishes, layers, mounts: &mounts, init, joined: &joined }.write(place)
     }
 
     /// The namespaces of other containers that this one joins; they must run.

@@ -10,6 +10,7 @@ use tracing::info_span;
 use super::create::pin;
 use super::error::EngineError;
 use super::record::{Record, State, boot_id};
+use super::wire::Wire;
 use super::{Engine, Locked};
 use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status};
 
@@ -98,8 +99,24 @@ impl Engine {
         Ok(self.store.unpin(&pin(&locked.record.id))?)
     }
 
+    /// Waits for a container's end; the status it ended with, where anybody saw that.
+    pub fn wait(&self, text: &str) -> Result<Option<i32>, EngineError> {
+        let record = self.find(text)?;
+        if record.wishes.remove && record.life.running.is_some() {
+            // Its record is gone with its end. Its keeper tells those who are connected.
+            if let Ok(wire) = Wire::connect(&self.door(&record.id)) {
+                while let Ok(Some(message)) = wire.hear() {
+                    if message.kind == b'x' {
+                        return Ok(std::str::from_utf8(&message.bytes).ok().and_then(|text| text.parse().ok()));
+                    }
+                }
+            }
+        }
+        let ended = self.await_end(&record.id, None)?;
+        Ok(ended.ok().flatten().unwrap_or(record).code())
+    }
+
     /// Waits for a container's end, at most so long. Answers its record then; nothing where it was removed with its end.
-    /// `false` in its place: the time is over.
     pub fn await_end(
         &self,
         id: &str,

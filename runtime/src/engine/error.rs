@@ -116,6 +116,20 @@ pub enum EngineError {
         /// Where it is.
         state: &'static str,
     },
+    /// Nobody stands by the container who could be talked to.
+    #[error("cannot {attempt} container {name}: nobody stands by it")]
+    NoKeeper {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        name: String,
+    },
+    /// Nothing of what the container prints is kept.
+    #[error("container {name} has no log")]
+    NoLog {
+        /// The container.
+        name: String,
+    },
     /// A container that does not end though it was killed.
     #[error("container {name} does not end")]
     Unending {
@@ -178,6 +192,8 @@ impl EngineError {
             | Self::Ambiguous { .. }
             | Self::Unfit { .. }
             | Self::Unending { .. }
+            | Self::NoKeeper { .. }
+            | Self::NoLog { .. }
             | Self::Volumes(VolumeError::Unknown { .. } | VolumeError::InUse { .. }) => 1,
             _ => 125,
         }
@@ -195,6 +211,12 @@ impl EngineError {
             Self::NoCommand => "name a program behind the image, such as /bin/sh",
             Self::NoContainer { .. } => "`isolab-ctr ps -a` shows those that are there",
             Self::Ambiguous { .. } => "give more digits, or its name",
+            Self::NoKeeper { .. } => {
+                "a process of ours stands by a container that keeps a log (which is the default), has a terminal, or is restarted"
+            }
+            Self::NoLog { .. } => {
+                "it was made with --log-driver none, or runs in the foreground with --rm: what it prints goes there"
+            }
             Self::NameTaken { .. } => "remove or rename that container, or choose another name",
             Self::Name { .. } => "letters, digits and _.- are allowed, at least two, the first a letter or digit",
             Self::Unfit { attempt: "remove", .. } => "stop it first, or remove it with -f",

@@ -1,5 +1,5 @@
 //! Starting a container: the runtime makes it, the network joins in, its program begins. In three ways: as a child of the
-//! command that stays and waits ([`Engine::run_attached`]), with nobody of ours beside it ([`Engine::launch`]), or as a
+//! command that stays and waits ([`Engine::run_attached`]), with nobody of ours beside it ([`Engine::launch_alone`]), or as a
 //! child of the process that keeps its log (`keeper`).
 
 use tracing::info_span;
@@ -15,17 +15,19 @@ impl Engine {
     /// Starts a container that goes on by itself; none of its output is kept. Answers the number of its first process.
     pub(super) fn launch_alone(&self, locked: &mut Locked) -> Result<i32, EngineError> {
         let streams = Streams::silence()?;
-        let launched = self.launch(locked, Handed::default(), None);
+        let launched = self.launch_with(locked, Handed::default(), None, &mut || Ok(()));
         drop(streams);
         launched
     }
 
-    /// Starts a container with the standard streams of this process. It outlives this process.
-    pub(super) fn launch(
+    /// Starts a container with the standard streams of this process. It outlives this process. `created` is called when
+    /// everything is there but the program's first instruction.
+    pub(super) fn launch_with(
         &self,
         locked: &mut Locked,
         handed: Handed,
         keeper: Option<ProcessId>,
+        created: &mut dyn FnMut() -> Result<(), EngineError>,
     ) -> Result<i32, EngineError> {
         let _span = info_span!(
             "engine.start",
@@ -34,10 +36,11 @@ impl Engine {
         )
         .entered();
         let (id, bundle) = self.bundle(locked, handed)?;
-        let created = self.runtime.create_with(&id, &bundle, &mut |pid| self.between(locked, pid, keeper.as_ref()));
-        let started = created.and_then(|pid| {
+        let made = self.runtime.create_with(&id, &bundle, &mut |pid| self.between(locked, pid, keeper.as_ref()));
+        let started = made.and_then(|pid| {
+            let begun = created().map_err(|error| ContainerError::Caller(Box::new(error)));
             // What did not start is nobody's. That it did not is the error to tell of.
-            self.runtime.start(&id).inspect_err(|_| drop(self.runtime.delete(&id, true)))?;
+            begun.and_then(|()| self.runtime.start(&id)).inspect_err(|_| drop(self.runtime.delete(&id, true)))?;
             Ok(pid)
         });
         started.map_err(|error| self.not_started(locked, error))
@@ -94,8 +97,10 @@ impl Engine {
         let gone = || EngineError::from(ContainerError::EndedEarly);
         let init = ProcessId::of(nix::unistd::Pid::from_raw(pid)).ok_or_else(gone)?;
         let network = self.attach(locked, pid)?;
+        let checked = locked.record.healthcheck().is_some();
         let life = &mut locked.record.life;
         life.started = Some(now());
+        life.health = checked.then(super::health::starting);
         life.running = Some(Running { boot: boot_id(), init, keeper: keeper.copied(), network });
         Ok(locked.write()?)
     }

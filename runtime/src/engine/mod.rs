@@ -10,20 +10,29 @@
 //! | `prepare`, `specification`, `place` | a bundle made of both, and the folder that it lies in |
 //! | `record`, `shelf`, `names` | what is known between commands; where that is kept; names for who has none |
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
+//! | `keeper`, `monitor`, `wire` | the process that stands by a container, in its two forms; what is said to it and by it |
+//! | `attach`, `logs`, `exec`, `health`, `init` | talking to a container, reading what it printed, running something in it |
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
 //! | `look` | what is told of a container |
 //! | `template` | texts in which what is told is filled in |
 
+mod attach;
 mod control;
 mod create;
 pub mod document;
 mod end;
 mod error;
+mod exec;
+mod health;
+mod init;
 mod joints;
+mod keeper;
 mod launch;
 mod layered;
+mod logs;
 mod look;
+mod monitor;
 mod names;
 mod place;
 mod prepare;
@@ -35,17 +44,23 @@ mod streams;
 pub mod template;
 mod user;
 mod volumes;
+mod wire;
 mod wishes;
 
 use std::path::PathBuf;
 
 use serde_json::Value;
 
+pub use attach::{KEYS, Manner, Parting, parse_keys};
 pub use create::Making;
 pub use document::{Document, RunConfig};
 pub use end::TimedOut;
 pub use error::EngineError;
+pub use exec::{Other, Process};
+pub use init::init;
 pub(crate) use layered::has;
+pub use logs::{Reading, parse_moment};
+pub use monitor::{inherited, monitor};
 pub use place::Place;
 pub use prepare::{Container, read_environment};
 pub use record::{Health, ImageOf, Life, Probe, Record, Running, State};
@@ -70,6 +85,8 @@ pub struct Engine {
     runtime: Runtime,
     /// Where what does not outlive a boot is kept.
     run: PathBuf,
+    /// Whether other processes of ours tell their steps too.
+    explains: bool,
 }
 
 impl Engine {
@@ -77,7 +94,12 @@ impl Engine {
     pub fn open(store: Store, warn: impl Fn(&str) + 'static) -> Result<Self, EngineError> {
         let run = default_root()?;
         let shelf = Shelf::below(store.root());
-        Ok(Self { runtime: Runtime::new(&run, warn), shelf, store, run })
+        Ok(Self { runtime: Runtime::new(&run, warn), shelf, store, run, explains: false })
+    }
+
+    /// Whether processes that are started for containers tell their steps on standard error.
+    pub fn explain(&mut self, explains: bool) {
+        self.explains = explains;
     }
 
     /// The images.
@@ -137,8 +159,32 @@ impl Engine {
             State::Running => return Ok(locked.record),
             state => return Err(control::unfit("start", &locked.record, state)),
         }
+        if locked.record.wants_keeper() {
+            let record = locked.record.clone();
+            drop(locked);
+            self.start_kept(&record, None).map(drop)?;
+            return self.find(&record.id);
+        }
         self.launch_alone(&mut locked)?;
         Ok(locked.record)
+    }
+
+    /// Runs a container that was just made and waits for its end, or until the keys are pressed that leave it. Answers the
+    /// status to end with.
+    ///
+    /// One that is gone with its end and has no terminal needs nobody to stand by, and no log: it is a child of this process.
+    pub fn run(&self, making: Making, manner: &Manner) -> Result<i32, EngineError> {
+        let Making { locked, .. } = making;
+        let record = locked.record.clone();
+        if record.wishes.remove && !record.wishes.terminal && record.healthcheck().is_none() {
+            return Ok(self.run_attached(locked)?.ending.code());
+        }
+        drop(locked);
+        match self.start_and_attach(&record.id, manner)? {
+            Parting::Ended(code) => Ok(code),
+            Parting::Left => Ok(0),
+            Parting::Lost => Err(EngineError::NoKeeper { attempt: "wait for", name: record.name }),
+        }
     }
 
     /// Removes what killed commands left, and names it: folders of containers that were not finished, names, pins.

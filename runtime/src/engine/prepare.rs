@@ -26,7 +26,7 @@ impl Container {
         let random = place::random_name()?;
         let id = wishes.name.as_deref().unwrap_or(&random).parse()?;
         let place = Place::make(data, layers.first().map(PathBuf::as_path))?;
-        let recipe = Recipe { name: &random, config, wishes, layers, mounts: &wishes.mounts, joined: &[] };
+        let recipe = Recipe { name: &random, config, wishes, layers, mounts: &wishes.mounts, init: None, joined: &[] };
         recipe.write(&place)?;
         Ok(Self { id, place })
     }
@@ -54,6 +54,8 @@ pub(super) struct Recipe<'a> {
     pub(super) layers: &'a [PathBuf],
     /// What it sees of the host's files.
     pub(super) mounts: &'a [Mount],
+    /// The small first process, where one is wanted.
+    pub(super) init: Option<&'a Path>,
     /// Namespaces of others that it joins: the kind, and the path.
     pub(super) joined: &'a [(&'static str, PathBuf)],
 }
@@ -78,7 +80,7 @@ impl Recipe<'_> {
         let mut mounts = place.network_files(wishes.network, &hostname)?; //               3. names of hosts
         if wishes.init {
             arguments = [INIT, "init", "--"].map(str::to_owned).into_iter().chain(arguments).collect();
-            let from = std::fs::read_link("/proc/self/exe").map_err(io_error("find", "/proc/self/exe"))?;
+            let from = self.init.ok_or(EngineError::NoCommand)?.to_owned();
             mounts.push(Mount { from, to: INIT.into(), read_only: true, volume: None });
         }
         mounts.extend(self.mounts.iter().cloned()); //                                     4. the host's files

@@ -67,6 +67,8 @@ pub struct Life {
     pub error: Option<String>,
     /// How often it was started again by itself.
     pub restarts: u32,
+    /// How long to wait before the next time, in milliseconds.
+    pub wait: u64,
     /// Whether somebody has asked it to end: then it is not started again.
     pub stopped: bool,
     /// The process that is about to start it again.

@@ -58,7 +58,7 @@ pub(super) fn capabilities(rights: &Rights, root: bool) -> Value {
     let (add, drop) = (names(&rights.add), names(&rights.drop));
     let all = |list: &[String]| list.iter().any(|name| name == "CAP_ALL");
     let mut held: Vec<String> = match (rights.privileged || all(&add), all(&drop)) {
-        (true, _) => every_capability(),
+        (true, _) => own_capabilities(),
         (false, true) => Vec::new(),
         (false, false) => CAPABILITIES.map(str::to_owned).to_vec(),
     };
@@ -74,6 +74,15 @@ pub(super) fn capabilities(rights: &Rights, root: bool) -> Value {
 fn whole(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     format!("CAP_{}", upper.strip_prefix("CAP_").unwrap_or(&upper))
+}
+
+/// All that this command could give: where it lacks one itself, as in a container, that is no reason for a warning.
+fn own_capabilities() -> Vec<String> {
+    let held = caps::read(None, caps::CapSet::Permitted).unwrap_or_default();
+    // An ordinary user has none here, and all of them in a user namespace.
+    let every = held.is_empty();
+    let own = caps::all().into_iter().filter(|capability| every || held.contains(capability));
+    own.map(|capability| capability.to_string()).collect()
 }
 
 fn every_capability() -> Vec<String> {

@@ -8,6 +8,7 @@ mod format;
 mod images;
 mod print;
 mod registry;
+mod strangers;
 mod voice;
 mod volume;
 
@@ -17,7 +18,8 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use isolab_runtime::engine::Engine;
+use isolab_runtime::container::shield;
+use isolab_runtime::engine::{self, Engine};
 use isolab_runtime::image::Store;
 use isolab_runtime::spans::Recorder;
 
@@ -25,15 +27,33 @@ use cli::{Arguments, Command};
 use voice::Failure;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let recorder = match arguments.global.explain.then(Recorder::install).transpose() {
+    if let Some(code) = small() {
+        return code;
+    }
+    // Before anything is opened.
+    if enters_containers()
+        && let Err(error) = shield()
+    {
+        return voice::complain(&Failure::Shield(error));
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return strangers::tell(&error),
+    };
+    let explain = arguments.global.explain;
+    #[cfg(feature = "fault")]
+    let explain = explain | arm_fault();
+    let recorder = match explain.then(Recorder::install).transpose() {
         Ok(recorder) => recorder,
         Err(error) => return voice::complain(&Failure::Recorder(error)),
     };
-    let mut outcome = obey(&arguments);
-    if let Some(recorder) = recorder {
-        let told = recorder.explain(&mut BufWriter::new(io::stderr().lock()));
-        let told = told.map_err(|source| Failure::Write { to: "standard error".to_owned(), source });
+    let tell = || match &recorder {
+        Some(recorder) if arguments.global.explain => recorder.explain(&mut BufWriter::new(io::stderr().lock())),
+        _ => Ok(()),
+    };
+    let mut outcome = obey(&arguments, || drop(tell()));
+    if arguments.is_of_people() {
+        let told = tell().map_err(|source| Failure::Write { to: "standard error".to_owned(), source });
         outcome = outcome.and_then(|code| told.map(|()| code));
     }
     match outcome {
@@ -42,14 +62,60 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey(arguments: &Arguments) -> Result<u8, Failure> {
+/// `told` is called where a process has told all of its story that anybody waits for, and goes on.
+fn obey(arguments: &Arguments, told: impl FnOnce()) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::Containers(verb) => containers::obey(verb, global),
+        Command::Containers(verb) => containers::obey(verb, global, told),
         Command::Images(verb) => images::obey(verb, &global.engine()?),
         Command::Volume(verb) => volume::obey(verb, &global.engine()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Registry(verb) => registry::obey(verb, global),
+    }
+}
+
+/// The forms of this command that are not for people, and have to be small: they come before anything is parsed.
+fn small() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    match words.next()?.to_str()? {
+        "monitor" => {
+            let error = engine::monitor(words);
+            eprintln!("error: cannot stand by a container: {error}");
+            Some(ExitCode::FAILURE)
+        }
+        "init" => Some(engine::init(words).into()),
+        _ => None,
+    }
+}
+
+/// Whether the verb starts something in a container, which could reach this command's own file then.
+fn enters_containers() -> bool {
+    const VERBS: [&str; 6] = ["run", "start", "restart", "exec", "keep", "build"];
+    let mut words = std::env::args_os().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--root") => drop(words.next()),
+            Some(flag) if flag.starts_with('-') => {}
+            Some(verb) => return VERBS.contains(&verb),
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Prepares the fault that the environment asks for; whether there is one.
+#[cfg(feature = "fault")]
+fn arm_fault() -> bool {
+    isolab_runtime::faults::arm().unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        false
+    })
+}
+
+impl Arguments {
+    /// Whether a person called, and not this command itself for a verb that has told already.
+    fn is_of_people(&self) -> bool {
+        !matches!(&self.command, Command::Containers(containers::Verb::Keep { .. }))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use isolab_runtime::build::BuildError;
+use isolab_runtime::container::ShieldError;
 use isolab_runtime::engine::template::TemplateError;
 use isolab_runtime::engine::{EngineError, WishError};
 use isolab_runtime::image::{DiskError, ImageError, ReferenceError};
@@ -44,6 +45,8 @@ pub(crate) enum Failure {
     Serve(#[from] ServeError),
     #[error("there is no folder to keep images in: this user has neither $XDG_DATA_HOME nor $HOME")]
     NoHome,
+    #[error(transparent)]
+    Shield(#[from] ShieldError),
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("{id} has several names: {}", names.join(", "))]
@@ -80,6 +83,7 @@ impl Failure {
             Self::Wish(_)
             | Self::Epoch { .. }
             | Self::NoPath { .. }
+            | Self::Shield(_)
             | Self::Recorder(_)
             | Self::Read { .. }
             | Self::Write { .. } => None,

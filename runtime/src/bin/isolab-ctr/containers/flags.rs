@@ -209,6 +209,10 @@ pub(crate) fn size_or_unlimited(text: &str) -> Result<i64, WishError> {
 
 impl Flags {
     pub(crate) fn wishes(&self) -> Result<Wishes, Failure> {
+        if self.rm && self.restart != Restart::No {
+            let text = format!("--rm --restart {}", self.restart);
+            return Err(WishError { text, expected: "one of the two: what is removed is not started again" }.into());
+        }
         let mounts = self.volume.iter().chain(&self.mount);
         let (in_memory, volumes): (Vec<_>, Vec<_>) = mounts.cloned().partition(|it| it.kind == MountKind::Tmpfs);
         let entrypoint = self.entrypoint.as_ref().map(|program| {

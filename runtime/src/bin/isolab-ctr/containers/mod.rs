@@ -4,11 +4,12 @@ mod flags;
 mod list;
 mod namespaces;
 mod run;
+mod talk;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use isolab_runtime::engine::{Engine, EngineError, Limits, Restart};
+use isolab_runtime::engine::{self, Engine, EngineError, Limits, Restart};
 
 use crate::cli::Global;
 use crate::print;
@@ -25,11 +26,7 @@ pub(crate) enum Verb {
     #[command(disable_help_flag = true)]
     Create(Box<run::Create>),
     /// Start containers that were made, or have ended
-    Start {
-        /// Names or ids
-        #[arg(required = true, value_name = "CONTAINER")]
-        containers: Vec<String>,
-    },
+    Start(talk::Start),
     /// Ask containers to end, and kill those that don't
     Stop(Stop),
     /// Stop containers and start them again
@@ -72,6 +69,35 @@ pub(crate) enum Verb {
         /// Names or ids
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
+    },
+    /// Talk to a container that runs
+    Attach(talk::Attach),
+    /// Print what a container has printed
+    Logs(talk::Logs),
+    /// Run something in a container
+    Exec(talk::Exec),
+    /// List the processes of a container
+    Top {
+        /// Its name or id
+        container: String,
+    },
+    /// Stand by a container (for this command's own use)
+    #[command(hide = true)]
+    Keep {
+        /// The status it ended with
+        #[arg(long, requires = "id")]
+        ended: Option<i32>,
+        /// Who is still connected
+        #[arg(long)]
+        guest: Vec<i32>,
+        /// The container
+        id: String,
+    },
+    /// Check a container's health once (for this command's own use)
+    #[command(hide = true)]
+    Health {
+        /// The container
+        id: String,
     },
     /// Give a container another name
     Rename {
@@ -134,13 +160,23 @@ pub(crate) struct Update {
     containers: Vec<String>,
 }
 
-pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
-    let engine = global.engine()?;
+pub(crate) fn obey(verb: &Verb, global: &Global, told: impl FnOnce()) -> Result<u8, Failure> {
+    let mut engine = global.engine()?;
+    engine.explain(global.explain);
     let engine = &engine;
     match verb {
         Verb::Run(run) => run.obey(engine),
         Verb::Create(create) => create.obey(engine),
-        Verb::Start { containers } => each(containers, |name| engine.start(name).map(drop)),
+        Verb::Start(start) => start.obey(engine),
+        Verb::Attach(attach) => attach.obey(engine),
+        Verb::Logs(logs) => logs.obey(engine),
+        Verb::Exec(exec) => exec.obey(engine),
+        Verb::Top { container } => talk::top(engine, container),
+        Verb::Keep { ended: Some(code), guest, id } => {
+            engine.keep_on(id, *code, engine::inherited(guest)).map(|()| 0).map_err(Failure::from)
+        }
+        Verb::Keep { id, .. } => match engine.keep(id, told)? {},
+        Verb::Health { id } => engine.probe(id).map(|()| 0).map_err(Failure::from),
         Verb::Stop(stop) => each(&stop.containers, |name| stop.stop(engine, name)),
         Verb::Restart(stop) => each(&stop.containers, |name| {
             stop.stop(engine, name)?;
@@ -177,11 +213,9 @@ fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), EngineError>) 
 
 /// Prints each status as soon as it is known; `?` for one that nobody saw.
 fn wait(engine: &Engine, names: &[String]) -> Result<u8, Failure> {
-    let found: Vec<_> = names.iter().map(|name| engine.find(name)).collect::<Result<_, _>>()?;
     let mut code = 0;
-    for record in found {
-        let ended = engine.await_end(&record.id, None)?;
-        let status = ended.ok().flatten().unwrap_or(record).code();
+    for name in names {
+        let status = engine.wait(name)?;
         code |= u8::from(status.is_none());
         print::text(&status.map_or_else(|| "?\n".to_owned(), |status| format!("{status}\n")))?;
     }

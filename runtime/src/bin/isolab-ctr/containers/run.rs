@@ -7,6 +7,7 @@ use clap::Args;
 use isolab_runtime::engine::{Engine, Making};
 
 use super::flags::{Flags, Pull};
+use super::talk::Way;
 use crate::print;
 use crate::voice::Failure;
 
@@ -15,6 +16,8 @@ pub(crate) struct Run {
     /// Let it run in the background, and print its id
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    way: Way,
     #[command(flatten)]
     flags: Flags,
 }
@@ -50,8 +53,7 @@ impl Run {
             // As docker does: a program that was given no input reads its end.
             close_input()?;
         }
-        let Making { locked, .. } = making;
-        Ok(engine.run_attached(locked)?.ending.code() as u8)
+        Ok(engine.run(making, &self.way.manner(self.flags.interactive)?)? as u8)
     }
 }
 
