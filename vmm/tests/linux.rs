@@ -3,6 +3,8 @@
 //! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one, and minutes ([`stock`]). So most of
 //! these are kernels of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
+#[path = "linux/goes_on.rs"]
+mod goes_on;
 #[path = "linux/tiny.rs"]
 mod tiny;
 
@@ -18,7 +20,9 @@ type Done = Result<(), Failed>;
 fn main() {
     // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    libtest_mimic::run(&arguments, tiny::trials()).exit();
+    let mut trials = tiny::trials();
+    trials.extend(goes_on::trials());
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 /// A trial that is ignored where one of its needs is missing and not required.

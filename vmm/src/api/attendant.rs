@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use super::{Answer, Doing, Reply, Request, Status};
 use crate::guest::Guest;
 use crate::machine::overseer::{Moment, Overseer, Verdict};
-use crate::machine::{Ended, Paused, RunError, stop};
+use crate::machine::{Ended, Paused, RunError, Standing, stop};
 
 /// How soon a paused machine hears that it shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -19,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Asked {
     pub(super) request: Request,
     /// Set once the machine has it: nobody need ring any more.
-    pub(super) heard: std::sync::Arc<AtomicBool>,
+    pub(super) heard: Arc<AtomicBool>,
     pub(super) reply: SyncSender<Reply>,
 }
 
@@ -27,13 +28,20 @@ pub(super) struct Asked {
 #[derive(Debug, Default)]
 pub struct Attendant {
     requests: Option<Receiver<Asked>>,
+    /// Set when somebody has asked.
+    asked: Arc<AtomicBool>,
     when_ready: Option<PathBuf>,
 }
 
 impl Attendant {
     /// Answers what comes by `requests`.
-    pub(super) fn answering(requests: Receiver<Asked>) -> Self {
-        Self { requests: Some(requests), when_ready: None }
+    pub(super) fn answering(requests: Receiver<Asked>, asked: Arc<AtomicBool>) -> Self {
+        Self { requests: Some(requests), asked, when_ready: None }
+    }
+
+    /// Whether somebody has asked since the last time this was asked.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Acquire)
     }
 
     /// Saves the machine to `place` when the guest says that it is ready, and ends it.
@@ -43,7 +51,7 @@ impl Attendant {
     }
 
     /// Answers one request; the machine runs on where it says `Running`.
-    fn answer<G: Guest, W: Write>(asked: &Asked, was: Doing, machine: &mut Paused<G, W>) -> Doing {
+    fn answer(asked: &Asked, was: Doing, machine: &mut dyn Standing) -> Doing {
         asked.heard.store(true, Ordering::Relaxed);
         let now = match &asked.request {
             Request::Status | Request::Snapshot { .. } => was,
@@ -88,6 +96,13 @@ impl<G: Guest, W: Write> Overseer<G, W> for Attendant {
             machine.save(&place)?;
             return Ok(Verdict::End(Ended::Status(0)));
         }
+        self.serve(machine)
+    }
+}
+
+impl Attendant {
+    /// Answers whatever has been asked, with the machine standing still, and for as long as it shall.
+    pub(crate) fn serve(&mut self, machine: &mut dyn Standing) -> Result<Verdict, RunError> {
         let Some(requests) = &self.requests else { return Ok(Verdict::GoOn) };
         let mut doing = Doing::Running;
         loop {

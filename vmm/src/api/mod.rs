@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use attendant::Attendant;
 pub(crate) use attendant::chain;
 pub use client::{ClientError, ask};
-pub use server::Socket;
+pub use server::{Ring, Socket};
 
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

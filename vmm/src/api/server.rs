@@ -24,6 +24,9 @@ const CALLERS: usize = 16;
 /// How soon a ring that was slept through is repeated.
 const AGAIN: Duration = Duration::from_millis(5);
 
+/// Wakes whoever can let the attendant in. May come more than once, and late.
+pub type Ring = Arc<dyn Fn() + Send + Sync>;
+
 /// A socket that is listened at; its name is removed with it.
 #[derive(Debug)]
 pub struct Socket {
@@ -34,17 +37,24 @@ impl Socket {
     /// Listens at `path`, where nothing is yet, on behalf of the machine that the calling thread will run. What is asked
     /// there comes to the attendant.
     pub fn listen(path: &Path) -> io::Result<(Self, Attendant)> {
+        // Until the machine listens for it, and after, a ring means nothing.
+        // SAFETY: to ignore a signal runs no code.
+        unsafe { signal(Signal::SIGUSR1, SigHandler::SigIgn) }?;
+        let bell = Bell::of_this_thread();
+        Self::listen_and_ring(path, Arc::new(move || bell.ring()))
+    }
+
+    /// The same on behalf of a machine that is rung for otherwise.
+    pub fn listen_and_ring(path: &Path, ring: Ring) -> io::Result<(Self, Attendant)> {
         let listener = UnixListener::bind(path)?;
         let socket = Self { path: path.to_owned() };
         // Who may ask may do all that the owner may.
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
-        // Until the machine listens for it, and after, a ring means nothing.
-        // SAFETY: to ignore a signal runs no code.
-        unsafe { signal(Signal::SIGUSR1, SigHandler::SigIgn) }?;
         let (sender, receiver) = mpsc::channel();
-        let desk = Desk { machine: sender, bell: Bell::of_this_thread(), callers: Arc::default() };
+        let asked = Arc::<AtomicBool>::default();
+        let desk = Desk { machine: sender, asked: asked.clone(), ring, callers: Arc::default() };
         std::thread::Builder::new().name("api".to_owned()).spawn(move || desk.open(&listener))?;
-        Ok((socket, Attendant::answering(receiver)))
+        Ok((socket, Attendant::answering(receiver, asked)))
     }
 }
 
@@ -58,7 +68,8 @@ impl Drop for Socket {
 #[derive(Clone)]
 struct Desk {
     machine: Sender<Asked>,
-    bell: Bell,
+    asked: Arc<AtomicBool>,
+    ring: Ring,
     callers: Arc<AtomicUsize>,
 }
 
@@ -120,7 +131,8 @@ impl Desk {
         }
         loop {
             if !heard.load(Ordering::Relaxed) {
-                self.bell.ring();
+                self.asked.store(true, Ordering::Release);
+                (self.ring)();
             }
             match replies.recv_timeout(AGAIN) {
                 Ok(reply) => return reply,

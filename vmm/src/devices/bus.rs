@@ -3,7 +3,15 @@
 //! A page of guest-physical addresses without memory behind it belongs to one device: an access to it stops the processor,
 //! and ends here. Several processors can be here at once, at different devices; a device sees one at a time.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+
+use super::DeviceError;
+
+/// What a device is called in a snapshot.
+fn name(base: u64) -> String {
+    format!("{base:#x}")
+}
 
 /// How many addresses a device has.
 pub const WINDOW: u64 = 4096;
@@ -14,6 +22,14 @@ pub(crate) trait Window: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// The guest writes there.
     fn write(&mut self, offset: u64, data: &[u8]);
+    /// What a snapshot keeps of the device; nothing where nobody has said.
+    fn save(&mut self) -> Option<serde_json::Value> {
+        None
+    }
+    /// Makes the device what it was, or says why that can't be.
+    fn restore(&mut self, _saved: &serde_json::Value) -> Result<(), String> {
+        Err("it can't be restored".to_owned())
+    }
 }
 
 /// Windows by their first address.
@@ -42,6 +58,25 @@ impl Bus {
         if let Some((offset, device)) = self.find(at) {
             device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
         }
+    }
+
+    /// What a snapshot keeps of each device, by its first address.
+    pub(crate) fn save(&self) -> Result<BTreeMap<String, serde_json::Value>, DeviceError> {
+        let keep = |(base, device): &(u64, Mutex<Box<dyn Window>>)| {
+            let saved = device.lock().unwrap_or_else(PoisonError::into_inner).save();
+            Ok((name(*base), saved.ok_or(DeviceError::NotSaved(*base))?))
+        };
+        self.windows.iter().map(keep).collect()
+    }
+
+    /// Makes each device what it was.
+    pub(crate) fn restore(&self, saved: &BTreeMap<String, serde_json::Value>) -> Result<(), DeviceError> {
+        for (base, device) in &self.windows {
+            let fail = |why: String| DeviceError::Restore { device: name(*base), why };
+            let value = saved.get(&name(*base)).ok_or_else(|| fail("it is missing".to_owned()))?;
+            device.lock().unwrap_or_else(PoisonError::into_inner).restore(value).map_err(fail)?;
+        }
+        Ok(())
     }
 
     fn find(&self, at: u64) -> Option<(u64, &Mutex<Box<dyn Window>>)> {

@@ -29,6 +29,11 @@ impl Cmos {
         self.register = register & REGISTER;
     }
 
+    /// Which one it is.
+    pub(super) fn selected(&self) -> u8 {
+        self.register
+    }
+
     /// What is in it now.
     pub(super) fn value(&self) -> u8 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

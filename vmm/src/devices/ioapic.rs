@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
 use kvm_ioctls::VmFd;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::bus::Window;
@@ -87,6 +88,15 @@ fn entry(route: &Route) -> kvm_irq_routing_entry {
     entry
 }
 
+/// What a snapshot keeps of the chip.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    select: u32,
+    id: u32,
+    lines: Vec<u64>,
+}
+
 /// The chip.
 pub(crate) struct IoApic<R> {
     select: u32,
@@ -158,6 +168,18 @@ impl<R: Router> Window for IoApic<R> {
             VALUE => self.set(value),
             _ => {}
         }
+    }
+
+    fn save(&mut self) -> Option<serde_json::Value> {
+        Some(serde_json::json!(Saved { select: self.select, id: self.id, lines: self.lines.to_vec() }))
+    }
+
+    fn restore(&mut self, saved: &serde_json::Value) -> Result<(), String> {
+        let saved = Saved::deserialize(saved).map_err(|error| error.to_string())?;
+        let lines = <[u64; LINES]>::try_from(saved.lines).map_err(|lines| format!("it has {} lines", lines.len()))?;
+        (self.select, self.id, self.lines) = (saved.select & 0xff, saved.id & 0x0f00_0000, lines);
+        self.tell();
+        Ok(())
     }
 }
 

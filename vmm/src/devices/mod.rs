@@ -9,6 +9,7 @@ mod cmos;
 pub mod ioapic;
 mod lines;
 pub mod pc;
+mod registers;
 mod serial;
 pub mod virtio;
 
@@ -16,12 +17,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize};
 use vm_superio::Trigger;
-use vm_superio::serial::{Error as SerialError, NoEvents, Serial, SerialState};
+use vm_superio::serial::{Error as SerialError, NoEvents, Serial};
 
 use crate::guest::Flow;
 use lines::Lines;
+use registers::Registers;
 
 /// First port of the first serial port of every PC ("COM1"); the next seven are its other registers.
 pub const SERIAL: u16 = 0x3f8;
@@ -35,32 +36,20 @@ pub enum DeviceError {
     /// What the guest printed could not be passed on.
     #[error("cannot write what the guest prints on its serial port")]
     Console(#[source] io::Error),
+    /// Nobody has said what is to be kept of a device.
+    #[error("the device at {0:#x} can't be kept in a snapshot")]
+    NotSaved(u64),
     /// What a snapshot says of a device can't be.
     #[error("cannot restore the device {device}: {why}")]
     Restore {
         /// Its name.
-        device: &'static str,
+        device: String,
         /// What is wrong.
         why: String,
     },
     /// The guest could not be interrupted.
     #[error("cannot raise an interrupt of the guest's")]
     Interrupt(#[source] io::Error),
-}
-
-/// The serial port's registers, as a snapshot keeps them.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Registers {
-    divisor: [u8; 2],
-    interrupt_enable: u8,
-    interrupt_identification: u8,
-    line_control: u8,
-    line_status: u8,
-    modem_control: u8,
-    modem_status: u8,
-    scratch: u8,
-    received: Vec<u8>,
 }
 
 /// These guests ask the serial port whether it is ready; none waits for an interrupt.
@@ -120,40 +109,16 @@ impl<W: Write> Board<W> {
 
     /// Each device's state, by its name.
     pub(crate) fn save(&self) -> BTreeMap<String, serde_json::Value> {
-        let state = self.serial.state();
-        let registers = Registers {
-            divisor: [state.baud_divisor_low, state.baud_divisor_high],
-            interrupt_enable: state.interrupt_enable,
-            interrupt_identification: state.interrupt_identification,
-            line_control: state.line_control,
-            line_status: state.line_status,
-            modem_control: state.modem_control,
-            modem_status: state.modem_status,
-            scratch: state.scratch,
-            received: state.in_buffer,
-        };
-        BTreeMap::from([("serial".to_owned(), serde_json::json!(registers))])
+        BTreeMap::from([("serial".to_owned(), Registers::from(self.serial.state()).value())])
     }
 
     /// A board as it was saved, whose serial port writes to `console`.
     pub(crate) fn restore(saved: &BTreeMap<String, serde_json::Value>, console: W) -> Result<Self, DeviceError> {
-        let fail = |why: String| DeviceError::Restore { device: "serial", why };
-        let value = saved.get("serial").ok_or_else(|| fail("it is missing".to_owned()))?;
-        let registers = Registers::deserialize(value).map_err(|error| fail(error.to_string()))?;
-        let state = SerialState {
-            baud_divisor_low: registers.divisor[0],
-            baud_divisor_high: registers.divisor[1],
-            interrupt_enable: registers.interrupt_enable,
-            interrupt_identification: registers.interrupt_identification,
-            line_control: registers.line_control,
-            line_status: registers.line_status,
-            modem_control: registers.modem_control,
-            modem_status: registers.modem_status,
-            scratch: registers.scratch,
-            in_buffer: registers.received,
-        };
-        let serial = Serial::from_state(&state, NoInterrupt, NoEvents, Lines::new(console));
-        Ok(Self { serial: serial.map_err(|_| fail("it holds more bytes than the chip".to_owned()))? })
+        let state = Registers::find(saved)?;
+        match Serial::from_state(&state, NoInterrupt, NoEvents, Lines::new(console)) {
+            Ok(serial) => Ok(Self { serial }),
+            Err(_) => Err(Registers::overfull()),
+        }
     }
 
     /// Passes on what the guest has printed of a line that is not complete.

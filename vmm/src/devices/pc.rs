@@ -10,6 +10,7 @@
 //! | `0xfec0_0000` | the I/O APIC |
 //! | from [`FIRST_WINDOW`] | a page for each virtio device |
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_ioctls::VmFd;
@@ -18,6 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::bus::Bus;
 use super::cmos::{self, Cmos};
 use super::ioapic::{self, IoApic, KvmRoutes};
+use super::registers::Registers;
 pub use super::serial::Console;
 use super::serial::Port;
 use super::{DeviceError, EXIT, SERIAL, SERIAL_LAST};
@@ -114,6 +116,26 @@ impl Board {
                 _ => 0xff, // as on a PC: the lines of a bus that nobody drives are high
             };
         }
+    }
+
+    /// What a snapshot keeps of each device, by its name or place. All stand still.
+    pub(crate) fn save(&self) -> Result<BTreeMap<String, serde_json::Value>, DeviceError> {
+        let mut saved = self.bus.save()?;
+        let ports = self.ports();
+        saved.insert("serial".to_owned(), ports.serial.save().value());
+        saved.insert("cmos".to_owned(), ports.cmos.selected().into());
+        Ok(saved)
+    }
+
+    /// Makes each device what it was. The interrupts come first: a device may raise one while it is restored.
+    pub(crate) fn restore(&self, saved: &BTreeMap<String, serde_json::Value>) -> Result<(), DeviceError> {
+        self.bus.restore(saved)?;
+        let mut ports = self.ports();
+        ports.serial.restore(&Registers::find(saved)?)?;
+        let selected = saved.get("cmos").and_then(serde_json::Value::as_u64).and_then(|value| u8::try_from(value).ok());
+        let impossible = || DeviceError::Restore { device: "cmos".to_owned(), why: "it is no register".to_owned() };
+        ports.cmos.select(selected.ok_or_else(impossible)?);
+        Ok(())
     }
 
     /// How many bytes can be typed at the serial port now.

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use vm_superio::Trigger;
-use vm_superio::serial::{Error as SerialError, Serial, SerialEvents};
+use vm_superio::serial::{Error as SerialError, Serial, SerialEvents, SerialState};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::DeviceError;
 use super::lines::Lines;
+use super::registers::Registers;
 
 /// What the guest prints goes here.
 pub type Console = Box<dyn Write + Send>;
@@ -51,6 +52,26 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn new(interrupt: EventFd, notice: Arc<EventFd>, console: Console) -> Self {
         Self { chip: Serial::with_events(Interrupt(interrupt), Notice(notice), Lines::new(console)) }
+    }
+
+    /// The port as it was saved. Where an interrupt was raised and not answered yet, it is raised again.
+    pub(super) fn restore(&mut self, state: &SerialState) -> Result<(), DeviceError> {
+        let Self { chip } = self;
+        // The chip can't be changed in place, and its parts can't be taken out of it: so they are put into the new one.
+        let console = std::mem::replace(chip.writer_mut(), Lines::new(Box::new(io::sink())));
+        let interrupt = Interrupt(chip.interrupt_evt().0.try_clone().map_err(DeviceError::Interrupt)?);
+        let notice = Notice(chip.events().0.clone());
+        *chip = match Serial::from_state(state, interrupt, notice, console) {
+            Ok(chip) => chip,
+            Err(SerialError::Trigger(error)) => return Err(DeviceError::Interrupt(error)),
+            Err(_) => return Err(Registers::overfull()),
+        };
+        Ok(())
+    }
+
+    /// What a snapshot keeps of it.
+    pub(super) fn save(&self) -> Registers {
+        self.chip.state().into()
     }
 
     pub(super) fn write(&mut self, register: u8, byte: u8) -> Result<(), DeviceError> {

@@ -15,7 +15,7 @@ pub mod linux;
 mod state;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
-pub use state::{Any, GuestState};
+pub use state::{Any, GuestState, LinuxState};
 use vm_memory::GuestMemoryError;
 
 use crate::memory::{Memory, MemoryError};

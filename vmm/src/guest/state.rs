@@ -8,6 +8,7 @@ use super::bare::Bare;
 use super::{Entry, Flow, Guest, GuestError};
 use crate::memory::Memory;
 use crate::snapshot::state::Impossible;
+use crate::units::Mib;
 use crate::vcpu::Cpu;
 
 /// What runs inside, as far as the monitor serves it.
@@ -18,7 +19,14 @@ pub enum GuestState {
     App(Box<AppState>),
     /// A built-in guest: all of it is in memory and registers.
     Bare(Named),
+    /// An operating system: all of it is in memory, registers and devices.
+    Linux(LinuxState),
 }
+
+/// Nothing: the monitor serves devices, and no system calls.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinuxState {}
 
 /// A built-in guest's name and arguments, for whoever looks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,7 +41,15 @@ impl GuestState {
     pub(crate) fn check(&self, memory: u64) -> Result<(), Impossible> {
         match self {
             Self::App(state) => state.check(memory),
-            Self::Bare(_) => Ok(()),
+            Self::Bare(_) | Self::Linux(_) => Ok(()),
+        }
+    }
+
+    /// The most memory that a machine with such a guest can have.
+    pub(crate) fn most_memory(&self) -> Mib {
+        match self {
+            Self::App(_) | Self::Bare(_) => Memory::MOST,
+            Self::Linux(_) => Memory::MOST_AROUND_GAP,
         }
     }
 
@@ -42,6 +58,7 @@ impl GuestState {
         match self {
             Self::App(_) => "app",
             Self::Bare(_) => "bare",
+            Self::Linux(_) => "linux",
         }
     }
 }
@@ -61,6 +78,7 @@ impl Any {
         Ok(match state {
             GuestState::App(state) => Self::App(Box::new(App::restore(state, memory)?)),
             GuestState::Bare(named) => Self::Bare(named.guest.clone()),
+            GuestState::Linux(_) => return Err(GuestError::NotSaved),
         })
     }
 

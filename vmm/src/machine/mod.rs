@@ -26,7 +26,7 @@ use crate::units::Mib;
 use crate::vcpu::{Vcpu, VcpuError};
 use overseer::{Moment, Overseer, Unattended, Verdict};
 pub use place::Place;
-pub use saved::{Saved, Template};
+pub use saved::{Saved, Standing, Template};
 use stop::{Cause, Stop};
 
 /// What a machine shall be.
@@ -368,11 +368,6 @@ impl<G: Guest, W: Write> Paused<G, W> {
         let flow = self.guest.store(at, data, &mut cpu, &self.memory)?;
         cpu.commit()?;
         Ok(flow)
-    }
-
-    /// How many bytes of memory it has.
-    pub fn memory_size(&self) -> u64 {
-        self.memory.size()
     }
 
     fn place(&mut self) -> Place {

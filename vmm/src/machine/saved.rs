@@ -1,16 +1,18 @@
 //! A machine becomes a snapshot, and a snapshot a machine.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvm_bindings::CpuId;
+use kvm_bindings::{CpuId, kvm_clock_data};
 use kvm_ioctls::{Kvm, VmFd};
 use tracing::info_span;
 
 use super::{BootError, Machine, Paused};
 use crate::devices::Board;
-use crate::guest::{Any, Guest};
+use crate::guest::{Any, Guest, GuestState};
 use crate::kvm::{self, KvmError};
 use crate::memory::{Loading, Memory};
 use crate::snapshot::folder::Unfinished;
@@ -29,9 +31,17 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-impl<G: Guest, W: Write> Paused<G, W> {
+/// A machine that stands still, whichever kind it is.
+pub trait Standing {
     /// Saves the machine as it stands to a new folder at `place`. It stands as before, and can run on.
-    pub fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError> {
+    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError>;
+
+    /// How many bytes of memory it has.
+    fn memory_size(&self) -> u64;
+}
+
+impl<G: Guest, W: Write> Standing for Paused<G, W> {
+    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError> {
         let _span = info_span!(
             "snapshot.save",
             call = "-",
@@ -40,28 +50,54 @@ impl<G: Guest, W: Write> Paused<G, W> {
         .entered();
         self.vcpu.settle()?; //                                1. nothing is half done
         let _ = self.board.flush(); //                         2. what was printed is the console's, not the snapshot's
-        let state = self.state()?; //                          3. the small part, before anything is written
-        let snapshot = Unfinished::begin(place, &state.id)?; // 4. a folder that is no snapshot yet
-        let bytes = snapshot.write_memory(&self.memory)?; //   5. the large part
-        snapshot.write_state(&state)?;
-        snapshot.finish()?; //                                 6. now it is one
-        Ok(Saved { id: state.id, bytes })
-    }
-
-    /// All but the memory.
-    fn state(&mut self) -> Result<State, SnapshotError> {
-        let msrs = snapshot::vcpu::msrs_to_save(&kvm::open()?)?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(State {
-            id: new_id()?,
-            taken: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        let state = describe(Described {
+            //                    3. the small part, before anything is written
+            processors: std::slice::from_mut(&mut self.vcpu),
+            vm: &self.vm,
             memory: self.memory.size(),
-            vcpus: vec![snapshot::vcpu::read(&mut self.vcpu, &msrs)?],
-            clock: Raw(self.vm.get_clock().map_err(clock("read"))?),
             devices: self.board.save(),
             guest: self.guest.save()?,
-        })
+        })?;
+        store(place, &state, &self.memory) //                  4. the files
     }
+
+    fn memory_size(&self) -> u64 {
+        self.memory.size()
+    }
+}
+
+/// What a machine is described by.
+pub(super) struct Described<'a> {
+    pub(super) processors: &'a mut [Vcpu],
+    pub(super) vm: &'a VmFd,
+    pub(super) memory: u64,
+    pub(super) devices: BTreeMap<String, serde_json::Value>,
+    pub(super) guest: GuestState,
+}
+
+/// All of a machine but what is in its memory.
+pub(super) fn describe(machine: Described<'_>) -> Result<State, SnapshotError> {
+    let msrs = snapshot::vcpu::msrs_to_save(&kvm::open()?)?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let read = |vcpu| snapshot::vcpu::read(vcpu, &msrs);
+    Ok(State {
+        id: new_id()?,
+        taken: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        memory: machine.memory,
+        vcpus: machine.processors.iter_mut().map(read).collect::<Result<_, _>>()?,
+        clock: Raw(machine.vm.get_clock().map_err(clock("read"))?),
+        devices: machine.devices,
+        guest: machine.guest,
+    })
+}
+
+/// Writes the two files, so that they are there together or not at all.
+pub(super) fn store(place: &Path, state: &State, memory: &Memory) -> Result<Saved, SnapshotError> {
+    let snapshot = Unfinished::begin(place, &state.id)?; // 1. a folder that is no snapshot yet
+    let bytes = snapshot.write_memory(memory)?; //          2. the large part
+    snapshot.write_state(state)?; //                        3. the small part
+    snapshot.finish()?; //                                  4. now it is one
+    Ok(Saved { id: state.id.clone(), bytes })
 }
 
 fn clock(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
@@ -79,7 +115,8 @@ fn new_id() -> Result<String, SnapshotError> {
 pub struct Template {
     kvm: Kvm,
     snapshot: Snapshot,
-    cpuid: CpuId,
+    /// What each processor is told that it is.
+    cpuids: Vec<CpuId>,
 }
 
 impl Template {
@@ -92,13 +129,30 @@ impl Template {
             why = "a guest uses what its processor once said it can; a host that lacks any of it can't take it over"
         )
         .entered();
-        let [vcpu] = snapshot.state.vcpus.as_slice() else {
-            // Machines with several processors are another kind (`linux`), and are not kept by this version.
-            return Err(SnapshotError::from(crate::guest::GuestError::NotSaved).into());
-        };
-        snapshot::check(&vcpu.cpuid, Vcpu::supported(&kvm)?.as_slice()).map_err(SnapshotError::from)?;
-        let cpuid = snapshot::vcpu::cpuid(vcpu)?;
-        Ok(Self { kvm, snapshot, cpuid })
+        let supported = Vcpu::supported(&kvm)?;
+        let mut cpuids = Vec::with_capacity(snapshot.state.vcpus.len());
+        for vcpu in &snapshot.state.vcpus {
+            snapshot::check(&vcpu.cpuid, supported.as_slice()).map_err(SnapshotError::from)?;
+            cpuids.push(snapshot::vcpu::cpuid(vcpu)?);
+        }
+        Ok(Self { kvm, snapshot, cpuids })
+    }
+
+    /// Whether what goes on from it is a PC ([`super::pc::Pc::restore`]), and no program or built-in guest.
+    pub fn is_pc(&self) -> bool {
+        matches!(self.snapshot.state.guest, GuestState::Linux(_))
+    }
+
+    pub(super) fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    pub(super) fn memory(&self) -> &File {
+        &self.snapshot.memory
+    }
+
+    pub(super) fn cpuids(&self) -> &[CpuId] {
+        &self.cpuids
     }
 
     /// The same with its memory in a file of this process's own, which nobody can change any more.
@@ -123,18 +177,20 @@ impl Machine {
         console: W,
     ) -> Result<Paused<Any, W>, BootError> {
         let state = &template.snapshot.state;
-        let [processor] = state.vcpus.as_slice() else {
-            return Err(SnapshotError::from(crate::guest::GuestError::NotSaved).into());
+        let ([processor], [cpuid], false) = (state.vcpus.as_slice(), template.cpuids.as_slice(), template.is_pc())
+        else {
+            return Err(SnapshotError::Kind(state.guest.kind()).into());
         };
         let memory = load(template, loading)?; //                        1. its RAM: addresses that show the file
         let vm = kvm::create_vm(&template.kvm)?; //                      2. an empty machine
         kvm::register(&vm, &memory)?; //                                 3. its RAM, as for a machine that boots
         kvm::split_irqchip(&vm)?; //                                     4. its interrupt controller
-        let mut vcpu = Vcpu::create_as(&template.kvm, &vm, &template.cpuid)?; // 5. its processor, the one it was
+        let mut vcpu = Vcpu::create_as(&template.kvm, &vm, cpuid)?; // 5. its processor, the one it was
         snapshot::check(&processor.seen, vcpu.seen()?.as_slice()).map_err(SnapshotError::from)?;
         same_speed(&mut vcpu, processor.tsc_khz)?;
         snapshot::vcpu::write(vcpu.fd(), processor)?;
-        set_clock(&vm, state)?; //                                       6. its clock
+        // Its own count goes on; no flag says that it shall jump by the time that has passed.
+        set_clock(&vm, &kvm_clock_data { flags: 0, ..state.clock.0 })?; //                                       6. its clock
         let board = Board::restore(&state.devices, console)?; //         7. its devices
         let mut guest = Any::of(&state.guest, &memory)?; //         8. what its guest's servant knew
         guest.renew(&memory)?; //                                        9. what no two machines may share
@@ -155,7 +211,7 @@ fn load(template: &Template, loading: Loading) -> Result<Memory, BootError> {
 }
 
 /// A guest that has measured its time stamp counter must find it as fast as it was.
-fn same_speed(vcpu: &mut Vcpu, saved: u32) -> Result<(), SnapshotError> {
+pub(super) fn same_speed(vcpu: &mut Vcpu, saved: u32) -> Result<(), SnapshotError> {
     let host = vcpu.fd().get_tsc_khz().unwrap_or(0);
     match snapshot::check_tsc(saved, host) {
         // KVM can make it so where the processor can scale.
@@ -164,9 +220,6 @@ fn same_speed(vcpu: &mut Vcpu, saved: u32) -> Result<(), SnapshotError> {
     }
 }
 
-fn set_clock(vm: &VmFd, state: &State) -> Result<(), SnapshotError> {
-    let mut saved = state.clock.0;
-    // Its own count goes on; no flag says that it shall jump by the time that has passed.
-    saved.flags = 0;
-    Ok(vm.set_clock(&saved).map_err(clock("set"))?)
+pub(super) fn set_clock(vm: &VmFd, saved: &kvm_clock_data) -> Result<(), SnapshotError> {
+    Ok(vm.set_clock(saved).map_err(clock("set"))?)
 }

@@ -8,7 +8,8 @@ use kvm_bindings::kvm_cpuid_entry2;
 use super::raw::Raw;
 
 /// A register of a CPUID leaf whose bits are features, and those of its bits that are none: they tell of the machine's
-/// state (OSXSAVE, OSPKE), or of what KVM emulates on every host (x2APIC, the deadline timer, "a hypervisor is here").
+/// state (OSXSAVE, OSPKE), or of what KVM emulates on every host (x2APIC, the deadline timer, "a hypervisor is here"), or
+/// of the machine's other processors.
 struct Word {
     function: u32,
     index: u32,
@@ -26,7 +27,7 @@ enum Register {
 
 const WORDS: [Word; 9] = [
     Word { function: 1, index: 0, register: Register::Ecx, not: 1 << 21 | 1 << 24 | 1 << 27 | 1 << 31 },
-    Word { function: 1, index: 0, register: Register::Edx, not: 0 },
+    Word { function: 1, index: 0, register: Register::Edx, not: 1 << 28 },
     Word { function: 7, index: 0, register: Register::Ebx, not: 0 },
     Word { function: 7, index: 0, register: Register::Ecx, not: 1 << 4 },
     Word { function: 7, index: 0, register: Register::Edx, not: 0 },

@@ -23,6 +23,7 @@ pub(crate) use cpu::{check, check_tsc};
 pub use folder::Snapshot;
 use format::FormatError;
 
+use crate::devices::DeviceError;
 use crate::guest::GuestError;
 use crate::kvm::KvmError;
 use crate::vcpu::VcpuError;
@@ -68,6 +69,12 @@ pub enum SnapshotError {
     /// The guest can't be kept, or can't go on.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// Of a PC, where a machine with one processor was to be made, or the other way round.
+    #[error("the snapshot is of another kind of machine ({0})")]
+    Kind(&'static str),
+    /// A device can't be kept.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The host has no random bytes.
     #[error("cannot get random bytes for the snapshot's name")]
     Random(#[source] io::Error),

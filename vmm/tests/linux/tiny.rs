@@ -63,10 +63,10 @@ fn kernel(code: &[u8]) -> Result<tempfile::NamedTempFile, Failed> {
     Ok(file)
 }
 
-const CONFIG: Config =
+pub(super) const CONFIG: Config =
     Config { memory: Mib(8), cpus: 1, timeout: Some(Duration::from_secs(20)), interpreted: Interpreted::Run };
 
-fn boot(config: &Config, code: &[u8]) -> Result<(Pc, Screen), Failed> {
+pub(super) fn boot(config: &Config, code: &[u8]) -> Result<(Pc, Screen), Failed> {
     let file = kernel(code)?;
     let linux = Linux::open(file.path(), None, "")?;
     let screen = Screen::default();
@@ -98,14 +98,14 @@ const fn exit(status: u8) -> [u8; 4] {
 const FOR_EVER: [u8; 2] = [0xeb, 0xfe];
 
 /// `mov dword [ADDRESS], VALUE`, by way of RBX: the address has 32 bits without a sign.
-fn store(address: u32, value: u32) -> Vec<u8> {
+pub(super) fn store(address: u32, value: u32) -> Vec<u8> {
     // mov ebx, ADDRESS; mov dword [rbx], VALUE
     [&[0xbb][..], &address.to_le_bytes(), &[0xc7, 0x03], &value.to_le_bytes()].concat()
 }
 
 /// Maps the pages of devices to themselves: when a kernel is entered, no more than memory is mapped. The monitor's table of
 /// tables ([`isolab_vmm::guest::bare::long_mode`]) gets another one, in the room that so little memory leaves free.
-fn map_devices() -> Vec<u8> {
+pub(super) fn map_devices() -> Vec<u8> {
     let directory = |index: u32, page: u64| (0x5000 + index * 8, page | 0x83);
     let entries =
         [(0x3018, 0x5003), directory(128, 0xd000_0000), directory(502, 0xfec0_0000), directory(503, 0xfee0_0000)];
@@ -113,7 +113,7 @@ fn map_devices() -> Vec<u8> {
 }
 
 /// `mov rax, VALUE; mov [ADDRESS], rax`
-fn store_64(address: u32, value: u64) -> Vec<u8> {
+pub(super) fn store_64(address: u32, value: u64) -> Vec<u8> {
     [&[0x48, 0xb8][..], &value.to_le_bytes(), &[0x48, 0x89, 0x04, 0x25], &address.to_le_bytes()].concat()
 }
 
@@ -227,6 +227,17 @@ fn second_processor() -> Done {
 /// Sets up an interrupt table, the local APIC and line 4 of the I/O APIC, and waits with `hlt` for the serial port's
 /// interrupt; its handler ends the machine with the byte that was typed.
 fn typed() -> Done {
+    let (pc, screen) = boot(&CONFIG, &waits_for_a_key(b"?"))?;
+    let (reader, writer) = std::io::pipe()?;
+    let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer));
+    let ended = pc.resume()?.wait(Some(reader.as_fd()));
+    typist.join().map_err(|_| "the typist died")??;
+    assert_eq!(ended?, Ended::Status(b'k'));
+    Ok(())
+}
+
+/// The code of such a kernel, which prints this first.
+pub(super) fn waits_for_a_key(prompt: &[u8]) -> Vec<u8> {
     let handler = CODE + 0x200;
     let gate = |address: u64| [(address & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | (address >> 16 & 0xffff) << 48, 0];
     let mut code = map_devices();
@@ -242,17 +253,11 @@ fn typed() -> Done {
     code.extend(store(0xfec0_0000, 0x10 + 2 * 4)); // line 4: vector 0x40, edge, not masked
     code.extend(store(0xfec0_0010, 0x40));
     code.extend(out_far(0x3f9, 1)); // interrupt when something has been received
-    code.extend(out_far(0x3f8, b'?'));
+    code.extend(prompt.iter().flat_map(|byte| out_far(0x3f8, *byte)));
     code.extend([0xfb, 0xf4, 0xeb, 0xfd]); // sti; again: hlt; jmp again
     code.resize(0x200, 0x90);
     code.extend([0x66, 0xba, 0xf8, 0x03, 0xec, 0xe6, 0xf4]); // mov dx, 0x3f8; in al, dx; out 0xf4, al
-    let (pc, screen) = boot(&CONFIG, &code)?;
-    let (reader, writer) = std::io::pipe()?;
-    let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer));
-    let ended = pc.resume()?.wait(Some(reader.as_fd()));
-    typist.join().map_err(|_| "the typist died")??;
-    assert_eq!(ended?, Ended::Status(b'k'));
-    Ok(())
+    code
 }
 
 /// Types once the guest has shown its prompt: that no line feed follows must not keep it back.

@@ -50,7 +50,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) linux: Linux,
     /// Listen here for requests: status, pause, resume, snapshot, stop
-    #[arg(long, value_name = "SOCKET", conflicts_with = "kernel")]
+    #[arg(long, value_name = "SOCKET")]
     pub(crate) api: Option<PathBuf>,
     /// Take a snapshot when the program has said that it is ready (`ISOLAB-READY ...`), and end
     #[arg(long, value_name = "MOMENT", requires = "snapshot_to", conflicts_with = "kernel")]

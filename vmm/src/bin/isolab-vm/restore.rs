@@ -2,13 +2,14 @@
 
 use std::io;
 
+use isolab_vmm::machine::pc::Pc;
 use isolab_vmm::machine::{Machine, Template};
 use isolab_vmm::serve::clone_here;
 use isolab_vmm::snapshot::Snapshot;
 
 use crate::cli::Restore;
 use crate::failure::Failure;
-use crate::run::{attendant, status};
+use crate::run::{attendant, live_as_pc, status};
 
 /// Makes the machine, runs it on, and returns the status to end with.
 pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
@@ -18,7 +19,12 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
         (None, None) => unreachable!("clap requires one of the two"),
     };
     let template = Template::new(Snapshot::open(from)?)?;
+    let loading = wanted.loading.loading();
+    if template.is_pc() {
+        let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()))?;
+        return live_as_pc(pc, wanted.api.as_deref());
+    }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
-    let machine = Machine::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
+    let machine = Machine::restore(&template, loading, wanted.timeout, io::stdout())?;
     Ok(status(machine.resume_under(&mut attendant)?))
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use isolab_vmm::api::{Attendant, Socket};
 use isolab_vmm::guest::app::App;
@@ -66,10 +67,25 @@ fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
     let guest = Linux::open(kernel, linux.initrd.as_deref(), &linux.cmdline).map_err(GuestError::from)?;
     let config =
         pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
-    let machine = Pc::boot(&config, &guest, Box::new(io::stdout()))?.resume()?;
+    live_as_pc(Pc::boot(&config, &guest, Box::new(io::stdout()))?, run.api.as_deref())
+}
+
+/// Runs a PC with this command's terminal as its own.
+pub(crate) fn live_as_pc(pc: Pc, api: Option<&Path>) -> Result<u8, Failure> {
+    let (_socket, mut attendant) = match api {
+        Some(path) => {
+            let bell = pc.bell();
+            // It fails only where it has been rung as often as a u64 counts.
+            let ring = move || drop(bell.write(1));
+            let listening = Socket::listen_and_ring(path, Arc::new(ring));
+            let (socket, attendant) = listening.map_err(|error| Failure::Listen(path.to_owned(), error))?;
+            (Some(socket), attendant)
+        }
+        None => (None, Attendant::default()),
+    };
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
-    Ok(status(machine.wait(Some(typist.as_fd()))?))
+    Ok(status(pc.resume()?.wait_attended(Some(typist.as_fd()), &mut attendant)?))
 }
 
 /// The status to end with.

@@ -4,10 +4,12 @@
 //! gets the machine back as it stands. What the guest wants of a device is done on the thread of the processor that asked,
 //! or on a thread of the device; the thread that has made the machine waits for it to end ([`Running::wait`]).
 
+mod attended;
 mod cpuid;
 mod input;
 mod processor;
 mod running;
+mod saved;
 mod signals;
 
 use std::path::Path;
@@ -65,7 +67,7 @@ pub enum Interpreted {
 pub struct Pc {
     vcpus: Vec<Vcpu>,
     board: Arc<Board>,
-    _vm: Arc<VmFd>,
+    vm: Arc<VmFd>,
     memory: Memory,
     /// Written to when the thread that waits for the machine should look at it.
     notice: Arc<EventFd>,
@@ -85,7 +87,7 @@ impl Pc {
         let notice = Arc::new(event()?);
         let board = Arc::new(assemble(&vm, console, &notice)?); //   7. its devices
         describe(&memory, config.cpus)?; //                          8. the tables that tell of them
-        let mut pc = Self { vcpus, board, _vm: vm, memory, notice, timeout: config.timeout };
+        let mut pc = Self { vcpus, board, vm, memory, notice, timeout: config.timeout };
         pc.load(linux)?; //                                          9. the kernel, and where the first processor starts
         Ok(pc)
     }

@@ -55,6 +55,20 @@ pub enum Paused {
     Ended(Ended),
 }
 
+/// What a wait for a machine has come to.
+pub(super) enum Waited {
+    /// It has ended.
+    Ended(Ended),
+    /// Somebody wants something of it.
+    Asked(Running),
+}
+
+/// Why the thread that waits does so no more.
+enum Woken {
+    Ended(Result<Ended, RunError>),
+    Asked,
+}
+
 /// One processor's thread.
 struct Processor {
     thread: JoinHandle<Vcpu>,
@@ -108,7 +122,7 @@ impl Pc {
         let host = |attempt| move |source| RunError::Host { attempt, source };
         signals::expect_kicks().map_err(RunError::Signals)?;
         let signals = Signals::block().map_err(RunError::Signals)?;
-        let Self { vcpus, board, _vm: vm, memory, notice, timeout } = self;
+        let Self { vcpus, board, vm, memory, notice, timeout } = self;
         // What was noticed before is looked at anyway.
         let _ = notice.read();
         let shared = Arc::new(Shared::new(board, memory, notice));
@@ -125,7 +139,22 @@ impl Pc {
 impl Running {
     /// Waits until the machine ends, or a signal ends it, or its time is up. What comes from `input` is typed at its serial
     /// port.
-    pub fn wait(mut self, input: Option<BorrowedFd<'_>>) -> Result<Ended, RunError> {
+    pub fn wait(self, input: Option<BorrowedFd<'_>>) -> Result<Ended, RunError> {
+        match self.wait_until(input, &|| false)? {
+            Waited::Ended(ended) => Ok(ended),
+            Waited::Asked(running) => {
+                running.stop();
+                Ok(Ended::Signal(libc::SIGTERM))
+            }
+        }
+    }
+
+    /// Waits as [`Running::wait`] does, or until `asked` says so when it is looked at, which a notice makes it be.
+    pub(super) fn wait_until(
+        mut self,
+        input: Option<BorrowedFd<'_>>,
+        asked: &dyn Fn() -> bool,
+    ) -> Result<Waited, RunError> {
         let ended = {
             let _span = info_span!(
                 "guest.run",
@@ -133,21 +162,24 @@ impl Running {
                 why = "each time the guest does what its processor can't do alone, the monitor does it in its place"
             )
             .entered();
-            self.attend(input.map(Input::new))
+            self.attend(input.map(Input::new), asked)
         };
+        if matches!(ended, Ok(Some(Woken::Asked))) {
+            return Ok(Waited::Asked(self));
+        }
         let stood_still = self.halt();
         // A processor that does not come back may hold the console.
         let flushed = if stood_still.is_some() { self.shared.board.flush() } else { Ok(()) };
         let mut vcpus = stood_still.unwrap_or_default();
         let ended = match ended {
-            Ok(Some(ended)) => ended,
-            Ok(None) => Err(self.timed_out(&mut vcpus)),
+            Ok(Some(Woken::Ended(ended))) => ended,
+            Ok(Some(Woken::Asked) | None) => Err(self.timed_out(&mut vcpus)),
             Err(error) => Err(error),
         };
         self.close(vcpus);
         let ended = ended?;
         flushed?;
-        Ok(ended)
+        Ok(Waited::Ended(ended))
     }
 
     /// Gets the machine back, with its processors standing still.
@@ -172,7 +204,7 @@ impl Running {
         Ok(Paused::Still(Pc {
             vcpus,
             board: board.clone(),
-            _vm: self.pc.vm.clone(),
+            vm: self.pc.vm.clone(),
             memory: memory.clone(),
             notice: notice.clone(),
             timeout,
@@ -196,12 +228,15 @@ impl Running {
     }
 
     /// Does what is to do on this thread while the processors run: none where the machine's time is up.
-    fn attend(&self, mut input: Option<Input<'_>>) -> Result<Option<Result<Ended, RunError>>, RunError> {
+    fn attend(&self, mut input: Option<Input<'_>>, asked: &dyn Fn() -> bool) -> Result<Option<Woken>, RunError> {
         let deadline = self.pc.timeout.map(|timeout| self.started + timeout);
         let board = &self.shared.board;
         loop {
             if let Some(outcome) = self.shared.take_outcome() {
-                return Ok(Some(outcome));
+                return Ok(Some(Woken::Ended(outcome)));
+            }
+            if asked() {
+                return Ok(Some(Woken::Asked));
             }
             let part = board.has_part().then_some(PART);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -219,13 +254,13 @@ impl Running {
                 let _ = self.shared.notice.read();
             }
             if signalled && let Some(signal) = self.signals.take().map_err(RunError::Signals)? {
-                return Ok(Some(Ok(Ended::Signal(signal))));
+                return Ok(Some(Woken::Ended(Ok(Ended::Signal(signal)))));
             }
             if typed && let Some(typist) = &mut input {
                 let failed = |source| RunError::Host { attempt: "read what is typed", source };
                 match typist.read(room).map_err(failed)? {
                     Typed::Bytes(bytes) => board.type_in(&bytes)?,
-                    Typed::Quit => return Ok(Some(Ok(Ended::Signal(libc::SIGTERM)))),
+                    Typed::Quit => return Ok(Some(Woken::Ended(Ok(Ended::Signal(libc::SIGTERM))))),
                     Typed::End => input = None,
                 }
             }
