@@ -5,7 +5,7 @@ use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
 use crate::phases::{Step, all_steps, steps};
 use crate::series::Series;
 use crate::stats::{Interval, Outlier, Sorted, permutation_test};
-use crate::verdict::{NoiseFloor, noise_floor_of, over_measured_rounds, ratio, verdicts_of};
+use crate::verdict::{Medians, NoiseFloor, noise_floor_of, verdicts_of};
 
 /// How many samples a 99th percentile needs before it is printed: with fewer, it is the maximum under another name.
 pub const SAMPLES_FOR_P99: usize = 100;
@@ -37,15 +37,15 @@ pub struct Pair {
 }
 
 /// Each two of the cells that start one at a time, without the A/A twin.
-fn pairs(run: &Run, cells: &[Summary<'_>]) -> Vec<Pair> {
+fn pairs(medians: &Medians<'_>, cells: &[Summary<'_>]) -> Vec<Pair> {
     let compared = |summary: &Summary<'_>| summary.cell().parallel == 1 && summary.cell().role != Role::Control;
     let median = |summary: &Summary<'_>| summary.figures.as_ref().map(|figures| figures.median.estimate);
     let cells = cells.iter().enumerate().filter(|(_, summary)| compared(summary));
-    let mut cells: Vec<_> = cells.filter_map(|(place, summary)| Some((median(summary)?, place, summary))).collect();
+    let mut cells: Vec<_> = cells.filter_map(|(place, summary)| Some((median(summary)?, place))).collect();
     cells.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let with_faster = |(rank, (_, slower, summary)): (usize, &(f64, usize, &Summary<'_>))| {
-        let faster = cells.iter().take(rank).filter_map(|(_, faster, other)| {
-            let interval = ratio(run, &summary.series, &other.series)?;
+    let with_faster = |(rank, (_, slower)): (usize, &(f64, usize))| {
+        let faster = cells.iter().take(rank).filter_map(|(_, faster)| {
+            let interval = medians.ratio(*slower, *faster)?;
             Some(Pair { slower: *slower, faster: *faster, interval })
         });
         faster.collect::<Vec<_>>()
@@ -84,6 +84,8 @@ pub struct Drift {
 impl Drift {
     /// Fewest starts that are worth halving.
     const FEWEST: usize = 8;
+    /// Most numbers that are shuffled. Of a longer run, medians of as many starts in a row each.
+    const MOST: usize = 256;
 
     fn of(run: &Run, series: &Series<'_>) -> Option<Self> {
         if series.cell.parallel > 1 || series.ready.len() < Self::FEWEST {
@@ -92,6 +94,9 @@ impl Drift {
         let mut starts = series.ready.clone();
         starts.sort_by_key(|start| start.round);
         let times: Vec<f64> = starts.iter().map(|start| start.timing.ready_ns as f64).collect();
+        let in_a_row = times.len().div_ceil(Self::MOST);
+        let blocks = times.chunks(in_a_row).filter_map(|block| Sorted::new(block.iter().copied()));
+        let times: Vec<f64> = blocks.map(|block| block.median()).collect();
         let (first, second) = times.split_at(times.len() / 2);
         let median = |half: &[f64]| Sorted::new(half.iter().copied()).map(|half| half.median());
         Some(Self {
@@ -156,11 +161,13 @@ impl Tail {
 impl<'a> Analysis<'a> {
     /// Computes everything.
     pub fn of(run: &'a Run) -> Self {
-        let series = Series::of(run);
-        let noise = noise_floor_of(run, &series);
-        let verdicts = verdicts_of(run, &series, noise.as_ref().map_or(0.0, NoiseFloor::floor));
-        let cells: Vec<_> = series.into_iter().map(|series| Summary::of(run, series, &verdicts)).collect();
-        let pairs = pairs(run, &cells);
+        let medians = Medians::of(run, Series::of(run), run.plan.seed);
+        let noise = noise_floor_of(&medians);
+        let verdicts = verdicts_of(&medians, noise.as_ref().map_or(0.0, NoiseFloor::floor));
+        let summary =
+            |(place, series): (usize, &Series<'a>)| Summary::of(run, series.clone(), medians.median(place), &verdicts);
+        let cells: Vec<_> = medians.series.iter().enumerate().map(summary).collect();
+        let pairs = pairs(&medians, &cells);
         Self { run, cells, noise, pairs, density: run.density.as_ref().map(Crowd::of) }
     }
 
@@ -239,9 +246,9 @@ fn alike(a: &Verdict, b: &Verdict) -> bool {
 }
 
 impl<'a> Summary<'a> {
-    fn of(run: &Run, series: Series<'a>, verdicts: &[Verdict]) -> Self {
+    fn of(run: &Run, series: Series<'a>, median: Option<Interval>, verdicts: &[Verdict]) -> Self {
         Self {
-            figures: Figures::of(run, &series),
+            figures: median.and_then(|median| Figures::of(&series, median)),
             verdict: verdicts.iter().find(|verdict| verdict.cell == series.cell.name).cloned(),
             steps: steps(&series),
             all_steps: all_steps(&series),
@@ -262,14 +269,13 @@ impl<'a> Summary<'a> {
 }
 
 impl Figures {
-    fn of(run: &Run, series: &Series<'_>) -> Option<Self> {
+    fn of(series: &Series<'_>, median: Interval) -> Option<Self> {
         let ready = series.sorted(|timing| timing.ready_ns as f64)?;
-        let rounds = series.rounds();
         let fences = ready.fences();
         let outliers = |kind| ready.as_slice().iter().filter(|time| fences.label(**time) == Some(kind)).count();
         let median_of = |figure: fn(&Timing) -> f64| series.sorted(figure).map(|numbers| numbers.median());
         Some(Self {
-            median: over_measured_rounds(run, |weights| rounds.median(weights))?,
+            median,
             p90: ready.quantile(0.9),
             tail: if ready.len() >= SAMPLES_FOR_P99 { Tail::P99(ready.quantile(0.99)) } else { Tail::Max(ready.max()) },
             mild: outliers(Outlier::Mild),

@@ -10,7 +10,8 @@ use crate::page::GENERATOR;
 use crate::report;
 
 /// Files of every report.
-const FILES: [&str; 6] = ["density.csv", "index.html", "report.md", "run.json", "samples.csv", "summary.csv"];
+const FILES: [&str; 8] =
+    ["density.csv", "index.html", "report.md", "report.pdf", "run.json", "samples.csv", "slopes.csv", "summary.csv"];
 /// The folder for charts within it.
 const CHARTS: &str = "charts";
 /// What the name of an unfinished file begins with.

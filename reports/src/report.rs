@@ -1,7 +1,8 @@
 //! The whole report of a run, as files that need only be written down.
 
 use crate::analysis::Analysis;
-use crate::chart::Charts;
+use crate::chart::{self, Charts};
+use crate::compare::Comparison;
 use crate::model::Run;
 use crate::{export, page};
 
@@ -30,7 +31,21 @@ pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
     if let Some(density) = &run.density {
         files.push(file("density.csv", export::density(density)));
     }
+    if let Some(crowd) = &analysis.density {
+        files.push(file("slopes.csv", export::slopes(crowd)));
+    }
     files.extend(charts.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
     files.push(file("index.html", page::render(&analysis, &charts)));
+    files
+}
+
+/// Renders two runs, the second held against the first. The page comes last.
+pub fn compare(before: &Run, after: &Run) -> Vec<File> {
+    let comparison = Comparison::of(before, after);
+    let chart = chart::comparison(&comparison);
+    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
+    let mut files = vec![file("report.md", export::comparison(&comparison, chart.as_ref()))];
+    files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
+    files.push(file("index.html", page::render_comparison(&comparison, chart.as_ref())));
     files
 }

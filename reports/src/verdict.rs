@@ -6,7 +6,7 @@
 
 use crate::model::{Cell, Role, Run, Verdict, Word};
 use crate::series::Series;
-use crate::stats::{Interval, percentile_interval};
+use crate::stats::{Interval, Resampled, Statistic};
 
 /// Within this of 1, a ratio is no difference worth a word, however sure it is.
 pub const EQUIVALENCE: f64 = 0.05;
@@ -39,47 +39,81 @@ impl NoiseFloor {
 /// A cell is held against the baseline's cell with as many starts at once; the A/A twin against the cell it repeats. A cell without a
 /// single proved start after the warm-up has no verdict.
 pub fn verdicts(run: &Run) -> Vec<Verdict> {
-    let series = Series::of(run);
-    let floor = noise_floor_of(run, &series).map_or(0.0, |noise| noise.floor());
-    verdicts_of(run, &series, floor)
+    let medians = Medians::of(run, Series::of(run), run.plan.seed);
+    let floor = noise_floor_of(&medians).map_or(0.0, |noise| noise.floor());
+    verdicts_of(&medians, floor)
+}
+
+/// Each cell's samples, and its median over the run's resamples.
+pub(crate) struct Medians<'a> {
+    pub(crate) series: Vec<Series<'a>>,
+    resampled: Vec<Option<Resampled>>,
+}
+
+impl<'a> Medians<'a> {
+    /// Resamples all cells at once.
+    pub(crate) fn of(run: &Run, series: Vec<Series<'a>>, seed: u64) -> Self {
+        let rounds: Vec<_> = series.iter().map(Series::rounds).collect();
+        let medians: Vec<_> = rounds.iter().map(|rounds| move |weights: &[u32]| rounds.median(weights)).collect();
+        let statistics: Vec<Statistic<'_>> = medians.iter().map(|it| it as _).collect();
+        let resampled = over_measured_rounds(run, seed, &statistics);
+        Self { series, resampled }
+    }
+
+    /// A cell's median with its interval.
+    pub(crate) fn median(&self, cell: usize) -> Option<Interval> {
+        self.resampled.get(cell)?.as_ref()?.interval()
+    }
+
+    /// The ratio of two cells' medians.
+    pub(crate) fn ratio(&self, above: usize, below: usize) -> Option<Interval> {
+        self.resampled.get(above)?.as_ref()?.ratio(self.resampled.get(below)?.as_ref()?)
+    }
+
+    /// A cell's median over the resamples.
+    pub(crate) fn resampled(&self, cell: usize) -> Option<&Resampled> {
+        self.resampled.get(cell)?.as_ref()
+    }
 }
 
 /// The noise floor; none where no A/A twin and its original were both started.
 ///
 /// Of several twins, the one with the widest floor speaks.
 pub fn noise_floor(run: &Run) -> Option<NoiseFloor> {
-    noise_floor_of(run, &Series::of(run))
+    noise_floor_of(&Medians::of(run, Series::of(run), run.plan.seed))
 }
 
-pub(crate) fn noise_floor_of(run: &Run, series: &[Series<'_>]) -> Option<NoiseFloor> {
-    let twins = series.iter().filter(|series| series.cell.role == Role::Control);
-    let floors = twins.filter_map(|twin| {
+pub(crate) fn noise_floor_of(medians: &Medians<'_>) -> Option<NoiseFloor> {
+    let series = &medians.series;
+    let twins = series.iter().enumerate().filter(|(_, series)| series.cell.role == Role::Control);
+    let floors = twins.filter_map(|(place, twin)| {
         let original = original_of(series, twin.cell)?;
-        let interval = ratio(run, twin, original)?;
-        Some(NoiseFloor { cell: twin.cell.name.clone(), against: original.cell.name.clone(), interval })
+        let interval = medians.ratio(place, original)?;
+        Some(NoiseFloor { cell: twin.cell.name.clone(), against: series.get(original)?.cell.name.clone(), interval })
     });
     floors.max_by(|a, b| a.floor().total_cmp(&b.floor()))
 }
 
-pub(crate) fn verdicts_of(run: &Run, series: &[Series<'_>], floor: f64) -> Vec<Verdict> {
-    let verdict = |one: &Series<'_>| {
+pub(crate) fn verdicts_of(medians: &Medians<'_>, floor: f64) -> Vec<Verdict> {
+    let series = &medians.series;
+    let verdict = |(place, one): (usize, &Series<'_>)| {
         let (against, floor) = match one.cell.role {
             Role::Baseline => return None,
             // The twin makes the floor; it can't also be judged by it.
             Role::Control => (original_of(series, one.cell)?, 0.0),
             Role::Subject | Role::Peer => (baseline_of(series, one.cell)?, floor),
         };
-        let interval = ratio(run, one, against)?;
+        let interval = medians.ratio(place, against)?;
         Some(Verdict {
             cell: one.cell.name.clone(),
-            against: against.cell.name.clone(),
+            against: series.get(against)?.cell.name.clone(),
             ratio: interval.estimate,
             low: interval.low,
             high: interval.high,
             word: word(&interval, floor),
         })
     };
-    series.iter().filter_map(verdict).collect()
+    series.iter().enumerate().filter_map(verdict).collect()
 }
 
 /// What an interval of a ratio means.
@@ -96,23 +130,14 @@ pub fn word(interval: &Interval, floor: f64) -> Word {
     }
 }
 
-/// The ratio of the medians of two cells, over the run's rounds, with its 95 % interval.
-pub(crate) fn ratio(run: &Run, one: &Series<'_>, against: &Series<'_>) -> Option<Interval> {
-    let (above, below) = (one.rounds(), against.rounds());
-    over_measured_rounds(run, |weights| {
-        let below = below.median(weights)?;
-        (below > 0.0).then_some(above.median(weights)? / below)
-    })
-}
-
-/// The interval of a statistic over the rounds after the warm-up. Weights are by round number, warm-up included, so
-/// that a sample finds its weight by the round it names.
-pub(crate) fn over_measured_rounds(run: &Run, statistic: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
+/// Statistics over the rounds after the warm-up. Weights are by round number, warm-up included, so that a sample finds its
+/// weight by the round it names.
+fn over_measured_rounds(run: &Run, seed: u64, statistics: &[Statistic<'_>]) -> Vec<Option<Resampled>> {
     let measured: Vec<usize> =
         run.rounds.iter().filter(|round| !round.warmup).map(|round| round.index as usize).collect();
-    let mut by_number = vec![0; measured.iter().max()? + 1];
-    let by_number = std::cell::RefCell::new(&mut by_number);
-    percentile_interval(measured.len(), run.plan.seed, |weights| {
+    let Some(last) = measured.iter().max() else { return vec![None; statistics.len()] };
+    let by_number = std::cell::RefCell::new(vec![0; last + 1]);
+    let spread = |weights: &[u32], statistic: Statistic<'_>| {
         let mut by_number = by_number.borrow_mut();
         for (number, weight) in measured.iter().zip(weights) {
             if let Some(slot) = by_number.get_mut(*number) {
@@ -120,18 +145,23 @@ pub(crate) fn over_measured_rounds(run: &Run, statistic: impl Fn(&[u32]) -> Opti
             }
         }
         statistic(&by_number)
-    })
+    };
+    let spread = &spread;
+    let spread_out: Vec<_> =
+        statistics.iter().map(|statistic| move |weights: &[u32]| spread(weights, *statistic)).collect();
+    let statistics: Vec<Statistic<'_>> = spread_out.iter().map(|it| it as _).collect();
+    Resampled::all(measured.len(), seed, &statistics)
 }
 
-/// The cell that an A/A twin repeats: same subject, as many at once.
-fn original_of<'s, 'r>(series: &'s [Series<'r>], twin: &Cell) -> Option<&'s Series<'r>> {
+/// The place of the cell that an A/A twin repeats: same subject, as many at once.
+fn original_of(series: &[Series<'_>], twin: &Cell) -> Option<usize> {
     let alike = |cell: &Cell| cell.subject == twin.subject && cell.parallel == twin.parallel;
-    series.iter().find(|series| series.cell.role != Role::Control && alike(series.cell))
+    series.iter().position(|series| series.cell.role != Role::Control && alike(series.cell))
 }
 
-/// The baseline's cell with as many starts at once.
-fn baseline_of<'s, 'r>(series: &'s [Series<'r>], cell: &Cell) -> Option<&'s Series<'r>> {
-    series.iter().find(|series| series.cell.role == Role::Baseline && series.cell.parallel == cell.parallel)
+/// The place of the baseline's cell with as many starts at once.
+fn baseline_of(series: &[Series<'_>], cell: &Cell) -> Option<usize> {
+    series.iter().position(|series| series.cell.role == Role::Baseline && series.cell.parallel == cell.parallel)
 }
 
 #[cfg(test)]

@@ -163,6 +163,27 @@ fn memory_that_makes_no_sense_renders() {
 }
 
 #[test]
+fn a_ratio_that_the_samples_do_not_give_is_called_edited() {
+    let mut run = run_of(2, 6, |n, _| ready(1_000 * (n as u64 + 1)));
+    run.verdicts = isolab_reports::verdict::verdicts(&run);
+    assert!(!page(&run).contains("are not those of its samples"));
+    run.verdicts[0].ratio = 1.01;
+    assert!(page(&run).contains("stored in run.json are not those of its samples: subject-1."));
+}
+
+/// The most that a report may weigh, and the largest run that it may be made of in a second.
+#[test]
+fn a_run_of_a_hundred_thousand_starts_has_a_page_below_a_mebibyte() {
+    let run = run_of(5, 20_000, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r) * 7919 % 200_003));
+    let files = report::render(&run, b"{}");
+    let page = support::file(&files, "index.html");
+    assert!(page.len() < 1 << 20, "{} bytes", page.len());
+    for chart in files.iter().filter(|file| file.name.starts_with("charts/")) {
+        assert!(chart.bytes.len() < 1 << 19, "{}: {} bytes", chart.name, chart.bytes.len());
+    }
+}
+
+#[test]
 fn the_same_run_gives_the_same_bytes() {
     let (text, run) = support::fixture();
     assert_eq!(report::render(&run, text.as_bytes()), report::render(&run, text.as_bytes()));

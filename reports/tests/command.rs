@@ -58,3 +58,16 @@ fn a_run_that_is_not_there_and_a_folder_that_is_taken_are_told_apart() {
     let output = render(&support::path("fixtures/run.json"), scratch.path());
     assert!(String::from_utf8_lossy(&output.stderr).contains("it holds mine.txt"), "{output:?}");
 }
+
+#[test]
+fn without_a_browser_there_is_a_report_and_a_word_on_how_to_get_a_pdf() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let out = scratch.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-report"));
+    command.arg("render").arg(support::path("fixtures/run.json")).arg("--pdf").arg("--out").arg(&out);
+    let output = command.env("PATH", scratch.path()).output().expect("the command starts");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no Chromium is on PATH") && said.contains("hint: install it"), "{said}");
+    assert!(out.join("index.html").is_file() && !out.join("report.pdf").exists());
+}

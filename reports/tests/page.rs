@@ -32,6 +32,7 @@ fn main() {
     };
     let trials = vec![
         trial("the_page_opens_without_a_word_on_the_console_or_a_request", opens_quietly),
+        trial("the_page_is_printed_as_a_pdf_and_the_browser_is_gone", prints),
         trial("a_page_that_talks_or_asks_would_be_caught", a_loud_page_is_caught),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -53,6 +54,25 @@ fn opens_quietly(browser: &Path) -> Result<(), Failed> {
         Ok(())
     } else {
         Err(format!("console: {:?}\nrequests: {:?}", visit.console, visit.requests).into())
+    }
+}
+
+fn prints(_: &Path) -> Result<(), Failed> {
+    let scratch = tempfile::tempdir()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-report"));
+    command.arg("render").arg(support::path("fixtures/run.json")).arg("--pdf").arg("--out").arg(scratch.path());
+    // Its profile lies here, so that what it leaves would be found here.
+    let output = command.env("TMPDIR", scratch.path().parent().unwrap_or(Path::new("/tmp"))).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let pdf = fs::read(scratch.path().join("report.pdf"))?;
+    let whole = pdf.starts_with(b"%PDF") && pdf.len() > 50_000;
+    let left = processes_naming(&scratch.path().display().to_string());
+    match (whole, left.as_slice()) {
+        (true, []) => Ok(()),
+        (false, _) => Err(format!("the PDF has {} bytes", pdf.len()).into()),
+        (_, left) => Err(format!("the browser left {left:?} running").into()),
     }
 }
 

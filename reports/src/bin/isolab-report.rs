@@ -1,4 +1,4 @@
-//! `isolab-report`: makes the report of a run again from its `run.json`.
+//! `isolab-report`: makes the report of a run again from its `run.json`, and holds two runs against each other.
 
 use std::error::Error;
 use std::fs;
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use isolab_reports::compare::{self, Comparison};
 use isolab_reports::folder::{self, FolderError};
+use isolab_reports::model::Run;
+use isolab_reports::pdf::{self, PdfError};
 use isolab_reports::read::{self, ReadError};
 use isolab_reports::report;
 use thiserror::Error;
@@ -28,32 +31,51 @@ enum Command {
         /// The folder to write to: new, empty, or with an earlier report.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Print the page to report.pdf as well, by a Chromium on PATH.
+        #[arg(long)]
+        pdf: bool,
+    },
+    /// Tells what changed from one run to another, in the figures and around them.
+    Compare {
+        /// The run that the other is held against: its run.json or the folder of its report.
+        before: PathBuf,
+        /// The other run.
+        after: PathBuf,
+        /// The folder to write to: new, empty, or with an earlier report.
+        #[arg(long, value_name = "DIR", default_value = "isolab-comparison")]
+        out: PathBuf,
     },
 }
 
 #[derive(Debug, Error)]
-enum RenderError {
+enum Failure {
     #[error("cannot read {path}")]
     Open { path: PathBuf, source: std::io::Error },
     #[error("cannot use {path}")]
     Read { path: PathBuf, source: ReadError },
     #[error("cannot write the report")]
     Folder(#[from] FolderError),
+    #[error("the report is written, but not as PDF")]
+    Pdf(#[from] PdfError),
 }
 
-impl RenderError {
+impl Failure {
     fn hint(&self) -> &'static str {
         match self {
             Self::Open { .. } => "give the run.json that `isolab-bench run` wrote",
             Self::Read { source, .. } => source.hint(),
             Self::Folder(source) => source.hint(),
+            Self::Pdf(source) => source.hint(),
         }
     }
 }
 
 fn main() -> ExitCode {
-    let Command::Render { run, out } = Arguments::parse().command;
-    match render(&run, &out) {
+    let (made, out) = match Arguments::parse().command {
+        Command::Render { run, out, pdf } => (render(&run, &out, pdf), out),
+        Command::Compare { before, after, out } => (compare(&before, &after, &out), out),
+    };
+    match made {
         Ok(()) => {
             println!("{}", out.join("index.html").display());
             ExitCode::SUCCESS
@@ -71,11 +93,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn render(path: &Path, out: &Path) -> Result<(), RenderError> {
-    // Not read_to_string: what is no UTF-8 should be called no run, not unreadable.
-    let raw = fs::read(path).map_err(|source| RenderError::Open { path: path.to_owned(), source })?;
-    let run = read::read(&String::from_utf8_lossy(&raw));
-    let run = run.map_err(|source| RenderError::Read { path: path.to_owned(), source })?;
+fn render(path: &Path, out: &Path, pdf: bool) -> Result<(), Failure> {
+    let (run, raw) = read_run(path)?;
     folder::write(out, &report::render(&run, &raw))?;
+    if pdf {
+        pdf::print(&out.join("index.html"), &out.join("report.pdf"))?;
+    }
     Ok(())
+}
+
+fn compare(before: &Path, after: &Path, out: &Path) -> Result<(), Failure> {
+    let ((before, _), (after, _)) = (read_run(before)?, read_run(after)?);
+    for sentence in compare::sentences(&Comparison::of(&before, &after)) {
+        eprintln!("{sentence}");
+    }
+    folder::write(out, &report::compare(&before, &after))?;
+    Ok(())
+}
+
+/// A run and the text that it was read from, from its file or from the folder of its report.
+fn read_run(path: &Path) -> Result<(Run, Vec<u8>), Failure> {
+    let path = if path.is_dir() { path.join("run.json") } else { path.to_owned() };
+    // Not read_to_string: what is no UTF-8 should be called no run, not unreadable.
+    let raw = fs::read(&path).map_err(|source| Failure::Open { path: path.clone(), source })?;
+    let run = read::read(&String::from_utf8_lossy(&raw)).map_err(|source| Failure::Read { path, source })?;
+    Ok((run, raw))
 }

@@ -12,6 +12,8 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = HALF - 158.0;
 const TOP: f64 = 34.0;
 const KEY_ROW: f64 = 34.0;
+/// Steps that are smaller than this, in pixels, in both directions are not drawn.
+const FINEST: f64 = 0.4;
 
 /// The lowest line of a half-width chart's plot: two neighbours with as many subjects are as high.
 pub(super) fn bottom(subjects: usize) -> f64 {
@@ -46,9 +48,14 @@ fn curve(canvas: &Canvas<'_>, times: &Axis, shares: &Axis, figures: &Figures, pl
     let mut stairs: Vec<Point> = Vec::new();
     let mut height = shares.place(0.0);
     for step in ecdf(&figures.ready) {
-        let x = times.place(step.at);
+        let (x, y) = (times.place(step.at), shares.place(step.share));
+        // Of a long run's steps, those that an eye can tell from the last one drawn; always the last.
+        let (dx, dy) = stairs.last().map_or((f64::MAX, f64::MAX), |(last, top)| (x - last, top - y));
+        if dx < FINEST && dy < FINEST && step.share < 1.0 {
+            continue;
+        }
         stairs.push((x, height));
-        height = shares.place(step.share);
+        height = y;
         stairs.push((x, height));
     }
     canvas.line(stairs, Ink::Series(place), 1.8);

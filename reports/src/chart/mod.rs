@@ -3,6 +3,7 @@
 mod answer;
 mod axis;
 mod canvas;
+mod compare;
 mod density;
 mod distribution;
 mod forest;
@@ -12,6 +13,7 @@ mod parallel;
 mod phases;
 mod sequence;
 
+pub(crate) use compare::draw as comparison;
 pub(crate) use ink::{Ink, properties};
 pub(crate) use parallel::ladders;
 

@@ -5,6 +5,7 @@ use super::canvas::{Canvas, Hand, Mark};
 use super::distribution::bottom;
 use super::{Chart, HALF, Ink};
 use crate::analysis::{Analysis, Summary};
+use crate::series::Start;
 use crate::text::shortened;
 use crate::units;
 
@@ -72,18 +73,35 @@ fn bands(canvas: &Canvas<'_>, analysis: &Analysis<'_>, rounds: &Axis, bottom: f6
     }
 }
 
+/// So many starts of a subject are drawn one by one; of a longer run the median and the slowest of as many in a row each.
+const MOST: usize = 400;
+
 fn points(canvas: &Canvas<'_>, rounds: &Axis, times: &Axis, cell: &Summary<'_>, place: usize) {
-    let starts = cell.series.warmup.iter().chain(&cell.series.ready);
+    let starts: Vec<Start<'_>> = cell.series.warmup.iter().chain(&cell.series.ready).copied().collect();
     let radius = if cell.series.ready.len() > 100 { 1.8 } else { 2.6 };
-    for start in starts {
+    for start in thinned(&starts) {
         let x = rounds.place(f64::from(start.round) + 0.5);
         let y = times.place(start.timing.ready_ns as f64);
         canvas.mark(Mark::of(place), (x, y), radius, Ink::Series(place));
     }
 }
 
+fn thinned<'a>(starts: &[Start<'a>]) -> Vec<Start<'a>> {
+    if starts.len() <= MOST {
+        return starts.to_vec();
+    }
+    let middle_and_slowest = |block: &[Start<'a>]| {
+        let mut block = block.to_vec();
+        block.sort_by_key(|start| start.timing.ready_ns);
+        let middle = block.get(block.len() / 2).copied();
+        [middle, block.last().copied()].into_iter().flatten().collect::<Vec<_>>()
+    };
+    starts.chunks(starts.len().div_ceil(MOST / 2)).flat_map(middle_and_slowest).collect()
+}
+
 fn failures(canvas: &Canvas<'_>, rounds: &Axis, cell: &Summary<'_>, y: f64) {
-    for (round, _) in &cell.series.failed {
+    let every = cell.series.failed.len().div_ceil(MOST).max(1);
+    for (round, _) in cell.series.failed.iter().step_by(every) {
         canvas.mark(Mark::Cross, (rounds.place(f64::from(*round) + 0.5), y), 3.4, Ink::Alarm);
     }
 }
@@ -110,8 +128,11 @@ fn labels(canvas: &Canvas<'_>, analysis: &Analysis<'_>, times: &Axis, cells: &[&
 
 fn describe(analysis: &Analysis<'_>) -> String {
     let failed: usize = analysis.compared().map(|cell| cell.series.failed.len()).sum();
+    let long = analysis.compared().any(|cell| cell.series.ready.len() + cell.series.warmup.len() > MOST);
+    let points =
+        if long { "The median and the slowest of so many starts in a row each" } else { "Every start as a point" };
     format!(
-        "Every start as a point, round by round: {} measured, {} of them noisy; {}.",
+        "{points}, round by round: {} measured, {} of them noisy; {}.",
         units::count(analysis.measured_rounds(), "round"),
         analysis.noisy().count(),
         if failed == 0 { "no start failed".to_owned() } else { format!("{} failed", units::count(failed, "start")) }

@@ -1,8 +1,9 @@
 //! Comma-separated values as RFC 4180 has them: quoted where need be, lines ended by CR LF, numbers plain and in base units.
 
 use crate::analysis::{Analysis, Figures, Tail};
+use crate::density::Crowd;
 use crate::model::{Density, Ladder, Outcome, Role, Rung, Timing, Word};
-use crate::stats::Sorted;
+use crate::stats::{Line, Sorted};
 use crate::text::printable;
 use crate::words;
 
@@ -51,6 +52,9 @@ pub(crate) fn summary(analysis: &Analysis<'_>) -> String {
         "ratio_low",
         "ratio_high",
         "verdict",
+        "first_half_ns",
+        "second_half_ns",
+        "drift_p",
     ];
     let rows = analysis.cells.iter().map(|summary| {
         let cell = summary.cell();
@@ -80,6 +84,9 @@ pub(crate) fn summary(analysis: &Analysis<'_>) -> String {
             number(verdict.map(|v| v.low)),
             number(verdict.map(|v| v.high)),
             verdict.map(|v| word(v.word).to_owned()).unwrap_or_default(),
+            number(summary.drift.as_ref().map(|drift| drift.first)),
+            number(summary.drift.as_ref().map(|drift| drift.second)),
+            number(summary.drift.as_ref().map(|drift| drift.p)),
         ])
     });
     line(&head.map(str::to_owned)) + &rows.collect::<String>()
@@ -171,6 +178,54 @@ pub(crate) fn density(density: &Density) -> String {
         ])
     };
     let rows = density.ladders.iter().flat_map(|ladder| ladder.rungs.iter().map(move |it| rung(ladder, it)));
+    line(&head.map(str::to_owned)) + &rows.collect::<String>()
+}
+
+/// Each cell's slopes, with all their digits. Bytes for one more instance; what is not known is empty.
+pub(crate) fn slopes(crowd: &Crowd<'_>) -> String {
+    let head = [
+        "cell",
+        "figure",
+        "slope",
+        "slope_low",
+        "slope_high",
+        "intercept",
+        "r_squared",
+        "compared",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+    ];
+    let rows = crowd.cells.iter().flat_map(|climbed| {
+        let figures = [
+            ("available", &climbed.taken),
+            ("rss", &climbed.rss),
+            ("pss", &climbed.pss),
+            ("uss", &climbed.uss),
+            ("kernel", &climbed.kernel),
+            ("accounted", &climbed.accounted),
+            ("cgroup", &climbed.cgroup),
+            ("cgroup_kernel", &climbed.cgroup_kernel),
+        ];
+        figures.map(|(name, slope)| {
+            let of = |of: fn(&Line) -> f64| number(slope.line.as_ref().map(of));
+            let compared = std::ptr::eq(slope, climbed.cost());
+            let ratio = climbed.against.as_ref().filter(|_| compared).map(|against| against.ratio);
+            line(&[
+                climbed.cell.name.clone(),
+                name.to_owned(),
+                of(|line| line.slope.value),
+                of(|line| line.slope.low),
+                of(|line| line.slope.high),
+                of(|line| line.intercept.value),
+                of(|line| line.r_squared),
+                compared.to_string(),
+                number(ratio.map(|ratio| ratio.estimate)),
+                number(ratio.map(|ratio| ratio.low)),
+                number(ratio.map(|ratio| ratio.high)),
+            ])
+        })
+    });
     line(&head.map(str::to_owned)) + &rows.collect::<String>()
 }
 

@@ -2,7 +2,8 @@
 
 use crate::analysis::Analysis;
 use crate::answers::answers;
-use crate::chart::Charts;
+use crate::chart::{Chart, Charts};
+use crate::compare::{Comparison, sentences};
 use crate::page::{command, revision};
 use crate::tables::{self, Table};
 use crate::text::printable;
@@ -47,6 +48,25 @@ pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
     let made =
         format!("isolab {}, {} build, {}; revision {}.", tool.version, tool.profile, tool.rustc, revision(analysis));
     parts.push(format!("{}\nMeasured {} to {}.\n", escaped(&made), escaped(&run.started), escaped(&run.finished)));
+    printable(&parts.concat())
+}
+
+/// Two runs, for the pull request that changed something.
+pub(crate) fn comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> String {
+    let mut sentences = sentences(comparison).into_iter();
+    let mut parts = vec!["# isolab: what changed from A to B\n\n".to_owned()];
+    parts.extend(sentences.next().map(|first| format!("**{}**\n\n", escaped(&first))));
+    parts.extend(sentences.map(|sentence| format!("- {}\n", escaped(&sentence))));
+    parts.push("\n".to_owned());
+    parts.push(table(&tables::runs(comparison)));
+    parts.push(table(&tables::comparison(comparison)));
+    parts.extend(chart.map(|chart| format!("\n![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug)));
+    let rest = [
+        tables::alone(comparison),
+        tables::differences("The hosts are not the same.", &comparison.host),
+        tables::differences("Changed in the environment.", &comparison.environment),
+    ];
+    parts.extend(rest.iter().filter(|it| !it.rows.is_empty()).map(table));
     printable(&parts.concat())
 }
 

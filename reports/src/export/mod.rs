@@ -3,5 +3,5 @@
 mod csv;
 mod markdown;
 
-pub(crate) use csv::{density, samples, summary};
-pub(crate) use markdown::markdown;
+pub(crate) use csv::{density, samples, slopes, summary};
+pub(crate) use markdown::{comparison, markdown};

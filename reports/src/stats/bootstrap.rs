@@ -7,8 +7,15 @@
 
 use super::{Random, Sorted};
 
-/// How many resamples an interval rests on.
+/// How many resamples an interval rests on, of runs of usual length.
 pub const RESAMPLES: usize = 10_000;
+
+/// How many it rests on where so many rounds are drawn from: fewer of long runs, whose intervals are narrow and known to more digits
+/// than anybody reads, so that no report takes long.
+pub fn resamples(rounds: usize) -> usize {
+    const WORK: usize = 20_000_000;
+    (WORK / rounds.max(1)).clamp(1_000, RESAMPLES)
+}
 
 /// An estimate and its 95 % percentile interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,25 +65,66 @@ impl Rounds {
     }
 }
 
-/// The 95 % percentile interval (Efron 1979) of a statistic over rounds `0..rounds`.
+/// A statistic of the data themselves and of each resample.
 ///
-/// The statistic is handed a weight for each round. Resamples for which it has no value (none of a cell's rounds was
-/// drawn) are left out; none where the data themselves give no value.
-pub fn percentile_interval(rounds: usize, seed: u64, statistic: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
-    let estimate = statistic(&vec![1; rounds])?;
-    let mut random = Random::new(seed);
-    let mut weights = vec![0_u32; rounds];
-    let values = (0..RESAMPLES).filter_map(|_| {
-        weights.fill(0);
-        for _ in 0..rounds {
-            if let Some(weight) = weights.get_mut(random.below(rounds)) {
-                *weight += 1;
+/// Kept, so that a ratio of two statistics over the same resamples is a division for each and no further draw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resampled {
+    estimate: f64,
+    /// NaN where a resample gives no value.
+    values: Vec<f64>,
+}
+
+/// A statistic: it is handed a weight for each round, which is how often the round was drawn.
+pub type Statistic<'s> = &'s dyn Fn(&[u32]) -> Option<f64>;
+
+impl Resampled {
+    /// Several statistics over rounds `0..rounds`, all over the same resamples; none where the data themselves give no value.
+    pub fn all(rounds: usize, seed: u64, statistics: &[Statistic<'_>]) -> Vec<Option<Self>> {
+        let ones = vec![1; rounds];
+        let of_data =
+            |statistic: &Statistic<'_>| statistic(&ones).map(|estimate| Self { estimate, values: Vec::new() });
+        let mut all: Vec<Option<Self>> = statistics.iter().map(of_data).collect();
+        let mut random = Random::new(seed);
+        let mut weights = vec![0_u32; rounds];
+        for _ in 0..resamples(rounds) {
+            weights.fill(0);
+            for _ in 0..rounds {
+                if let Some(weight) = weights.get_mut(random.below(rounds)) {
+                    *weight += 1;
+                }
+            }
+            for (resampled, statistic) in all.iter_mut().zip(statistics) {
+                if let Some(resampled) = resampled {
+                    resampled.values.push(statistic(&weights).unwrap_or(f64::NAN));
+                }
             }
         }
-        statistic(&weights)
-    });
-    let values = Sorted::new(values)?;
+        all
+    }
+
+    /// The 95 % percentile interval (Efron 1979). Resamples without a value (none of a cell's rounds was drawn) are left out.
+    pub fn interval(&self) -> Option<Interval> {
+        interval(self.estimate, self.values.iter().copied())
+    }
+
+    /// The interval of the ratio of this statistic to another over the same resamples.
+    pub fn ratio(&self, below: &Self) -> Option<Interval> {
+        let divided = |above: f64, below: f64| if below > 0.0 { above / below } else { f64::NAN };
+        let estimate = divided(self.estimate, below.estimate);
+        let pairs = self.values.iter().zip(&below.values);
+        (!estimate.is_nan()).then(|| interval(estimate, pairs.map(|(above, below)| divided(*above, *below))))?
+    }
+}
+
+fn interval(estimate: f64, values: impl Iterator<Item = f64>) -> Option<Interval> {
+    let values = Sorted::new(values.filter(|value| !value.is_nan()))?;
     Some(Interval { estimate, low: values.quantile(0.025), high: values.quantile(0.975) })
+}
+
+/// The 95 % percentile interval of one statistic over rounds `0..rounds`.
+pub fn percentile_interval(rounds: usize, seed: u64, statistic: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
+    Resampled::all(rounds, seed, &[&statistic]).pop()??.interval()
 }
 
 #[cfg(test)]
@@ -135,6 +183,20 @@ mod tests {
         let none = one_a_round(&[]);
         assert_eq!(percentile_interval(0, 1, |weights| none.median(weights)), None);
         assert_eq!(percentile_interval(5, 1, |weights| none.median(weights)), None);
+    }
+
+    #[test]
+    fn a_ratio_over_shared_resamples_is_the_one_of_a_statistic_of_its_own() {
+        let (a, b) = (one_a_round(&[3.0, 5.0, 9.0, 4.0]), one_a_round(&[1.0, 2.0, 2.5, 7.0]));
+        let alone = percentile_interval(4, 9, |weights| Some(a.median(weights)? / b.median(weights)?));
+        let all = Resampled::all(4, 9, &[&|weights| a.median(weights), &|weights| b.median(weights)]);
+        let [Some(above), Some(below)] = all.as_slice() else { panic!("two statistics") };
+        assert_eq!(above.ratio(below), alone);
+    }
+
+    #[test]
+    fn long_runs_are_drawn_from_less_often_and_short_ones_as_ever() {
+        assert_eq!([0, 200, 2_000, 10_000, 100_000].map(resamples), [10_000, 10_000, 10_000, 2_000, 1_000]);
     }
 
     proptest! {

@@ -1,7 +1,9 @@
 //! The figures of a report as tables, the same for page and Markdown: each chart's twin, failures, the environment.
 
+mod compare;
 mod density;
 
+pub use compare::{alone, comparison, differences, runs};
 pub use density::{density, ended, memory, rungs, starts};
 
 use crate::analysis::{Analysis, Figures, Summary, Tail};

@@ -57,7 +57,8 @@ pub(crate) fn assert_sound(page: &str) {
             let (name, value) = (attribute.name(), attribute.value());
             assert!(!name.starts_with("on") && name != "src", "the page has {name}={value:?}");
             if name == "href" {
-                let beside = ["run.json", "samples.csv", "summary.csv", "report.md", "density.csv"].contains(&value);
+                let beside = ["run.json", "samples.csv", "summary.csv", "report.md", "density.csv", "slopes.csv"]
+                    .contains(&value);
                 assert!(beside || value.starts_with('#'), "a link to {value}");
             }
             if name == "id" {

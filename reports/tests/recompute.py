@@ -1,0 +1,206 @@
+"""Computes the statistics of a report again, from run.json alone and with Python's standard library alone.
+
+Nothing is shared with the Rust code but what is published: the generator (SplitMix64, which makes the resamples the same), the
+definition of a quantile (linear between order statistics), least squares, Student's t, Fieller's interval. Writes a JSON object of
+the shape {file: {row: {column: number}}}; the test holds it against the report's CSV files.
+"""
+
+import json
+import math
+import statistics
+import sys
+
+MASK = (1 << 64) - 1
+
+
+class SplitMix64:
+    """Steele, Lea, Flood, 'Fast splittable pseudorandom number generators' (2014)."""
+
+    def __init__(self, seed):
+        self.state = seed & MASK
+
+    def next(self):
+        self.state = (self.state + 0x9E3779B97F4A7C15) & MASK
+        bits = self.state
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
+        return bits ^ (bits >> 31)
+
+    def below(self, bound):
+        return (self.next() * bound) >> 64
+
+
+def quantile(numbers, p):
+    numbers = sorted(numbers)
+    place = p * (len(numbers) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(numbers) - 1)
+    return numbers[below] + (place - below) * (numbers[above] - numbers[below])
+
+
+def student_quantile(p, freedom):
+    """By bisection of the distribution function, which Simpson's rule integrates."""
+    constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    density = lambda t: constant * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
+
+    def distribution(t, steps=2000):
+        width = t / steps
+        inner = sum((4 if step % 2 else 2) * density(step * width) for step in range(1, steps))
+        return 0.5 + width / 3 * (density(0) + inner + density(t))
+
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if distribution(middle) < p else (low, middle)
+    return (low + high) / 2
+
+
+def startup(run):
+    rounds = {r["index"]: r["warmup"] for r in run["rounds"]}
+    measured = [r["index"] for r in run["rounds"] if not r["warmup"]]
+    samples = [
+        [s for s in run["samples"] if s["cell"] == place and s["outcome"] == "ready" and not rounds[s["round"]]]
+        for place in range(len(run["cells"]))
+    ]
+    times = [[(s["round"], s["ready_ns"]) for s in cell] for cell in samples]
+
+    # The same resamples for every cell: a ratio is taken within each.
+    random = SplitMix64(run["plan"]["seed"])
+    medians = [[] for _ in times]
+    count = min(10_000, max(1_000, 20_000_000 // max(1, len(measured))))
+    for _ in range(count if measured else 0):
+        drawn = {}
+        for _ in measured:
+            index = measured[random.below(len(measured))]
+            drawn[index] = drawn.get(index, 0) + 1
+        for place, cell in enumerate(times):
+            numbers = [time for index, time in cell for _ in range(drawn.get(index, 0))]
+            medians[place].append(statistics.median(numbers) if numbers else None)
+
+    def ratio(above, below):
+        estimate = statistics.median(t for _, t in times[above]) / statistics.median(t for _, t in times[below])
+        pairs = [a / b for a, b in zip(medians[above], medians[below]) if a is not None and b is not None]
+        return estimate, quantile(pairs, 0.025), quantile(pairs, 0.975)
+
+    rows = {}
+    for place, cell in enumerate(run["cells"]):
+        ready = [time for _, time in times[place]]
+        if not ready:
+            continue
+        values = [median for median in medians[place] if median is not None]
+        row = rows[cell["name"]] = {
+            "median_ns": statistics.median(ready),
+            "median_low_ns": quantile(values, 0.025),
+            "median_high_ns": quantile(values, 0.975),
+            "min_ns": min(ready),
+            "p90_ns": quantile(ready, 0.9),
+            "max_ns": max(ready),
+        }
+        if len(ready) >= 100:
+            row["p99_ns"] = quantile(ready, 0.99)
+        for column, field in [("teardown_ns", "teardown_ns"), ("user_ns", "user_ns"), ("system_ns", "system_ns")]:
+            row[column] = statistics.median(s[field] for s in samples[place])
+        row["peak_rss_bytes"] = statistics.median(s["peak_rss_bytes"] for s in samples[place])
+        against = next(
+            (
+                other
+                for other, it in enumerate(run["cells"])
+                if it["parallel"] == cell["parallel"]
+                and (
+                    it["role"] == "baseline"
+                    if cell["role"] in ("subject", "peer")
+                    else it["role"] != "control" and it["subject"] == cell["subject"]
+                )
+            ),
+            None,
+        )
+        if cell["role"] != "baseline" and against is not None and times[against]:
+            row["ratio"], row["ratio_low"], row["ratio_high"] = ratio(place, against)
+        if cell["parallel"] == 1 and len(ready) >= 8:
+            row.update(drift(sorted(times[place]), run["plan"]["seed"]))
+    return rows
+
+
+def drift(times, seed):
+    times = [time for _, time in times]
+    size = -(-len(times) // 256)
+    times = [statistics.median(times[at : at + size]) for at in range(0, len(times), size)]
+    half = len(times) // 2
+    first, second = statistics.median(times[:half]), statistics.median(times[half:])
+    observed = abs(first - second) * (1 - 1e-12)
+    pool, random, extreme = list(times), SplitMix64(seed), 1
+    for _ in range(9_999):
+        for last in range(len(pool) - 1, 0, -1):
+            other = random.below(last + 1)
+            pool[last], pool[other] = pool[other], pool[last]
+        extreme += abs(statistics.median(pool[:half]) - statistics.median(pool[half:])) >= observed
+    return {"first_half_ns": first, "second_half_ns": second, "drift_p": extreme / 10_000}
+
+
+def line(points):
+    xs, ys = zip(*points)
+    fit = statistics.linear_regression(xs, ys)
+    mean = statistics.fmean(xs)
+    spread = sum((x - mean) ** 2 for x in xs)
+    left = sum((y - fit.intercept - fit.slope * x) ** 2 for x, y in points)
+    freedom = len(points) - 2
+    error = math.sqrt(left / freedom / spread)
+    t = student_quantile(0.975, freedom)
+    whole = sum((y - statistics.fmean(ys)) ** 2 for y in ys)
+    return {
+        "error": error,
+        "t": t,
+        "slope": fit.slope,
+        "slope_low": fit.slope - t * error,
+        "slope_high": fit.slope + t * error,
+        "intercept": fit.intercept,
+        "r_squared": 1 - left / whole if whole else 1.0,
+    }
+
+
+def fieller(above, below):
+    a, b = above["slope"], below["slope"]
+    t = max(above["t"], below["t"])
+    va, vb = (t * above["error"]) ** 2, (t * below["error"]) ** 2
+    square = b * b - vb
+    root = math.sqrt((a * b) ** 2 - square * (a * a - va))
+    return {"ratio": a / b, "ratio_low": (a * b - root) / square, "ratio_high": (a * b + root) / square}
+
+
+def density(run):
+    kernel = lambda rung: sum(rung[name + "_bytes"] for name in ("slab", "page_tables", "kernel_stacks", "percpu"))
+    figures = {
+        "available": lambda rung, foot: foot["available_bytes"] - rung["available_bytes"]
+        - (rung["others_bytes"] - foot["others_bytes"]),
+        "rss": lambda rung, foot: rung["rss_bytes"] - foot["rss_bytes"],
+        "pss": lambda rung, foot: rung["pss_bytes"] - foot["pss_bytes"],
+        "uss": lambda rung, foot: rung["uss_bytes"] - foot["uss_bytes"],
+        "kernel": lambda rung, foot: kernel(rung) - kernel(foot),
+        "accounted": lambda rung, foot: rung["pss_bytes"] + kernel(rung) - foot["pss_bytes"] - kernel(foot),
+    }
+    lines, alive = {}, {}
+    for place, cell in enumerate(run["density"]["cells"]):
+        ladders = [ladder["rungs"] for ladder in run["density"]["ladders"] if ladder["cell"] == place]
+        alive[cell["name"]] = max((rungs[-1]["alive"] for rungs in ladders), default=0)
+        for name, bytes_of in figures.items():
+            points = [(rung["alive"], bytes_of(rung, rungs[0])) for rungs in ladders for rung in rungs]
+            if len(points) >= 3 and len({x for x, _ in points}) > 1:
+                lines[cell["name"], name] = line(points)
+    sure = lambda it: it["slope_high"] - it["slope"] < it["slope"] / 2
+    busy = any(alive[name] and not sure(it) for (name, figure), it in lines.items() if figure == "available")
+    compared = "accounted" if busy else "available"
+    rows = {f"{name}/{figure}": it for (name, figure), it in lines.items()}
+    baseline = next(cell["name"] for cell in run["density"]["cells"] if cell["role"] == "baseline")
+    for cell in run["density"]["cells"]:
+        own, below = lines.get((cell["name"], compared)), lines.get((baseline, compared))
+        if cell["role"] != "baseline" and own and below and sure(own) and sure(below):
+            rows[f"{cell['name']}/{compared}"] = own | fieller(own, below)
+    return {name: {key: it[key] for key in it if key not in ("error", "t")} for name, it in rows.items()}
+
+
+with open(sys.argv[1]) as file:
+    run = json.load(file)
+report = {"summary.csv": startup(run)}
+if run.get("density"):
+    report["slopes.csv"] = density(run)
+json.dump(report, sys.stdout)
