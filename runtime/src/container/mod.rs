@@ -80,7 +80,7 @@ mod terminal;
 mod watch;
 
 pub(crate) use signals::Signals;
-pub(crate) use sys::process::{pidfd_open, pidfd_signal, reap};
+pub(crate) use sys::process::{ending_of, pidfd_open, pidfd_signal, reap};
 pub(crate) use sys::terminal::{Settings, Size, receive_descriptor, set_settings, set_size, settings, size};
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};

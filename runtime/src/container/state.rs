@@ -21,7 +21,7 @@ use super::bundle::Bundle;
 use super::clock::since_epoch;
 use super::id::ContainerId;
 use super::pseudo_file::read_record;
-use super::sys::process::{pidfd_open, pidfd_signal};
+use super::sys::process::{Ending, pidfd_open, pidfd_signal};
 
 const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
@@ -255,6 +255,8 @@ impl StateFolder {
                 self.remove_files(&[NEW_FILE, START_SOCKET])?;
                 fs::remove_dir(&self.path)
             }
+            // Another command has removed it at the same time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
@@ -287,6 +289,15 @@ impl ProcessId {
             return None;
         }
         Some(Self { pid: pid.as_raw(), started: fields.nth(18)?.parse().ok()? })
+    }
+
+    /// How it ended, where it has and its parent has not asked yet (proc(5), stat, field 52).
+    pub fn ending(&self) -> Option<Ending> {
+        let stat = read_record(format!("/proc/{}/stat", self.pid)).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.trim_end().split(' ').collect();
+        let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
+        let is_it = fields.first() == Some(&"Z") && number(19) == Some(self.started);
+        number(49).filter(|_| is_it).map(|code| Ending::of(code as i32))
     }
 
     /// A descriptor of this very process; nothing where it has ended.

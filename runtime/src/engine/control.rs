@@ -8,7 +8,7 @@ use super::error::EngineError;
 use super::record::{Record, State};
 use super::wishes::{Limits, Restart};
 use super::{Engine, Locked};
-use crate::container::{ContainerError, parse_signal};
+use crate::container::{ContainerError, StateError, parse_signal};
 
 /// How long the kernel may take to end a process that was killed.
 const AFTER_KILL: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl Engine {
             State::Created | State::Exited => {}
             state if !force => return Err(unfit("remove", &locked.record, state)),
             State::Restarting => give_up(&mut locked)?,
-            State::Dead => self.runtime.delete(&locked.record.id.parse()?, true)?,
+            State::Dead => self.bury(&locked.record)?,
             State::Running | State::Paused => {
                 let id = locked.record.id.clone();
                 self.send(&mut locked, Signal::SIGKILL as i32, true)?;
@@ -115,6 +115,14 @@ impl Engine {
         match self.await_end(id, Some(AFTER_KILL))? {
             Ok(_) => Ok(()),
             Err(_) => Err(EngineError::Unending { name: id.to_owned() }),
+        }
+    }
+
+    /// Ends what may still run of a container of which nothing else is known.
+    fn bury(&self, record: &Record) -> Result<(), EngineError> {
+        match self.runtime.delete(&record.id.parse()?, true) {
+            Ok(()) | Err(ContainerError::State(StateError::Missing(_))) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

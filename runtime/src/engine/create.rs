@@ -54,6 +54,7 @@ impl Engine {
             wishes,
             created: now(),
             life: Life::default(),
+            damaged: false,
             id,
         };
         let mut kept = vec![manifest.id(), manifest.digest()];

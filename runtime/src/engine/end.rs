@@ -12,7 +12,7 @@ use super::error::EngineError;
 use super::record::{Record, State, boot_id};
 use super::wire::Wire;
 use super::{Engine, Locked};
-use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status};
+use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status, ending_of};
 
 /// How long who stands by may take to write down what it saw, between two looks.
 const STEP: Duration = Duration::from_millis(3);
@@ -21,6 +21,9 @@ impl Engine {
     /// Where a container is in its life.
     pub fn state(&self, record: &Record) -> Result<State, EngineError> {
         let life = &record.life;
+        if record.damaged {
+            return Ok(State::Dead);
+        }
         let Some(running) = &life.running else {
             let restarting = life.restarting.as_ref().is_some_and(ProcessId::is_alive);
             return Ok(match (restarting, life.finished) {
@@ -54,15 +57,20 @@ impl Engine {
     }
 
     /// Writes the end of a container down that nobody saw. With which status it ended is not known then: the kernel tells
-    /// that to the parent alone.
+    /// that to the parent, and to who held the process before.
     pub(super) fn settle(&self, locked: &mut Locked) -> Result<(), EngineError> {
+        self.settle_as(locked, None)
+    }
+
+    /// The same, by one who knows the status.
+    fn settle_as(&self, locked: &mut Locked, code: Option<i32>) -> Result<(), EngineError> {
         if !unseen(&locked.record) {
             return Ok(());
         }
         let this_boot = locked.record.life.running.as_ref().is_some_and(|running| running.boot == boot_id());
         let id: ContainerId = locked.record.id.parse()?;
         let out_of_memory = this_boot && self.runtime.ran_out_of_memory(&id).unwrap_or(false);
-        self.finish(locked, None, out_of_memory)
+        self.finish(locked, code, out_of_memory)
     }
 
     /// All that follows a container's end: its network, its cgroup and its state are taken back, and the record says how it
@@ -141,7 +149,14 @@ impl Engine {
                 return Ok(Err(TimedOut));
             }
             match running.init.open() {
-                Some(process) => wait_for(&process, until),
+                Some(process) => {
+                    wait_for(&process, until);
+                    if running.keeper.is_none()
+                        && let Some(code) = status_of(&process, &running.init)
+                    {
+                        self.settle_as(&mut self.shelf.lock(id)?, Some(code))?;
+                    }
+                }
                 None => sleep(STEP),
             }
         }
@@ -158,6 +173,23 @@ fn unseen(record: &Record) -> bool {
         let kept = running.keeper.as_ref().is_some_and(ProcessId::is_alive);
         running.boot != boot_id() || (!running.init.is_alive() && !kept)
     })
+}
+
+/// The status of a process that has ended and is not our child: as long as its parent has not asked anybody may read it in
+/// /proc, and from then on the kernel tells it to who has held the process all the while. Nothing where it does not.
+fn status_of(process: &impl AsFd, id: &ProcessId) -> Option<i32> {
+    /// Between being a zombie and being told of lies a moment in which it is neither.
+    const LOOKS: u32 = 10;
+    if poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(1) {
+        return None;
+    }
+    for _ in 0..LOOKS {
+        if let Some(ending) = id.ending().or_else(|| ending_of(process)) {
+            return Some(ending.code());
+        }
+        sleep(STEP);
+    }
+    None
 }
 
 fn wait_for(process: &impl AsFd, until: Option<Instant>) {

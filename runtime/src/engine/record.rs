@@ -36,6 +36,9 @@ pub struct Record {
     /// How its life went.
     #[serde(default)]
     pub life: Life,
+    /// Whether the file could not be understood; then nothing but the id is known.
+    #[serde(skip)]
+    pub damaged: bool,
 }
 
 /// The image that a container was made of.
@@ -154,6 +157,20 @@ impl State {
 }
 
 impl Record {
+    /// What is known of a container whose file cannot be understood.
+    pub(super) fn damaged(id: &str, why: String) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: id.get(..SHORT).unwrap_or(id).to_owned(),
+            image: ImageOf::default(),
+            config: RunConfig::default(),
+            wishes: Wishes::default(),
+            created: 0,
+            life: Life { error: Some(why), ..Life::default() },
+            damaged: true,
+        }
+    }
+
     /// The digits of its id that are shown where space is short.
     pub fn short_id(&self) -> &str {
         self.id.get(..SHORT).unwrap_or(&self.id)

@@ -129,15 +129,22 @@ pub fn read_seccomp(path: &Path) -> Result<Seccomp, EngineError> {
             rule.retain(|_, value| !value.is_null());
         }
         if let Some(rules) = all.get_mut("syscalls").and_then(Value::as_array_mut) {
-            // A condition cannot be decided here, where the capabilities are not known yet: what goes with one is left out,
-            // which allows less.
-            let condition =
-                |rule: &Value, key: &str| rule.get(key).and_then(Value::as_object).is_some_and(|all| !all.is_empty());
-            rules.retain(|rule| !condition(rule, "includes") && !condition(rule, "excludes"));
+            rules.retain(applies);
         }
     }
     serde_json::from_value::<oci_spec::runtime::LinuxSeccomp>(profile.clone()).map_err(failed)?;
     Ok(Seccomp::Profile(profile))
+}
+
+/// Whether a rule of docker's form holds here: some go only with a capability, which is taken for absent (that allows less),
+/// or with another kind of processor.
+fn applies(rule: &Value) -> bool {
+    let list = |key: &str, of: &str| rule.pointer(&format!("/{key}/{of}")).and_then(Value::as_array).cloned();
+    let names_us = |list: &Vec<Value>| list.iter().any(|name| matches!(name.as_str(), Some("amd64" | "x86_64")));
+    let some = |list: &Vec<Value>| !list.is_empty();
+    !list("includes", "caps").as_ref().is_some_and(some)
+        && list("includes", "arches").as_ref().filter(|all| some(all)).is_none_or(names_us)
+        && !list("excludes", "arches").as_ref().is_some_and(names_us)
 }
 
 /// The device files that are made in the container.
@@ -195,6 +202,15 @@ fn of_the_host() -> Vec<Device> {
 mod tests {
     use super::{capabilities, whole};
     use crate::engine::wishes::Rights;
+
+    #[test]
+    fn rules_that_go_with_something_else_are_left_out() {
+        let holds = |text: &str| super::applies(&serde_json::from_str(text).expect("a rule"));
+        assert!(holds(r#"{"names":["read"]}"#) && holds(r#"{"includes":{},"excludes":{"caps":["CAP_SYS_ADMIN"]}}"#));
+        assert!(holds(r#"{"includes":{"arches":["amd64"]}}"#) && holds(r#"{"includes":{"minKernel":"4.8"}}"#));
+        assert!(!holds(r#"{"includes":{"arches":["s390"]}}"#) && !holds(r#"{"includes":{"caps":["CAP_BPF"]}}"#));
+        assert!(!holds(r#"{"excludes":{"arches":["amd64"]}}"#));
+    }
 
     #[test]
     fn capabilities_are_added_and_dropped() {

@@ -253,7 +253,11 @@ fn read(folder: &Path) -> Result<Option<Record>, EngineError> {
     match fs::read(&path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(io_error("read", path)(source)),
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| EngineError::Record { path, source }),
+        Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_else(|source| {
+            // One that cannot be understood keeps nobody from the others, and can be removed.
+            let id = folder.file_name().unwrap_or_default().to_string_lossy();
+            Record::damaged(&id, format!("{} is no container record: {source}", path.display()))
+        }))),
     }
 }
 
@@ -322,6 +326,7 @@ mod tests {
             wishes: crate::engine::Wishes::default(),
             created: 1,
             life: Life::default(),
+            damaged: false,
         }
     }
 

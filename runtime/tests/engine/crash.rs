@@ -14,10 +14,11 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 4] = [
+    let all: [(&str, Test); 5] = [
         ("a_command_killed_at_any_step_leaves_nothing_that_prune_does_not_remove", every_step),
         ("a_container_outlives_who_stood_by_it", keeper_killed),
         ("a_container_of_another_boot_has_ended", reboot),
+        ("a_damaged_record_hides_no_other_container_and_can_be_removed", damaged),
         ("a_killed_foreground_command_takes_its_container_along", foreground),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup"];
@@ -125,4 +126,23 @@ fn foreground() -> Result<(), Failed> {
     child.wait()?;
     until("it ended", || Ok(!is_alive(pid)))?;
     same(&lab.run(&["inspect", &name])?.status.success(), &false)
+}
+
+fn damaged() -> Result<(), Failed> {
+    let (lab, _folder) = Lab::apart()?;
+    let (bad, good) = (lab.detached("bad", &[], &[])?, lab.detached("good", &[], &[])?);
+    let (pid, folder) = (lab.pid(&bad)?, lab.folder(&bad)?);
+    fs::write(folder.join("container.json"), "{")?;
+    let id = folder.file_name().ok_or("no id")?.to_string_lossy().into_owned();
+    let listed = lab.out(&["ps", "-a"])?;
+    has(&listed, &good)?;
+    has(&listed, "Dead")?;
+    same(&lab.run(&["start", &id])?.status.success(), &false)?;
+    lab.out(&["rm", "-f", &id])?;
+    same(&is_alive(pid), &false)?;
+    // Its name leads nowhere, and is free.
+    let again = lab.detached("bad", &[], &[])?;
+    lab.out(&["rm", "-f", &again, &good])?;
+    lab.out(&["prune"])?;
+    clean(&lab)
 }

@@ -190,8 +190,20 @@ fn alone() -> Result<(), Failed> {
     has(&lab.out(&["ps", "-a", "--filter", &format!("name={name}")])?, "Exited (?)")?;
     let refused = lab.run(&["logs", &name])?;
     has(&String::from_utf8_lossy(&refused.stderr), "has no log")?;
-    lab.out(&["rm", &name])?;
-    Ok(())
+    // Who waits meanwhile is told by the kernel, since Linux 6.15.
+    lab.out(&["start", &name])?;
+    let waited = lab.run(&["wait", &name])?;
+    let told = String::from_utf8_lossy(&waited.stdout).into_owned();
+    let known = release() >= (6, 15);
+    same(&told.as_str(), &if known { "6\n" } else { "?\n" })?;
+    same(&lab.inspect(&name, "/State/ExitCode")?, &if known { json!(6) } else { json!(null) })
+}
+
+/// The kernel's version.
+fn release() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = name.split(|letter: char| !letter.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// The process that stands by a container: it names the container on its command line.

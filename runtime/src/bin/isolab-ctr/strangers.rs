@@ -47,37 +47,34 @@ const STRANGERS: [(&str, &str); 33] = [
 
 /// Tells what cannot be understood, or the help that was asked for.
 pub(crate) fn tell(error: &Error) -> ExitCode {
+    if let Some((flag, instead)) = stranger(error) {
+        eprintln!("error: docker's {flag} is not here\nhint: {instead}");
+        return ExitCode::from(REFUSED);
+    }
     // Where it cannot be printed there is nobody to tell that.
     let _ = error.print();
-    if !error.use_stderr() {
-        return ExitCode::SUCCESS;
-    }
-    if let Some(hint) = instead(error) {
-        eprintln!("hint: {hint}");
-    }
-    ExitCode::from(REFUSED)
+    if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }
 
-fn instead(error: &Error) -> Option<String> {
+fn stranger(error: &Error) -> Option<(&'static str, &'static str)> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
     let name = flag.split(['=', ' ']).next()?;
-    let (name, instead) = STRANGERS.iter().find(|(stranger, _)| *stranger == name)?;
-    Some(format!("docker's {name} is not here: {instead}"))
+    STRANGERS.into_iter().find(|(stranger, _)| *stranger == name)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{STRANGERS, instead};
+    use super::{STRANGERS, stranger};
     use crate::cli::Arguments;
     use clap::{CommandFactory, Parser};
 
     #[test]
     fn a_flag_of_dockers_is_named_with_what_there_is_instead() {
         let error = Arguments::try_parse_from(["isolab-ctr", "run", "--gpus", "all", "x"]).err().expect("unknown");
-        assert!(instead(&error).is_some_and(|text| text.contains("--gpus") && text.contains("--device")));
+        assert!(stranger(&error).is_some_and(|(flag, instead)| flag == "--gpus" && instead.contains("--device")));
     }
 
     #[test]

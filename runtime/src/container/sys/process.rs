@@ -126,6 +126,12 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// From the number that wait(2) has for it: the signal in the low seven bits, the status above the low byte.
+    pub(crate) fn of(number: i32) -> Self {
+        let signal = number & 0x7f;
+        if signal == 0 { Self::Status(number >> 8 & 0xff) } else { Self::Signal(signal) }
+    }
+
     /// The status a shell would give: that of the program, or 128 and the signal.
     pub fn code(self) -> i32 {
         match self {
@@ -158,6 +164,34 @@ pub(crate) fn reap(pidfd: &impl AsFd) -> nix::Result<Ending> {
             }
         }
     }
+}
+
+/// What `PIDFD_GET_INFO` fills (linux/pidfd.h, the first version of the structure: 64 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    numbers: [u32; 11],
+    exit_code: i32,
+}
+
+/// `_IOWR(0xff, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+/// Whether the exit code is asked for, and told.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// How a process ended that is no child of ours. Since Linux 6.15 that is told to whoever held it by descriptor before its
+/// parent reaped it; nothing where it has not been reaped yet, or the kernel is older.
+pub(crate) fn ending_of(pidfd: &impl AsFd) -> Option<Ending> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: `info` has the size that the request names, and outlives the call.
+    let told = unsafe { libc::syscall(libc::SYS_ioctl, pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    super::check(told).ok()?;
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return None;
+    }
+    Some(Ending::of(info.exit_code))
 }
 
 /// Waits until the process has ended, child or not; false where that takes more than so many milliseconds.
