@@ -250,6 +250,11 @@ impl Driver {
         self.wait(queue)
     }
 
+    /// How many requests the device says that it is done with, besides those that were looked at.
+    pub(crate) fn shown(&self, queue: usize) -> u16 {
+        self.number(RINGS * (queue as u64 + 1) + 0x8002).wrapping_sub(self.queues[queue].seen)
+    }
+
     /// The next request that the device is done with, if there is one.
     pub(crate) fn done(&mut self, queue: usize) -> Option<Answer> {
         let at = RINGS * (queue as u64 + 1) + 0x8000;

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_tap_that_is_taken_or_none_is_refused", &["root", "tun", "ip"], bad_taps),
         trial("frames_go_both_ways_over_a_socket", &[], over_a_socket),
         trial("a_large_frame_is_put_into_many_buffers", &[], merged),
+        trial("all_buffers_of_a_large_frame_are_shown_at_once", &[], merged_at_once),
         trial("a_frame_waits_for_room_and_one_too_large_is_dropped", &[], no_room),
         trial("a_limited_card_keeps_to_its_rate_both_ways", &[], limited),
         trial("a_fullwire_is_waited_for", &[], fullwire),
@@ -90,6 +91,28 @@ fn merged() -> Done {
         }
         assert!(all[12..] == sent, "{length}");
         assert_eq!(driver.wait_for(RECEIVE, Duration::from_millis(20)), None);
+        driver.bring_up(u64::MAX);
+    }
+    Ok(())
+}
+
+fn merged_at_once() -> Done {
+    let (mut driver, wire) = pair()?;
+    for _ in 0..300 {
+        for _ in 0..30 {
+            driver.add(RECEIVE, &[], &[1500]);
+        }
+        driver.ring(RECEIVE);
+        wire.send(&frame(43_000))?;
+        // A driver that polls, as Linux does under load.
+        let shown = loop {
+            match driver.shown(RECEIVE) {
+                0 => std::hint::spin_loop(),
+                count => break count,
+            }
+        };
+        assert_eq!(shown, 29, "a frame is shown in part");
+        driver.wait(RECEIVE);
         driver.bring_up(u64::MAX);
     }
     Ok(())

@@ -4,12 +4,12 @@
 //! other not to be told of each one (`VIRTIO_F_EVENT_IDX`), so that under load nobody rings and nobody interrupts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Fault;
@@ -64,6 +64,8 @@ pub struct Ring {
     line: Arc<Line>,
     /// The guest's bell. Rung by the device itself where it puts off what it could do at once.
     event: EventFd,
+    /// How far it had come when the driver was last told, or not told because it didn't want to be.
+    told: u16,
     /// The lists of a chain that is done, for the next one.
     spare: Chain,
 }
@@ -84,7 +86,8 @@ impl Ring {
             return Err(QueueError::Outside(index).into());
         }
         let event = event.try_clone().map_err(Fault::host("share a queue's event"))?;
-        Ok(Self { index, queue, memory: memory.clone(), line: Arc::clone(line), event, spare: Chain::default() })
+        let told = queue.next_used();
+        Ok(Self { index, queue, memory: memory.clone(), line: Arc::clone(line), event, told, spare: Chain::default() })
     }
 
     /// Guest memory.
@@ -125,25 +128,58 @@ impl Ring {
         used
     }
 
-    /// Tells the driver of what is done, if it wants to know.
+    /// Says that requests are done which make sense only together: the driver sees all of them or none.
+    pub fn push_together(&mut self, mut chains: Vec<(Chain, u32)>) -> Result<(), QueueError> {
+        let Some((last, written)) = chains.pop() else { return Ok(()) };
+        let mut next = self.queue.next_used();
+        for (chain, written) in chains {
+            // `struct virtq_used_elem`, section 2.7.8. It is not there for the driver until the index has passed it.
+            let place = u64::from(next % self.queue.size().max(1));
+            let at = GuestAddress(self.queue.used_ring() + 4 + 8 * place);
+            let element = [u32::from(chain.head).to_le(), written.to_le()];
+            self.memory.guest().write_obj(element, at).map_err(|error| self.memory_error(error))?;
+            next = next.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        self.push(last, written)
+    }
+
+    /// Tells the driver of what is done, if there is anything and it wants to know.
     pub fn notify(&mut self) -> Result<(), Fault> {
         if !self.queue.ready() {
             return Ok(());
         }
-        let wanted = self.queue.needs_notification(self.memory.guest()).map_err(self.error())?;
-        // The library leaves out the older way to say no, which drivers use that know no other.
-        if wanted && (self.queue.event_idx_enabled() || self.flags()? & VRING_AVAIL_F_NO_INTERRUPT as u16 == 0) {
+        let used = self.queue.next_used();
+        let told = std::mem::replace(&mut self.told, used);
+        if used == told {
+            return Ok(());
+        }
+        // What was used must be there for the driver before its wish is read: it may go to sleep in between.
+        fence(Ordering::SeqCst);
+        let wanted = if self.queue.event_idx_enabled() {
+            // Section 2.7.7.2: tell me when you pass this entry.
+            let event = self.driver_says(4 + 2 * u64::from(self.queue.size()))?;
+            used.wrapping_sub(event).wrapping_sub(1) < used.wrapping_sub(told)
+        } else {
+            self.driver_says(0)? & VRING_AVAIL_F_NO_INTERRUPT as u16 == 0
+        };
+        if wanted {
             self.line.used().map_err(Fault::host("interrupt the guest"))?;
         }
         Ok(())
     }
 
-    fn flags(&self) -> Result<u16, QueueError> {
+    /// A number in the driver's ring, at this offset.
+    fn driver_says(&self, offset: u64) -> Result<u16, QueueError> {
         self.memory
             .guest()
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .load(GuestAddress(self.queue.avail_ring() + offset), Ordering::Relaxed)
             .map(u16::from_le)
-            .map_err(|error| self.error()(virtio_queue::Error::GuestMemory(error)))
+            .map_err(|error| self.memory_error(error))
+    }
+
+    fn memory_error(&self, error: GuestMemoryError) -> QueueError {
+        self.error()(virtio_queue::Error::GuestMemory(error))
     }
 
     /// Whether the driver has put more in than was taken out.

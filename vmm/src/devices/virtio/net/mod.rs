@@ -150,11 +150,13 @@ impl Net {
         }
         let mut rest = self.frame.get(..length).unwrap_or_default();
         let memory = ring.memory().clone();
-        for mut chain in chains {
+        let fill = |mut chain: Chain| {
             let written = chain.writable.write(&memory, rest);
             rest = rest.get(written..).unwrap_or_default();
-            ring.push(chain, written as u32)?;
-        }
+            (chain, written as u32)
+        };
+        // All at once: a driver that looked in between would miss the rest of the frame, and drop it.
+        ring.push_together(chains.into_iter().map(fill).collect())?;
         Ok(Delivery::Done)
     }
 
