@@ -2,8 +2,10 @@
 //!
 //! No machine is needed: a device can't tell whether a guest's kernel or a test has written to its registers and rings.
 
+mod bad_guests;
 mod balloon;
 mod block;
+mod chaos;
 mod console;
 mod driver;
 mod needs;
@@ -13,7 +15,14 @@ mod vsock;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials =
-        [transport::trials(), block::trials(), net::trials(), console::trials(), vsock::trials(), balloon::trials()];
+    let trials = [
+        transport::trials(),
+        block::trials(),
+        net::trials(),
+        console::trials(),
+        vsock::trials(),
+        balloon::trials(),
+        bad_guests::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
