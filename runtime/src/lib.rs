@@ -9,5 +9,6 @@ pub mod engine;
 #[cfg(feature = "fault")]
 pub mod faults;
 pub mod image;
+pub mod network;
 pub mod registry;
 pub mod spans;
