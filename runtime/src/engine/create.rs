@@ -106,18 +106,28 @@ impl Engine {
         let (name, config, wishes) = (record.short_id(), &record.config, &record.wishes);
         let init = wishes.init.then(|| super::init::program(self.store.root())).transpose()?;
         let init = init.as_deref();
-        Recipe { name, config, wishes, layers, mounts: &mounts, init, joined: &joined }.write(place)
+        let hosts = self.folder_of_shared_network(record)?;
+        let (mounts, joined, hosts) = (&mounts, &joined, hosts.as_deref());
+        Recipe { name, config, wishes, layers, mounts, init, joined, hosts }.write(place)
     }
 
     /// The namespaces of other containers that this one joins; they must run.
     fn joined(&self, record: &Record) -> Result<Vec<(&'static str, PathBuf)>, EngineError> {
         let wishes = &record.wishes;
         let mut joined = Vec::new();
-        for (kind, file, sharing) in
-            [("pid", "pid", &wishes.pid), ("ipc", "ipc", &wishes.ipc), ("uts", "uts", &wishes.uts)]
-        {
-            let Sharing::Container(other) = sharing else { continue };
-            let other = self.find(other)?;
+        let of = |sharing: &Sharing| match sharing {
+            Sharing::Container(other) => Some(other.clone()),
+            Sharing::Private | Sharing::Host => None,
+        };
+        let all = [
+            ("pid", "pid", of(&wishes.pid)),
+            ("ipc", "ipc", of(&wishes.ipc)),
+            ("uts", "uts", of(&wishes.uts)),
+            ("network", "net", wishes.networking.shared_with.clone()),
+        ];
+        for (kind, file, other) in all {
+            let Some(other) = other else { continue };
+            let other = self.find(&other)?;
             let Some(running) = &other.life.running else {
                 let state = self.state(&other)?.word();
                 return Err(EngineError::Unfit { attempt: "share namespaces with", name: other.name, state });

@@ -7,6 +7,7 @@ use super::volumes::VolumeError;
 use super::wishes::WishError;
 use crate::container::{BundleError, ContainerError, IdError};
 use crate::image::ImageError;
+use crate::network::NetworkError;
 
 /// Why a container of an image could not run.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,17 @@ pub enum EngineError {
     NoImage {
         /// What was asked for.
         name: String,
+    },
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A container that no network can be given to, or taken from.
+    #[error("container {name} has its network from {from}, and cannot be in another one")]
+    NetworkFixed {
+        /// The container.
+        name: String,
+        /// Whose network it has.
+        from: String,
     },
     /// The image cannot be used.
     #[error(transparent)]
@@ -204,6 +216,7 @@ impl EngineError {
         let text = match self {
             Self::NoImage { .. } => "`isolab-ctr images` shows those that are there; pull, build or import it first",
             Self::Image(error) => return error.hint(),
+            Self::Network(error) => return error.hint(),
             Self::Container(error) => return error.hint(),
             Self::NoUser { .. } | Self::NoGroup { .. } => {
                 "names are looked up in the image's /etc/passwd and /etc/group; a number needs no list"

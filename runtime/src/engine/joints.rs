@@ -19,21 +19,22 @@ impl Engine {
 
     /// Gives the container its network. Its first process exists, in its namespaces (`/proc/PID/ns/net`), and waits; nothing
     /// of the image has run. What is answered is kept in the record (`life.running.network`) until [`Engine::detach`].
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the other networks can fail")]
-    pub(super) fn attach(&self, locked: &Locked, _pid: i32) -> Result<Option<Value>, EngineError> {
+    pub(super) fn attach(&self, locked: &mut Locked, pid: i32) -> Result<Option<Value>, EngineError> {
         match locked.record.wishes.network {
-            // The runtime brings the loopback interface up; the host's network is there already.
-            Network::None | Network::Host => Ok(None),
+            // The runtime brings the loopback interface up; the others' network is there already.
+            Network::None | Network::Host | Network::Container => Ok(None),
+            Network::Bridge => self.attach_to_networks(locked, pid).map(Some),
         }
     }
 
     /// Takes back what [`Engine::attach`] gave. The container's processes are gone, its namespace with them; after a reboot
     /// everything is. Called once for each attachment, or again where a command was killed meanwhile.
-    #[expect(clippy::unused_self, reason = "the other networks keep something below the engine's roots")]
     pub(super) fn detach(&self, record: &Record, _attached: &Value) {
         match record.wishes.network {
             // Nothing was given.
-            Network::None | Network::Host => {}
+            Network::None | Network::Host | Network::Container => {}
+            // What cannot be given back now is freed by whoever attaches next, once the namespace is gone.
+            Network::Bridge => drop(self.networks().detach(&record.id)),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What is told of a container: all of it, in the form that docker's users and their tools read.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::Duration;
 
-use super::Engine;
 use super::error::EngineError;
 use super::prepare::arguments;
 use super::record::{Record, State, log_path};
-use super::wishes::{Log, Network, Restart, Seccomp};
+use super::wishes::{Log, Restart, Seccomp};
+use super::{Engine, networking};
 use crate::container::rfc3339;
 
 /// docker's way to write "never".
@@ -43,7 +43,7 @@ impl Engine {
             } },
             "Mounts": record.wishes.mounts.iter().map(mount).collect::<Vec<_>>(),
             "Config": config(record, &words),
-            "NetworkSettings": network(record),
+            "NetworkSettings": networking::settings(record),
         }))
     }
 }
@@ -144,7 +144,13 @@ fn host_config(record: &Record) -> Value {
         "ReadonlyRootfs": wishes.read_only,
         "RestartPolicy": { "Name": policy, "MaximumRetryCount": count },
         "LogConfig": { "Type": if wishes.log == Log::Json { "json-file" } else { "none" }, "Config": {} },
-        "NetworkMode": network_mode(record),
+        "NetworkMode": networking::mode(record),
+        "PortBindings": networking::wished_ports(&wishes.networking),
+        "PublishAllPorts": wishes.networking.publish_all,
+        "Dns": wishes.networking.resolver.servers,
+        "DnsSearch": wishes.networking.resolver.search,
+        "DnsOptions": wishes.networking.resolver.options,
+        "ExtraHosts": wishes.networking.extra_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "PidMode": wishes.pid.to_string(),
         "IpcMode": wishes.ipc.to_string(),
         "UTSMode": wishes.uts.to_string(),
@@ -171,20 +177,4 @@ fn host_config(record: &Record) -> Value {
         "Sysctls": wishes.sysctls,
         "Init": wishes.init,
     })
-}
-
-fn network_mode(record: &Record) -> &'static str {
-    match record.wishes.network {
-        Network::None => "none",
-        Network::Host => "host",
-    }
-}
-
-fn network(record: &Record) -> Value {
-    let mut all = Map::new();
-    all.insert("Networks".to_owned(), json!({ network_mode(record): {} }));
-    if let Some(Value::Object(attached)) = record.life.running.as_ref().and_then(|running| running.network.clone()) {
-        all.extend(attached);
-    }
-    Value::Object(all)
 }

@@ -12,6 +12,7 @@
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
 //! | `keeper`, `monitor`, `wire` | the process that stands by a container, in its two forms; what is said to it and by it |
 //! | `attach`, `logs`, `exec`, `health`, `init` | talking to a container, reading what it printed, running something in it |
+//! | `networking` | its network |
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
 //! | `look` | what is told of a container |
@@ -34,6 +35,7 @@ mod logs;
 mod look;
 mod monitor;
 mod names;
+mod networking;
 mod place;
 mod prepare;
 mod record;
@@ -61,6 +63,7 @@ pub use init::init;
 pub(crate) use layered::has;
 pub use logs::{Reading, parse_moment};
 pub use monitor::{inherited, monitor};
+pub use networking::Networking;
 pub use place::Place;
 pub use prepare::{Container, read_environment};
 pub use record::{Health, ImageOf, Life, Probe, Record, Running, State};
@@ -199,6 +202,7 @@ impl Engine {
                 self.store.unpin(&name)?;
             }
         }
+        self.free_networks()?;
         // What ended unseen, in another boot or beside a process of ours that was killed, is noted and taken back.
         self.list()?;
         Ok(removed)

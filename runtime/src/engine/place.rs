@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::error::{EngineError, io_error};
-use super::{Mount, Network};
+use super::{Mount, Network, Wishes, networking};
 use crate::image::Temporary;
 
 /// A container's folder.
@@ -66,16 +66,22 @@ impl Place {
     }
 
     /// Writes the files that say who is who in the network, and answers where they belong.
-    pub(super) fn network_files(&self, network: Network, hostname: &str) -> Result<Vec<Mount>, EngineError> {
-        let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-        let host = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let (hosts, resolver) = match network {
-            Network::Host => (host("/etc/hosts"), host("/etc/resolv.conf")),
-            Network::None => (format!("{local}127.0.1.1\t{hostname}\n"), String::new()),
-        };
+    /// With another's network go its files, in the folder `shared`.
+    pub(super) fn network_files(
+        &self,
+        wishes: &Wishes,
+        hostname: &str,
+        shared: Option<&Path>,
+    ) -> Result<Vec<Mount>, EngineError> {
+        let (hosts, resolver) = networking::files(wishes, hostname);
         let files = [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolver)];
         let mut mounts = Vec::new();
         for (name, text) in files {
+            if let Some(folder) = shared.filter(|_| name != "hostname") {
+                let from = folder.join(name);
+                mounts.push(Mount { from, to: Path::new("/etc").join(name), read_only: false, volume: None });
+                continue;
+            }
             let from = self.folder.join(name);
             fs::write(&from, text).map_err(io_error("write", &from))?;
             fs::set_permissions(&from, Permissions::from_mode(0o644)).map_err(io_error("change", &from))?;
@@ -116,6 +122,6 @@ pub(super) fn hostname(network: Network, id: &str) -> String {
     let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     match network {
         Network::Host => host().unwrap_or_else(|| id.to_owned()),
-        Network::None => id.to_owned(),
+        Network::None | Network::Bridge | Network::Container => id.to_owned(),
     }
 }

@@ -26,7 +26,8 @@ impl Container {
         let random = place::random_name()?;
         let id = wishes.name.as_deref().unwrap_or(&random).parse()?;
         let place = Place::make(data, layers.first().map(PathBuf::as_path))?;
-        let recipe = Recipe { name: &random, config, wishes, layers, mounts: &wishes.mounts, init: None, joined: &[] };
+        let mounts = &wishes.mounts;
+        let recipe = Recipe { name: &random, config, wishes, layers, mounts, init: None, joined: &[], hosts: None };
         recipe.write(&place)?;
         Ok(Self { id, place })
     }
@@ -58,6 +59,8 @@ pub(super) struct Recipe<'a> {
     pub(super) init: Option<&'a Path>,
     /// Namespaces of others that it joins: the kind, and the path.
     pub(super) joined: &'a [(&'static str, PathBuf)],
+    /// The folder with another's files of names, where it shares that one's network.
+    pub(super) hosts: Option<&'a Path>,
 }
 
 impl Recipe<'_> {
@@ -77,7 +80,7 @@ impl Recipe<'_> {
             Sharing::Private => wishes.hostname.clone().unwrap_or_else(own),
             _ => place::hostname(super::Network::Host, self.name),
         };
-        let mut mounts = place.network_files(wishes.network, &hostname)?; //               3. names of hosts
+        let mut mounts = place.network_files(wishes, &hostname, self.hosts)?; //                       3. names of hosts
         if wishes.init {
             arguments = [INIT, "init", "--"].map(str::to_owned).into_iter().chain(arguments).collect();
             let from = self.init.ok_or(EngineError::NoCommand)?.to_owned();

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::document::{Healthcheck, RunConfig};
 use super::wishes::{Restart, Wishes};
 use crate::container::{ProcessId, since_epoch};
+use crate::network::Published;
 
 /// How many digits of an id are shown where space is short.
 const SHORT: usize = 12;
@@ -78,6 +79,8 @@ pub struct Life {
     pub restarting: Option<ProcessId>,
     /// What its health checks said.
     pub health: Option<Health>,
+    /// The ports that were last published: it has them again, if they are free.
+    pub published: Vec<Published>,
 }
 
 /// What is there of a container that runs.

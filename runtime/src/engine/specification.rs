@@ -118,7 +118,7 @@ impl Parts<'_> {
             ("uts", wishes.uts == Sharing::Private),
             ("mount", true),
             ("cgroup", !wishes.rights.privileged),
-            ("network", wishes.network == Network::None),
+            ("network", matches!(wishes.network, Network::None | Network::Bridge)),
         ];
         let joined = self.joined.iter().map(|(kind, path)| json!({ "type": kind, "path": path }));
         let is_joined = |kind: &str| self.joined.iter().any(|(other, _)| *other == kind);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::document::Healthcheck;
+use super::networking::Networking;
 use super::volumes::{MountWish, VolumesFrom};
 
 /// How a container sees the network.
@@ -20,6 +21,10 @@ pub enum Network {
     None,
     /// As the host does: nothing is kept apart.
     Host,
+    /// Through a bridge, in the networks of [`Networking`].
+    Bridge,
+    /// As another container does: that of [`Networking`].
+    Container,
 }
 
 /// A file or folder of the host that a container sees.
@@ -65,6 +70,8 @@ pub struct Wishes {
     pub read_only: bool,
     /// Its network.
     pub network: Network,
+    /// What it shall have there.
+    pub networking: Networking,
     /// Whether its program gets a terminal.
     pub terminal: bool,
     /// Whether its standard input stays open.

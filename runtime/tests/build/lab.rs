@@ -55,6 +55,8 @@ impl Lab {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(CTR);
         command.arg("--root").arg(self.store()).args(arguments).stdin(Stdio::null()).env_remove("SOURCE_DATE_EPOCH");
+        // No trial here is about networks, and none shall make a bridge on the host.
+        command.env("ISOLAB_NETWORK", "none");
         command
     }
 

@@ -63,6 +63,8 @@ impl Lab {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(CTR);
         command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null());
+        // No trial here is about networks, and none shall make a bridge on the host.
+        command.env("ISOLAB_NETWORK", "none");
         command
     }
 

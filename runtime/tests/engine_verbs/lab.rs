@@ -54,7 +54,13 @@ impl Lab {
     /// The command with these arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(CTR);
-        command.arg("--root").arg(self.path("store")).args(arguments).stdin(Stdio::null());
+        // No trial here is about networks, and none shall make a bridge on the host.
+        command
+            .arg("--root")
+            .arg(self.path("store"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .env("ISOLAB_NETWORK", "none");
         command
     }
 

@@ -80,7 +80,8 @@ impl Lab {
     pub(crate) fn ctr(&self, store: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(CTR);
         command.arg("--root").arg(self.path(store)).args(arguments).stdin(Stdio::null());
-        command.env("DOCKER_CONFIG", self.path("client"));
+        // No trial here is about networks of containers, and none shall make a bridge on the host.
+        command.env("DOCKER_CONFIG", self.path("client")).env("ISOLAB_NETWORK", "none");
         command
     }
 

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::build;
 use crate::containers;
 use crate::images;
+use crate::network;
 use crate::registry;
 use crate::volume;
 
@@ -46,6 +47,11 @@ pub(crate) enum Command {
     /// Make, list and remove volumes
     #[command(subcommand)]
     Volume(volume::Verb),
+    /// Make, list and remove networks, and say who is in them
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Tell which ports of the host lead to a container
+    Port(network::Port),
     /// Make an image from a Dockerfile
     Build(build::Build),
     #[command(flatten)]

@@ -6,6 +6,7 @@ mod cli;
 mod containers;
 mod format;
 mod images;
+mod network;
 mod print;
 mod registry;
 mod strangers;
@@ -69,6 +70,8 @@ fn obey(arguments: &Arguments, told: impl FnOnce()) -> Result<u8, Failure> {
         Command::Containers(verb) => containers::obey(verb, global, told),
         Command::Images(verb) => images::obey(verb, &global.engine()?),
         Command::Volume(verb) => volume::obey(verb, &global.engine()?),
+        Command::Network(verb) => network::obey(verb, &global.engine()?),
+        Command::Port(port) => port.obey(&global.engine()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Registry(verb) => registry::obey(verb, global),
     }

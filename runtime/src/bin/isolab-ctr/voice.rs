@@ -10,6 +10,7 @@ use isolab_runtime::container::ShieldError;
 use isolab_runtime::engine::template::TemplateError;
 use isolab_runtime::engine::{EngineError, WishError};
 use isolab_runtime::image::{DiskError, ImageError, ReferenceError};
+use isolab_runtime::network::NetworkError;
 use isolab_runtime::registry::client::ClientError;
 use isolab_runtime::registry::server::ServeError;
 
@@ -31,6 +32,18 @@ pub(crate) enum Failure {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Wish(#[from] WishError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("no port can be published: with the network {network} the container has none of its own")]
+    NoPorts { network: String },
+    #[error(
+        "of the networks {names} one must be the only one: none, host and another container's leave no room for more"
+    )]
+    NotAlone { names: String },
+    #[error("{text:?} says no network: write NAME, or name=NAME,alias=NAME,ip=ADDRESS,mac-address=MAC")]
+    NetworkText { text: String },
+    #[error("port {port} of container {container} is not published")]
+    NotPublished { container: String, port: String },
     #[error("cannot fetch image {image}")]
     Fetch { image: String, source: Box<Failure> },
     #[error("a terminal is asked for, and standard input is none")]
@@ -70,6 +83,8 @@ impl Failure {
             Self::Disk(error) => error.hint(),
             Self::Build(error) => error.hint(),
             Self::Engine(error) => error.hint(),
+            Self::Network(error) => error.hint(),
+            Self::NotPublished { container, .. } => Some(format!("`isolab-ctr port {container}` shows those that are")),
             Self::Fetch { source, .. } => source.hint(),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Template(error) => Some(error.hint()),
@@ -80,7 +95,10 @@ impl Failure {
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
             Self::Terminal => Some("name a file with --output, or redirect standard output".to_owned()),
+            Self::NoPorts { .. } => Some("leave -p away, or choose --network bridge".to_owned()),
             Self::Wish(_)
+            | Self::NotAlone { .. }
+            | Self::NetworkText { .. }
             | Self::Epoch { .. }
             | Self::NoPath { .. }
             | Self::Shield(_)
@@ -100,7 +118,12 @@ pub(crate) fn complain(failure: &Failure) -> ExitCode {
     ExitCode::from(match failure {
         Failure::Build(error) => error.code(),
         Failure::Engine(error) => error.code(),
-        Failure::NoTerminal | Failure::Wish(_) | Failure::Fetch { .. } => 125,
+        Failure::NoTerminal
+        | Failure::Wish(_)
+        | Failure::NoPorts { .. }
+        | Failure::NotAlone { .. }
+        | Failure::NetworkText { .. }
+        | Failure::Fetch { .. } => 125,
         _ => FAILED,
     })
 }

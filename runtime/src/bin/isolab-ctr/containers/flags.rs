@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use isolab_runtime::engine::document::Healthcheck;
 use isolab_runtime::engine::{
-    self, Device, Limits, Log, MountKind, MountWish, Network, Restart, Rights, Seccomp, Sharing, Ulimit, VolumesFrom,
-    WishError, Wishes,
+    self, Device, Limits, Log, MountKind, MountWish, Restart, Rights, Seccomp, Sharing, Ulimit, VolumesFrom, WishError,
+    Wishes,
 };
 
+use super::network::NetworkFlags;
 use crate::voice::Failure;
 
 /// How a container shall be.
@@ -73,9 +74,6 @@ pub(crate) struct Flags {
     /// The size of its /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = engine::parse_size)]
     shm_size: Option<u64>,
-    /// Its network
-    #[arg(long, default_value = "none", alias = "net")]
-    network: Kind,
     /// The most memory it may use
     #[arg(short, long, value_name = "SIZE", value_parser = engine::parse_size)]
     memory: Option<u64>,
@@ -170,17 +168,13 @@ pub(crate) struct Flags {
     // Without a letter: docker's -h is the host name.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// The image's name or id
     pub(crate) image: String,
     /// What to run in place of the image's command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    None,
-    Host,
 }
 
 /// When an image is fetched.
@@ -229,6 +223,7 @@ impl Flags {
             }
             (wish.target.display().to_string(), wish.options)
         });
+        let (network, networking) = self.network.wishes()?;
         Ok(Wishes {
             name: self.name.clone(),
             command: self.command.clone(),
@@ -241,10 +236,8 @@ impl Flags {
             volumes_from: self.volumes_from.clone(),
             mounts: Vec::new(),
             read_only: self.read_only,
-            network: match self.network {
-                Kind::None => Network::None,
-                Kind::Host => Network::Host,
-            },
+            network,
+            networking,
             terminal: self.tty,
             interactive: self.interactive,
             remove: self.rm,

@@ -3,6 +3,7 @@
 mod flags;
 mod list;
 mod namespaces;
+mod network;
 mod run;
 mod talk;
 
