@@ -17,6 +17,7 @@ mod random;
 pub mod serve;
 pub mod snapshot;
 pub mod spans;
+pub mod travel;
 pub mod units;
 pub mod vcpu;
 

@@ -42,6 +42,17 @@ fn identify(fd: &VcpuFd, cpuid: &CpuId) -> Result<(), VcpuError> {
     fd.set_cpuid2(cpuid).map_err(failed("set the CPUID of"))
 }
 
+/// Offers XSAVE where KVM lists the states that it saves (leaf 0xD). A KVM without hardware beneath it was seen to list them
+/// and to leave the bit out of leaf 1; its guest's `cpuid` shows the host's AVX all the same, and a program would have to take
+/// it for forbidden, since CR4.OSXSAVE cannot be set without the bit.
+fn offer_xsave(cpuid: &mut [kvm_cpuid_entry2]) {
+    const XSAVE: u32 = 1 << 26;
+    const X87_SSE: u32 = 3;
+    if leaf(cpuid, 0xd, 0).eax & X87_SSE == X87_SSE {
+        cpuid.iter_mut().filter(|entry| entry.function == 1).for_each(|entry| entry.ecx |= XSAVE);
+    }
+}
+
 /// One virtual processor: a thread's worth of registers that KVM can run.
 pub struct Vcpu {
     fd: VcpuFd,
@@ -66,7 +77,9 @@ impl Vcpu {
             why = "the guest will ask the cpuid instruction what it runs on: first the host is asked what there can be"
         )
         .entered();
-        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("ask what the host offers"))
+        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("ask what the host offers"))?;
+        offer_xsave(cpuid.as_mut_slice());
+        Ok(cpuid)
     }
 
     /// Makes the processor and tells it who it is.
@@ -229,4 +242,21 @@ impl Cpu<'_> {
 /// What one CPUID leaf answers; zeroes where the guest's processor does not have it.
 pub fn leaf(cpuid: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
     cpuid.iter().find(|entry| entry.function == function && entry.index == index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kvm_cpuid_entry2, leaf, offer_xsave};
+
+    #[test]
+    fn xsave_is_offered_where_its_states_are_listed() {
+        let entry = |function, eax, ecx| kvm_cpuid_entry2 { function, eax, ecx, ..Default::default() };
+        let offered = |mut cpuid: Vec<_>| {
+            offer_xsave(&mut cpuid);
+            leaf(&cpuid, 1, 0).ecx
+        };
+        assert_eq!(offered(vec![entry(1, 0, 1), entry(0xd, 0xe7, 0)]), 1 << 26 | 1);
+        assert_eq!(offered(vec![entry(1, 0, 1), entry(0xd, 0, 0)]), 1);
+        assert_eq!(offered(vec![entry(1, 0, 1)]), 1);
+    }
 }

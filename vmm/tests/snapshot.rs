@@ -15,6 +15,8 @@ mod machines;
 mod named;
 #[path = "snapshot/served.rs"]
 mod served;
+#[path = "snapshot/travels.rs"]
+mod travels;
 
 use libtest_mimic::Arguments;
 
@@ -25,6 +27,7 @@ fn main() {
     trials.extend(named::trials());
     trials.extend(crashes::trials());
     trials.extend(served::trials());
+    trials.extend(travels::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     machines::clean_up();
     conclusion.exit();

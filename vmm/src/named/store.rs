@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::record::{Base, Identity, Inside, Name, Record};
-use super::tree::Branch;
+use super::tree::{About, Branch};
 use super::{NEW, NamedError, REMOVED, UNFINISHED, failed, lock, remove_remains, remove_whole, write_whole};
 use crate::api::{Answer, ClientError, Doing, Request, Status, ask};
 
@@ -76,19 +76,19 @@ impl Store {
         let identity = Identity::new().map_err(failed("make an identity for", &self.path))?;
         let record = Record { memory, inside, identity, base: Base::Boot, current: None };
         let _lock = self.change()?;
-        self.add(&[(name.clone(), record)], &|_| Ok(()))?;
+        self.add::<NamedError>(&[(name.clone(), record)], &|_| Ok(()))?;
         self.find(name)
     }
 
     /// Adds machines: all of them or, where one fails, those before it. `fill` may put more into each folder before it is
     /// there. One sync is for all.
-    pub(super) fn add(
+    pub(super) fn add<E: From<NamedError>>(
         &self,
         machines: &[(Name, Record)],
-        fill: &dyn Fn(&Path) -> Result<(), NamedError>,
-    ) -> Result<(), NamedError> {
+        fill: &dyn Fn(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         if let Some((taken, _)) = machines.iter().find(|(name, _)| self.path.join(name).exists()) {
-            return Err(NamedError::MachineExists(taken.clone()));
+            return Err(NamedError::MachineExists(taken.clone()).into());
         }
         let folder = |name: &Name| self.path.join(format!("{NEW}{name}"));
         for (name, record) in machines {
@@ -107,7 +107,31 @@ impl Store {
         for (name, _) in machines {
             fs::rename(folder(name), self.path.join(name)).map_err(failed("name", &folder(name)))?;
         }
-        root.sync_all().map_err(failed("sync", &self.path))
+        Ok(root.sync_all().map_err(failed("sync", &self.path))?)
+    }
+
+    /// Makes a machine that starts from a snapshot which `fill` writes to a folder: it comes from elsewhere. It is somebody
+    /// of its own here.
+    pub(crate) fn adopt<E: From<NamedError>>(
+        &self,
+        name: &Name,
+        record: &Record,
+        snapshot: &Name,
+        about: &About,
+        fill: &dyn Fn(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let identity = Identity::new().map_err(failed("make an identity for", &self.path))?;
+        let base = Base::Snapshot { machine: None, snapshot: snapshot.clone(), id: about.id.clone() };
+        let record = Record { identity, base, current: Some(about.id.clone()), ..record.clone() };
+        let _lock = self.change()?;
+        self.add(&[(name.clone(), record)], &|folder| {
+            let folder = folder.join("snapshots").join(snapshot);
+            fs::create_dir(&folder).map_err(failed("make", &folder))?;
+            let path = folder.join("about.json");
+            let text = serde_json::to_vec_pretty(about).map_err(|error| NamedError::Garbled(path.clone(), error))?;
+            fs::write(&path, text).map_err(failed("write", &path))?;
+            fill(&folder)
+        })
     }
 
     /// The machine of that name.

@@ -10,6 +10,7 @@ use isolab_vmm::machine::{BootError, RunError};
 use isolab_vmm::named::{NameError, NamedError};
 use isolab_vmm::serve::ServeError;
 use isolab_vmm::snapshot::SnapshotError;
+use isolab_vmm::travel::TravelError;
 
 /// The monitor itself failed (as with `docker run`): a status that no guest gave.
 const MONITOR_FAILED: u8 = 125;
@@ -27,6 +28,8 @@ pub(crate) enum Failure {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Named(#[from] NamedError),
+    #[error(transparent)]
+    Travel(#[from] TravelError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -56,6 +59,7 @@ impl Failure {
                 "a machine listens there, or one was killed while it did: name another file, or remove that".to_owned(),
             ),
             Self::Named(error) => error.hint(),
+            Self::Travel(error) => error.hint(),
             Self::EndedAtOnce { console, .. } => Some(format!("what it said is in {}", console.display())),
             _ => None,
         }

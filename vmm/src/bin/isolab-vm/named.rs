@@ -16,6 +16,7 @@ use isolab_vmm::machine::{Config, Ended, Machine as Boots, Template};
 use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
 use isolab_vmm::serve::Server;
 use isolab_vmm::snapshot::Snapshot;
+use isolab_vmm::travel;
 use isolab_vmm::units::Mib;
 
 use crate::failure::Failure;
@@ -40,6 +41,10 @@ pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
         Named::Rm { names } => names.iter().try_for_each(|name| store.remove(name))?,
         Named::RmSnapshot { name, snapshot } => store.find(name)?.remove_snapshot(&store, snapshot)?,
         Named::Clone(clone) => make_clones(&store, clone)?,
+        Named::Export { from, to } => {
+            travel::export(&store, &from.machine, from.snapshot.as_ref(), &to.folder, &to.tag).map(|_| ())?;
+        }
+        Named::Import { from, name } => travel::import(&store, &from.folder, &from.tag, name)?,
         Named::Serve(wanted) => return serve(&store, wanted),
     }
     Ok(0)

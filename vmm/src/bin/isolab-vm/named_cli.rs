@@ -57,6 +57,23 @@ pub(crate) enum Named {
     RmSnapshot { name: Name, snapshot: Name },
     /// Make machines that go on where another one stood
     Clone(Clone),
+    /// Write a snapshot to an OCI image layout, for registries: skopeo copy oci:DIR:TAG docker://...
+    Export {
+        /// The machine, and which of its snapshots: the last, if it is not said
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        from: At,
+        /// The layout's folder, made if need be, and the tag that the snapshot gets there (latest)
+        #[arg(value_name = "DIR[:TAG]")]
+        to: Place,
+    },
+    /// Make a machine of a snapshot in an OCI image layout
+    Import {
+        /// The layout's folder, and the snapshot's tag (latest)
+        #[arg(value_name = "DIR[:TAG]")]
+        from: Place,
+        /// The name of the machine, which starts from that snapshot
+        name: Name,
+    },
     /// Keep a snapshot in memory and hand out clones of it (`isolab-vm restore --server SOCKET`), until it is ended
     Serve(Serve),
 }
@@ -149,6 +166,29 @@ impl FromStr for At {
             Some((machine, snapshot)) => Self { machine: machine.parse()?, snapshot: Some(snapshot.parse()?) },
             None => Self { machine: text.parse()?, snapshot: None },
         })
+    }
+}
+
+/// A layout's folder and a tag.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) tag: String,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (folder, tag) = text.rsplit_once(':').unwrap_or((text, "latest"));
+        // As registries have it: 128 letters, digits, dots, dashes and underscores, of which no dot or dash is the first.
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let first = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let good = tag.len() <= 128 && tag.as_bytes().first().is_some_and(first) && tag.bytes().all(inner);
+        if folder.is_empty() || !good {
+            return Err("it is no FOLDER:TAG".to_owned());
+        }
+        Ok(Self { folder: PathBuf::from(folder), tag: tag.to_owned() })
     }
 }
 
