@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::DeviceError;
+use super::virtio::mmio::Transport;
 
 /// What a device is called in a snapshot.
 fn name(base: u64) -> String {
@@ -22,6 +23,10 @@ pub(crate) trait Window: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// The guest writes there.
     fn write(&mut self, offset: u64, data: &[u8]);
+    /// The machine stands still: whoever works on the device's behalf does so too.
+    fn pause(&mut self) {}
+    /// The machine goes on.
+    fn resume(&mut self) {}
     /// What a snapshot keeps of the device; nothing where nobody has said.
     fn save(&mut self) -> Option<serde_json::Value> {
         None
@@ -29,6 +34,24 @@ pub(crate) trait Window: Send {
     /// Makes the device what it was, or says why that can't be.
     fn restore(&mut self, _saved: &serde_json::Value) -> Result<(), String> {
         Err("it can't be restored".to_owned())
+    }
+}
+
+impl Window for Transport {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        Transport::read(self, offset, data);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        Transport::write(self, offset, data);
+    }
+
+    fn pause(&mut self) {
+        Transport::pause(self);
+    }
+
+    fn resume(&mut self) {
+        Transport::resume(self);
     }
 }
 
@@ -77,6 +100,22 @@ impl Bus {
             device.lock().unwrap_or_else(PoisonError::into_inner).restore(value).map_err(fail)?;
         }
         Ok(())
+    }
+
+    /// Lets every device stand still.
+    pub(crate) fn pause(&self) {
+        self.each(|device| device.pause());
+    }
+
+    /// Lets every device go on.
+    pub(crate) fn resume(&self) {
+        self.each(|device| device.resume());
+    }
+
+    fn each(&self, act: impl Fn(&mut dyn Window)) {
+        for (_, device) in &self.windows {
+            act(&mut **device.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     fn find(&self, at: u64) -> Option<(u64, &Mutex<Box<dyn Window>>)> {

@@ -17,6 +17,7 @@ use kvm_ioctls::{VcpuExit, VmFd};
 use tracing::{debug, info_span};
 
 use crate::devices::acpi::AcpiError;
+use crate::devices::virtio::mmio::TransportError;
 use crate::devices::{Board, DeviceError};
 use crate::guest::{Entry, Flow, Guest, GuestError};
 use crate::kvm::{self, KvmError};
@@ -62,6 +63,17 @@ pub enum BootError {
     /// The guest can't be told what its machine has.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
+    /// It shall have more devices than there are interrupt lines.
+    #[error("a machine can't have {given} devices: at most {most}")]
+    Devices {
+        /// How many it was given.
+        given: usize,
+        /// How many it can have.
+        most: usize,
+    },
+    /// A device can't be made.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// It shall have more processors than it can, or none.
     #[error("a machine can't have {0} processors: at least 1, at most {most}", most = pc::MOST_CPUS)]
     Cpus(u8),

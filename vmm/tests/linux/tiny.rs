@@ -70,7 +70,7 @@ pub(super) fn boot(config: &Config, code: &[u8]) -> Result<(Pc, Screen), Failed>
     let file = kernel(code)?;
     let linux = Linux::open(file.path(), None, "")?;
     let screen = Screen::default();
-    Ok((Pc::boot(config, &linux, Box::new(screen.clone()))?, screen))
+    Ok((Pc::boot(config, &linux, Box::new(screen.clone()), Vec::new())?, screen))
 }
 
 fn run(config: &Config, code: &[u8]) -> Result<(Result<Ended, RunError>, Screen), Failed> {

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 
+use crate::devices::{Disk, NetCard};
+
 use crate::named_cli::Named;
 
 /// Runs microVMs.
@@ -92,6 +94,21 @@ pub(crate) struct Linux {
     /// How many processors the Linux guest has
     #[arg(long, value_name = "N", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "1")]
     pub(crate) cpus: u8,
+    /// A disk: a file, or a block device; raw, or qcow2 where its name ends so
+    #[arg(long, value_name = "FILE[,ro][,format=raw|qcow2]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) disk: Vec<Disk>,
+    /// A network card on a tap, which is made where there is none
+    #[arg(long, value_name = "tap=NAME[,mac=MAC]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) net: Vec<NetCard>,
+    /// A source of random bytes
+    #[arg(long, requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) rng: bool,
+    /// A terminal (hvc0) that has standard input and output; the serial port then only prints
+    #[arg(long, requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) console: bool,
+    /// A balloon: the guest gives so much memory back, and later what nobody in it uses
+    #[arg(long, value_name = "MIB", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) balloon: Option<Mib>,
 }
 
 /// When a snapshot is taken.

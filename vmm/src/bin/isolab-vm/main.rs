@@ -1,6 +1,7 @@
 //! `isolab-vm`: one microVM, one process.
 
 mod cli;
+mod devices;
 mod failure;
 mod named;
 mod named_cli;

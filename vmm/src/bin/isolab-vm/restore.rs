@@ -22,7 +22,7 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
     let loading = wanted.loading.loading();
     if template.is_pc() {
         let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()))?;
-        return live_as_pc(pc, wanted.api.as_deref());
+        return live_as_pc(pc, true, wanted.api.as_deref());
     }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
     let machine = Machine::restore(&template, loading, wanted.timeout, io::stdout())?;

@@ -15,6 +15,7 @@ use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine};
 
 use crate::cli::Run;
+use crate::devices;
 use crate::failure::Failure;
 
 /// Makes the machine, runs it, and returns the status to end with.
@@ -67,11 +68,13 @@ fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
     let guest = Linux::open(kernel, linux.initrd.as_deref(), &linux.cmdline).map_err(GuestError::from)?;
     let config =
         pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
-    live_as_pc(Pc::boot(&config, &guest, Box::new(io::stdout()))?, run.api.as_deref())
+    let pc = Pc::boot(&config, &guest, Box::new(io::stdout()), devices::open(linux)?)?;
+    // Where the guest has a terminal of its own, that is what is typed at.
+    live_as_pc(pc, !linux.console, run.api.as_deref())
 }
 
-/// Runs a PC with this command's terminal as its own.
-pub(crate) fn live_as_pc(pc: Pc, api: Option<&Path>) -> Result<u8, Failure> {
+/// Runs a PC with this command's terminal as its own, and its serial port typed at or not.
+pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>) -> Result<u8, Failure> {
     let (_socket, mut attendant) = match api {
         Some(path) => {
             let bell = pc.bell();
@@ -85,7 +88,7 @@ pub(crate) fn live_as_pc(pc: Pc, api: Option<&Path>) -> Result<u8, Failure> {
     };
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
-    Ok(status(pc.resume()?.wait_attended(Some(typist.as_fd()), &mut attendant)?))
+    Ok(status(pc.resume()?.wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
 }
 
 /// The status to end with.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use tracing::info_span;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -25,9 +25,13 @@ use self::cpuid::Topology;
 pub use self::input::Terminal;
 pub use self::running::{Paused, Running};
 use super::{BootError, set_up};
-use crate::devices::acpi;
+use crate::devices::acpi::{self, Described};
+use crate::devices::bus::WINDOW;
+use crate::devices::ioapic::LINES;
 pub use crate::devices::pc::Console;
-use crate::devices::pc::{Board, SERIAL_LINE};
+use crate::devices::pc::{Board, FIRST_LINE, FIRST_WINDOW, SERIAL_LINE};
+use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::mmio::{NOTIFY, Transport};
 use crate::guest::GuestError;
 use crate::guest::linux::{Linux, LinuxError, MSRS};
 use crate::kvm::{self, KvmError};
@@ -75,8 +79,14 @@ pub struct Pc {
 }
 
 impl Pc {
-    /// Puts a machine together with `linux` in it, up to its first instruction. What it prints goes to `console`.
-    pub fn boot(config: &Config, linux: &Linux, console: Console) -> Result<Self, BootError> {
+    /// Puts a machine together with `linux` in it, up to its first instruction. What it prints goes to `console`; the kernel
+    /// finds `devices` in this order.
+    pub fn boot(
+        config: &Config,
+        linux: &Linux,
+        console: Console,
+        devices: Vec<Box<dyn VirtioDevice>>,
+    ) -> Result<Self, BootError> {
         check(config)?;
         let memory = Memory::map_around_gap(config.memory)?; //     1. addresses for its RAM, no page of it yet
         let kvm = kvm::open()?; //                                   2. the hypervisor
@@ -85,10 +95,12 @@ impl Pc {
         split_irqchip(&vm)?; //                                      5. interrupts: the processors' part in the kernel
         let vcpus = make_processors(&kvm, &vm, config.cpus)?; //     6. its processors, each of which knows who it is
         let notice = Arc::new(event()?);
-        let board = Arc::new(assemble(&vm, console, &notice)?); //   7. its devices
-        describe(&memory, config.cpus)?; //                          8. the tables that tell of them
+        let mut board = chips(&vm, console, &notice)?; //            7. the devices that every PC has
+        let described = plug(&vm, &memory, &mut board, devices)?; // 8. and those that this one has besides
+        describe(&memory, config.cpus, &described)?; //              9. the tables that tell of them
+        let board = Arc::new(board);
         let mut pc = Self { vcpus, board, vm, memory, notice, timeout: config.timeout };
-        pc.load(linux)?; //                                          9. the kernel, and where the first processor starts
+        pc.load(linux)?; //                                         10. the kernel, and where the first processor starts
         Ok(pc)
     }
 
@@ -143,7 +155,7 @@ fn split_irqchip(vm: &VmFd) -> Result<(), KvmError> {
         why = "each processor's local APIC in the kernel needs no exit; the I/O APIC, set up once, can be here"
     )
     .entered();
-    let lines = crate::devices::ioapic::LINES as u64;
+    let lines = LINES as u64;
     let capability = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args: [lines, 0, 0, 0], ..kvm_enable_cap::default() };
     vm.enable_cap(&capability)
         .map_err(|source| KvmError::Machine { attempt: "put the local APICs into the kernel", source })
@@ -165,26 +177,59 @@ fn event() -> Result<EventFd, BootError> {
         .map_err(|source| BootError::Host { attempt: "make an eventfd for an interrupt", source })
 }
 
-/// Puts the devices on their places, and their interrupt lines into KVM.
-fn assemble(vm: &Arc<VmFd>, console: Console, notice: &Arc<EventFd>) -> Result<Board, BootError> {
-    let _span = info_span!(
-        "devices.assemble",
-        call = "ioctl(KVM_IRQFD)",
-        why = "a device raises its interrupt by writing to an eventfd; KVM delivers it without anybody's help"
-    )
-    .entered();
+/// The devices that every PC has.
+fn chips(vm: &Arc<VmFd>, console: Console, notice: &Arc<EventFd>) -> Result<Board, BootError> {
     let interrupt = event()?;
-    vm.register_irqfd(&interrupt, SERIAL_LINE)
-        .map_err(|source| KvmError::Machine { attempt: "tie an interrupt line to an eventfd", source })?;
+    tie(vm, &interrupt, SERIAL_LINE)?;
     Ok(Board::new(vm, console, interrupt, notice.clone()))
 }
 
-fn describe(memory: &Memory, cpus: u8) -> Result<(), BootError> {
+/// Puts virtio devices on their places, and their bells and interrupt lines into KVM.
+fn plug(
+    vm: &VmFd,
+    memory: &Memory,
+    board: &mut Board,
+    devices: Vec<Box<dyn VirtioDevice>>,
+) -> Result<Vec<Described>, BootError> {
+    let _span = info_span!(
+        "devices.plug",
+        call = "ioctl(KVM_IRQFD), ioctl(KVM_IOEVENTFD)",
+        why = "guest and device ring for each other by eventfds that KVM passes on: neither waits for the monitor"
+    )
+    .entered();
+    let most = LINES - FIRST_LINE as usize;
+    if devices.len() > most {
+        return Err(BootError::Devices { given: devices.len(), most });
+    }
+    let places = (FIRST_LINE..).zip((FIRST_WINDOW..).step_by(WINDOW as usize));
+    devices
+        .into_iter()
+        .zip(places)
+        .map(|(device, (line, base))| {
+            let interrupt = event()?;
+            tie(vm, &interrupt, line)?;
+            let transport = Transport::new(device, memory.clone(), interrupt)?;
+            for (queue, bell) in (0_u32..).zip(transport.queue_events()) {
+                vm.register_ioevent(bell, &IoEventAddress::Mmio(base + NOTIFY), queue)
+                    .map_err(|source| KvmError::Machine { attempt: "tie a device's bell to an eventfd", source })?;
+            }
+            board.bus.put(base, transport);
+            Ok(Described { base: base as u32, line })
+        })
+        .collect()
+}
+
+fn tie(vm: &VmFd, interrupt: &EventFd, line: u32) -> Result<(), KvmError> {
+    vm.register_irqfd(interrupt, line)
+        .map_err(|source| KvmError::Machine { attempt: "tie an interrupt line to an eventfd", source })
+}
+
+fn describe(memory: &Memory, cpus: u8, devices: &[Described]) -> Result<(), BootError> {
     let _span = info_span!(
         "acpi.write",
         call = "none",
         why = "tables in memory tell the kernel how many processors it has and where its devices are"
     )
     .entered();
-    Ok(acpi::write(memory, cpus, &[])?)
+    Ok(acpi::write(memory, cpus, devices)?)
 }

@@ -125,6 +125,7 @@ impl Pc {
         let Self { vcpus, board, vm, memory, notice, timeout } = self;
         // What was noticed before is looked at anyway.
         let _ = notice.read();
+        board.bus.resume();
         let shared = Arc::new(Shared::new(board, memory, notice));
         let mut running =
             Running { processors: Vec::new(), shared, signals, pc: Frame { vm, timeout }, started: Instant::now() };
@@ -199,6 +200,8 @@ impl Running {
             return outcome.map(Paused::Ended);
         }
         let Shared { board, memory, notice, .. } = &*self.shared;
+        // After the processors: none of them can ring any more.
+        board.bus.pause();
         // What has passed is not given again.
         let timeout = self.pc.timeout.map(|timeout| timeout.saturating_sub(self.started.elapsed()));
         Ok(Paused::Still(Pc {

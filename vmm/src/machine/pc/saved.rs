@@ -10,7 +10,7 @@ use std::time::Duration;
 use kvm_bindings::{KVM_CLOCK_REALTIME, kvm_clock_data};
 use tracing::info_span;
 
-use super::{Console, Pc, assemble, event, split_irqchip};
+use super::{Console, Pc, chips, event, split_irqchip};
 use crate::guest::GuestState;
 use crate::kvm;
 use crate::machine::saved::{Described, Saved, Template, describe, same_speed, set_clock, store};
@@ -71,7 +71,7 @@ impl Pc {
         }
         set_clock(&vm, &by_the_day(state.clock.0))?; //                 5. its clock
         let notice = Arc::new(event()?);
-        let board = assemble(&vm, console, &notice)?; //                6. its devices, whose interrupts find the processors
+        let board = chips(&vm, console, &notice)?; //                   6. its devices, whose interrupts find the processors
         board.restore(&state.devices)?;
         Ok(Self { vcpus, board: Arc::new(board), vm, memory, notice, timeout })
     }
