@@ -1,10 +1,12 @@
 //! Machines for operating systems: what such a machine does at the hands of a kernel, and how it ends.
 //!
-//! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one, and minutes ([`stock`]). So most of
-//! these are kernels of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
+//! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one ([`stock`]). So most of these are kernels
+//! of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
 #[path = "linux/goes_on.rs"]
 mod goes_on;
+#[path = "linux/stock.rs"]
+mod stock;
 #[path = "linux/tiny.rs"]
 mod tiny;
 
@@ -18,11 +20,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Done = Result<(), Failed>;
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(stock::IN_THE_GUEST) {
+        return stock::in_the_guest();
+    }
     // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let mut trials = tiny::trials();
-    trials.extend(goes_on::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    let trials = [tiny::trials(), goes_on::trials(), stock::trials()];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 
 /// A trial that is ignored where one of its needs is missing and not required.
@@ -39,6 +43,11 @@ fn is_here(need: &str) -> bool {
     match need {
         "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
         "interpreted-kvm" => is_here("kvm") && std::path::Path::new("/sys/module/kvm_pvm").exists(),
+        "root" => nix::unistd::geteuid().is_root(),
+        "busybox" => stock::busybox().is_some(),
+        // A kernel, and a KVM that can run one.
+        "kernel" => stock::files().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),
+        "disks" => stock::root_disk().is_some() && stock::data_disk().is_some(),
         _ => false,
     }
 }

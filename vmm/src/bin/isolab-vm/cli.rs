@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 
-use crate::devices::{Disk, NetCard};
+use crate::devices::{Disk, NetCard, Sockets};
 
 use crate::named_cli::Named;
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Make a machine, run what is put inside to its end, and hand its status through
-    Run(Run),
+    Run(Box<Run>),
     /// Go on from a snapshot, as another machine
     Restore(Restore),
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(crate) struct Linux {
     #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) initrd: Option<PathBuf>,
     /// What the Linux kernel is told
-    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "console=ttyS0 panic=-1")]
+    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "console=ttyS0 panic=-1 pci=off")]
     pub(crate) cmdline: String,
     /// How many processors the Linux guest has
     #[arg(long, value_name = "N", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "1")]
@@ -100,6 +100,10 @@ pub(crate) struct Linux {
     /// A network card on a tap, which is made where there is none
     #[arg(long, value_name = "tap=NAME[,mac=MAC]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) net: Vec<NetCard>,
+    /// Sockets between guest and host: the guest has this address (3 or higher), the host a Unix socket, and `PATH_PORT` for
+    /// each port that the guest connects to
+    #[arg(long, value_name = "CID,socket=PATH", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    pub(crate) vsock: Option<Sockets>,
     /// A source of random bytes
     #[arg(long, requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) rng: bool,

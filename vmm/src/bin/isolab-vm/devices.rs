@@ -11,6 +11,7 @@ use isolab_vmm::devices::virtio::block::{self, Block, DiskError, Format, Options
 use isolab_vmm::devices::virtio::console::Console;
 use isolab_vmm::devices::virtio::net::{Mac, MacError, Net, Tap, TapError, Wire};
 use isolab_vmm::devices::virtio::rng::Rng;
+use isolab_vmm::devices::virtio::vsock::{Vsock, VsockError};
 
 use crate::cli::Linux;
 
@@ -21,6 +22,8 @@ pub(crate) enum DeviceFailure {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Tap(#[from] TapError),
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     #[error("cannot hand the terminal to the guest")]
     Terminal(#[source] io::Error),
     #[error("cannot set the size of the balloon")]
@@ -32,7 +35,7 @@ impl DeviceFailure {
         match self {
             Self::Disk(error) => error.hint(),
             Self::Tap(error) => error.hint(),
-            Self::Terminal(_) | Self::Balloon(_) => None,
+            Self::Vsock(_) | Self::Terminal(_) | Self::Balloon(_) => None,
         }
     }
 }
@@ -94,6 +97,23 @@ impl FromStr for NetCard {
     }
 }
 
+/// `CID,socket=PATH`
+#[derive(Debug, Clone)]
+pub(crate) struct Sockets {
+    cid: u64,
+    path: PathBuf,
+}
+
+impl FromStr for Sockets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (cid, path) = text.split_once(",socket=").ok_or("an address and a socket: 3,socket=guest.sock")?;
+        let cid = cid.parse().map_err(|error| format!("{cid:?}: {error}"))?;
+        Ok(Self { cid, path: PathBuf::from(path) })
+    }
+}
+
 /// Opens what is named, in the order in which the guest finds it: disks, cards, the rest.
 pub(crate) fn open(linux: &Linux) -> Result<Vec<Box<dyn VirtioDevice>>, DeviceFailure> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
@@ -103,6 +123,9 @@ pub(crate) fn open(linux: &Linux) -> Result<Vec<Box<dyn VirtioDevice>>, DeviceFa
     for card in &linux.net {
         let wire = Wire::Tap(Tap::open(&card.tap)?);
         devices.push(Box::new(Net::new(wire, card.mac.unwrap_or_else(Mac::random))));
+    }
+    if let Some(sockets) = &linux.vsock {
+        devices.push(Box::new(Vsock::new(sockets.cid, &sockets.path)?));
     }
     if linux.rng {
         devices.push(Box::new(Rng::new()));
@@ -131,6 +154,15 @@ mod tests {
         assert_eq!(parse("a,format=qcow2,ro"), Ok(("a".into(), true, Some(Format::Qcow2))));
         assert!(parse("a,format=vmdk").is_err());
         assert!(parse(",ro").is_err());
+    }
+
+    #[test]
+    fn sockets_have_an_address_and_a_place() {
+        let sockets: Sockets = "3,socket=a,b.sock".parse().unwrap();
+        assert_eq!((sockets.cid, sockets.path), (3, "a,b.sock".into()));
+        for wrong in ["", "3", "x,socket=y", "socket=y"] {
+            assert!(wrong.parse::<Sockets>().is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

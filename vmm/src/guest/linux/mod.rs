@@ -7,6 +7,7 @@
 //! [`Linux::open`] looks at the files; [`Linux::load`] is the boot loader.
 
 mod boot;
+pub mod init;
 mod kernel;
 pub mod layout;
 

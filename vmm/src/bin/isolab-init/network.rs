@@ -1,0 +1,104 @@
+//! An address for a network card (netdevice(7)), and the way to everybody else (route(7)).
+
+use std::io;
+use std::mem::zeroed;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use isolab_vmm::guest::linux::init::Network;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::InitError;
+
+/// A card is found by a driver that works on its own; it has this long.
+const APPEARS: Duration = Duration::from_secs(10);
+
+/// Brings up the loop to oneself, and the card that is named.
+pub(crate) fn bring_up(network: Option<&Network>) -> Result<(), InitError> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let Ok(socket) = socket else {
+        // A kernel without networks: what was asked for can't be had; what was not, nobody misses.
+        return network
+            .map_or(Ok(()), |network| Err(failed("find", &network.interface)(io::ErrorKind::Unsupported.into())));
+    };
+    up(&socket, "lo")?;
+    let Some(network) = network else { return Ok(()) };
+    let (address, mask) = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
+    let name = &network.interface;
+    wait_for(&socket, name)?;
+    set(&socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
+    set(&socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))?;
+    up(&socket, name)?;
+    network.gateway.map_or(Ok(()), |gateway| route(&socket, gateway)).map_err(failed("find the way out of", name))
+}
+
+fn failed(attempt: &'static str, interface: &str) -> impl FnOnce(io::Error) -> InitError {
+    move |source| InitError::Network { attempt, interface: interface.to_owned(), source }
+}
+
+/// A request about a card.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: all zeroes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    request.ifr_name.iter_mut().zip(name.bytes()).take(room).for_each(|(to, from)| *to = from as libc::c_char);
+    request
+}
+
+fn ask(socket: &OwnedFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: each request here takes an `ifreq`, which lives over the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn internet(address: Ipv4Addr) -> libc::sockaddr {
+    // SAFETY: all zeroes are a valid `sockaddr`.
+    let mut plain: libc::sockaddr = unsafe { zeroed() };
+    plain.sa_family = libc::AF_INET as libc::sa_family_t;
+    // `sockaddr_in`: two bytes of port, then the address.
+    plain.sa_data.iter_mut().skip(2).zip(address.octets()).for_each(|(to, from)| *to = from as libc::c_char);
+    plain
+}
+
+fn set(socket: &OwnedFd, name: &str, what: libc::Ioctl, address: Ipv4Addr) -> io::Result<()> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_addr = internet(address);
+    ask(socket, what, &mut request)
+}
+
+fn up(socket: &OwnedFd, name: &str) -> Result<(), InitError> {
+    let mut request = request(name);
+    ask(socket, libc::SIOCGIFFLAGS, &mut request).map_err(failed("find", name))?;
+    // SAFETY: the kernel has just filled in the flags.
+    unsafe { request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
+    ask(socket, libc::SIOCSIFFLAGS, &mut request).map_err(failed("switch on", name))
+}
+
+fn wait_for(socket: &OwnedFd, name: &str) -> Result<(), InitError> {
+    let deadline = Instant::now() + APPEARS;
+    while let Err(error) = ask(socket, libc::SIOCGIFINDEX, &mut request(name)) {
+        if Instant::now() > deadline {
+            return Err(failed("find", name)(error));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn route(socket: &OwnedFd, gateway: Ipv4Addr) -> io::Result<()> {
+    // SAFETY: all zeroes are a valid `rtentry`.
+    let mut entry: libc::rtentry = unsafe { zeroed() };
+    entry.rt_dst = internet(Ipv4Addr::UNSPECIFIED);
+    entry.rt_genmask = internet(Ipv4Addr::UNSPECIFIED);
+    entry.rt_gateway = internet(gateway);
+    entry.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    // SAFETY: SIOCADDRT takes an `rtentry`, which lives over the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const entry) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

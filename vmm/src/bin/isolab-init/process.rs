@@ -1,0 +1,92 @@
+//! The program that the machine is for, and all processes that nobody else waits for.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use isolab_vmm::guest::linux::init::Process;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::InitError;
+
+/// Runs the program to its end; returns its status, as a shell tells of it.
+pub(crate) fn run(process: &Process) -> Result<u8, InitError> {
+    let Some((program, arguments)) = process.args.split_first() else { return Err(InitError::NoProgram) };
+    // The first process gets no signal that it does not ask for, and this one asks for all.
+    let all = SigSet::all();
+    all.thread_block().map_err(|error| InitError::Host("take all signals", error.into()))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().current_dir(&process.cwd).uid(process.uid).gid(process.gid);
+    command.envs(process.env.iter().filter_map(|pair| pair.split_once('=')));
+    if let Some(terminal) = terminal() {
+        hand_over(&mut command, &terminal)?;
+    }
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe {
+        command.pre_exec(|| {
+            SigSet::empty().thread_set_mask()?;
+            nix::unistd::setsid()?;
+            // For job control in a shell: where standard input is no terminal, there is none.
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|source| InitError::Run { program: program.clone(), source })?;
+    wait_for(Pid::from_raw(child.id() as i32), &all)
+}
+
+/// The terminal behind the kernel's console. The console itself can be nobody's terminal (tty(4)).
+fn terminal() -> Option<File> {
+    let active = fs::read_to_string("/sys/class/tty/console/active").ok()?;
+    let name = active.split_whitespace().last()?;
+    File::options().read(true).write(true).open(format!("/dev/{name}")).ok()
+}
+
+/// Makes the terminal the program's, and what is printed come out as it is: a line feed is no two bytes.
+fn hand_over(command: &mut Command, terminal: &File) -> Result<(), InitError> {
+    let failed = |source| InitError::Host("hand the terminal over", source);
+    if let Ok(mut settings) = tcgetattr(terminal.as_fd()) {
+        settings.output_flags.remove(OutputFlags::OPOST);
+        tcsetattr(terminal.as_fd(), SetArg::TCSANOW, &settings).map_err(|error| failed(error.into()))?;
+    }
+    let copy = || terminal.try_clone().map(Stdio::from).map_err(failed);
+    command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
+    Ok(())
+}
+
+/// Waits for the program, and for every process whose parent has gone; hands on signals.
+fn wait_for(child: Pid, signals: &SigSet) -> Result<u8, InitError> {
+    loop {
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) => {
+                if let Some(status) = reap(child)? {
+                    return Ok(status);
+                }
+            }
+            // It may have ended meanwhile: then there is nobody to tell.
+            Ok(signal) => drop(kill(child, signal)),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(InitError::Host("wait for signals", error.into())),
+        }
+    }
+}
+
+/// Takes leave of all who have ended; the status of the program, if it was among them.
+fn reap(child: Pid) -> Result<Option<u8>, InitError> {
+    let mut ended = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == child => ended = Some(status as u8),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => ended = Some(128 + signal as u8),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(ended),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(InitError::Host("wait for processes", io::Error::from(error))),
+        }
+    }
+}
