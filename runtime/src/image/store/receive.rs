@@ -30,7 +30,8 @@ const AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct Received {
     blob: Option<Nameless>,
-    layer: Option<Nameless>,
+    /// With the blob that it was unpacked from.
+    layer: Option<(Nameless, Digest)>,
     /// Bytes that came in.
     pub bytes: u64,
 }
@@ -50,14 +51,13 @@ impl Received {
 
     /// What it will be called, a line each.
     pub(super) fn names(&self) -> Vec<String> {
-        let (blob, layer) = (self.blob.as_ref(), self.layer.as_ref());
-        let blob = blob.map(|blob| format!("blob {}", blob.digest));
-        blob.into_iter().chain(layer.map(|layer| format!("layer {}", layer.digest))).collect()
+        let blob = self.blob.iter().map(|blob| format!("blob {}", blob.digest));
+        blob.chain(self.layer.iter().map(|(layer, blob)| format!("layer {} {blob}", layer.digest))).collect()
     }
 
     /// Gives it its names.
     pub(super) fn name(self) -> Result<(), ImageError> {
-        [self.blob, self.layer]
+        [self.blob, self.layer.map(|(layer, _)| layer)]
             .into_iter()
             .flatten()
             .try_for_each(|one| one.temporary.publish(&one.path).map(drop).map_err(io_error("make", &one.path)))
@@ -92,7 +92,7 @@ impl Store {
         let (temporary, _, bytes) = writer.verify(Some(blob))?;
         checked(&unpacked?, diff_id)?;
         let layer = Nameless { temporary: folder, digest: *diff_id, path };
-        Ok(Received { layer: Some(layer), ..Received::blob(temporary, *blob, self.blob_path(blob), bytes) })
+        Ok(Received { layer: Some((layer, *blob)), ..Received::blob(temporary, *blob, self.blob_path(blob), bytes) })
     }
 
     /// Names what came in, once it is on the disk.
@@ -143,7 +143,7 @@ impl Store {
         self.publish_unsettled(all)
     }
 
-    fn unpack_stored(&self, blob: &Digest, diff_id: &Digest) -> Result<Option<Received>, ImageError> {
+    pub(super) fn unpack_stored(&self, blob: &Digest, diff_id: &Digest) -> Result<Option<Received>, ImageError> {
         let path = self.layer_path(diff_id);
         if path.is_dir() {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Store {
         let unpacked = stream(&mut archive, None, folder.path(), *blob, diff_id.algorithm())?;
         checked(&unpacked, diff_id)?;
         let layer = Nameless { temporary: folder, digest: *diff_id, path };
-        Ok(Some(Received { blob: None, layer: Some(layer), bytes: 0 }))
+        Ok(Some(Received { blob: None, layer: Some((layer, *blob)), bytes: 0 }))
     }
 
     fn layer_folder(&self) -> Result<Temporary, ImageError> {

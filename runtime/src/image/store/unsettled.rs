@@ -4,10 +4,10 @@
 //! that anybody wrote to the same file system. What can be had again, from a registry or from a blob of the store, is
 //! named at once instead, and a note says so beforehand. After a power cut such a name can lead to files that are cut
 //! short. The note is from another boot then, and before anybody uses the store what it names is looked at: a blob that
-//! is not what it is called goes, and so does every unpacked layer, to be unpacked anew when it is needed.
+//! is not what it is called goes, and every layer is unpacked anew from its blob.
 //!
 //! ```text
-//! ROOT/unsettled/BOOT.PID-N        a line a name: `blob DIGEST` or `layer DIGEST`
+//! ROOT/unsettled/BOOT.PID-N        a line a name: `blob DIGEST`, or `layer DIGEST` and the digest of its blob
 //! ```
 
 use std::fs::{self, DirBuilder, File};
@@ -81,25 +81,38 @@ impl Store {
         }
         let _exclusive = self.exclusive()?;
         // Looked for again: another process may have been quicker.
-        for note in stale()? {
-            let text = fs::read_to_string(&note).map_err(io_error("read", &note))?;
-            text.lines().try_for_each(|line| self.look_at(line))?;
-            sync_folder(&self.layers())?;
-            forget(&note)?;
+        let notes = stale()?;
+        let mut anew = Vec::new();
+        for note in &notes {
+            let text = fs::read_to_string(note).map_err(io_error("read", note))?;
+            for line in text.lines() {
+                anew.extend(self.look_at(line)?);
+            }
         }
-        Ok(())
+        sync_folder(&self.layers())?;
+        self.publish(anew)?;
+        // Only now: if this process dies on the way, the next one begins again.
+        notes.iter().try_for_each(|note| forget(note))
     }
 
-    fn look_at(&self, line: &str) -> Result<(), ImageError> {
-        let Some((kind, digest)) = line.split_once(' ') else { return Ok(()) };
-        let Ok(digest) = digest.parse::<Digest>() else { return Ok(()) };
-        match kind {
-            "layer" if self.layer_path(&digest).is_dir() => self.remove_layer(&self.layer_path(&digest)).map(drop),
-            "blob" if self.has(&digest) && !self.is_sound(&digest)? => {
-                let path = self.blob_path(&digest);
-                fs::remove_file(&path).map_err(io_error("remove", &path))
+    /// Removes what may be cut short, blobs first, as they are noted. Answers a layer that was unpacked anew.
+    fn look_at(&self, line: &str) -> Result<Option<Received>, ImageError> {
+        let (kind, digests) = line.split_once(' ').unwrap_or((line, ""));
+        let mut digests = digests.split(' ').map(str::parse::<Digest>);
+        match (kind, digests.next(), digests.next()) {
+            ("blob", Some(Ok(blob)), _) if self.has(&blob) && !self.is_sound(&blob)? => {
+                let path = self.blob_path(&blob);
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                Ok(None)
             }
-            _ => Ok(()),
+            ("layer", Some(Ok(layer)), Some(Ok(blob))) => {
+                let path = self.layer_path(&layer);
+                if path.is_dir() {
+                    self.remove_layer(&path)?;
+                }
+                if self.has(&blob) { self.unpack_stored(&blob, &layer) } else { Ok(None) }
+            }
+            _ => Ok(None),
         }
     }
 
