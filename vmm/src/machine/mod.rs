@@ -209,7 +209,7 @@ pub struct Machine;
 impl Machine {
     /// Puts a machine together, with `guest` in it, up to its first instruction. What it prints goes to `console`.
     pub fn boot<G: Guest, W: Write>(config: &Config, mut guest: G, console: W) -> Result<Paused<G, W>, BootError> {
-        let memory = reserve(config.memory)?; //              1. addresses for its RAM, no page of it yet
+        let memory = reserve(|| Memory::map(config.memory))?; // 1. addresses for its RAM, no page of it yet
         let kvm = kvm::open()?; //                            2. the hypervisor
         let vm = kvm::create_vm(&kvm)?; //                    3. an empty machine
         kvm::register(&vm, &memory)?; //                      4. its RAM, before anything can be looking at it
@@ -230,14 +230,14 @@ impl Machine {
     }
 }
 
-fn reserve(size: Mib) -> Result<Memory, MemoryError> {
+fn reserve(map: impl FnOnce() -> Result<Memory, MemoryError>) -> Result<Memory, MemoryError> {
     let _span = info_span!(
         "memory.map",
         call = "mmap(MAP_NORESERVE)",
         why = "addresses for the guest's RAM; a page of it is found when the guest first touches it, not now"
     )
     .entered();
-    Memory::map(size)
+    map()
 }
 
 fn set_up(vcpu: &mut Vcpu, entry: &Entry) -> Result<(), VcpuError> {

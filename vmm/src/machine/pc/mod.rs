@@ -24,7 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use self::cpuid::Topology;
 pub use self::input::Terminal;
 pub use self::running::{Paused, Running};
-use super::{BootError, set_up};
+use super::{BootError, reserve, set_up};
 use crate::devices::acpi::{self, Described};
 use crate::devices::bus::WINDOW;
 use crate::devices::ioapic::LINES;
@@ -88,7 +88,7 @@ impl Pc {
         devices: Vec<Box<dyn VirtioDevice>>,
     ) -> Result<Self, BootError> {
         check(config)?;
-        let memory = Memory::map_around_gap(config.memory)?; //     1. addresses for its RAM, no page of it yet
+        let memory = reserve(|| Memory::map_around_gap(config.memory))?; // 1. addresses for its RAM, no page of it yet
         let kvm = kvm::open()?; //                                   2. the hypervisor
         let vm = Arc::new(kvm::create_vm(&kvm)?); //                 3. an empty machine
         kvm::register(&vm, &memory)?; //                             4. its RAM, before anything can be looking at it
