@@ -15,7 +15,9 @@ use super::{Engine, Locked};
 use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status, ending_of};
 
 /// How long who stands by may take to write down what it saw, between two looks.
-const STEP: Duration = Duration::from_millis(3);
+pub(super) const STEP: Duration = Duration::from_millis(3);
+/// How long it may take in all: those who listen may read its last words until then.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Where a container is in its life.
@@ -166,6 +168,11 @@ impl Engine {
 /// The time was over before the container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut;
+
+/// Whether a container that ran has ended, and who stands by is about to write that down.
+pub(super) fn is_ending(record: &Record) -> bool {
+    record.life.running.as_ref().is_some_and(|running| !running.init.is_alive())
+}
 
 /// Whether a container that ran has ended, and nobody stands by who would write that down.
 fn unseen(record: &Record) -> bool {

@@ -12,8 +12,9 @@ use super::error::{EngineError, io_error};
 use super::record::{Health, Probe, Record, now};
 use crate::container::rfc3339;
 
-/// docker's defaults: the time between two checks, and for one, in nanoseconds; how many failures in a row are one.
+/// docker's defaults: the time between two checks, between two in the start period, and for one, in nanoseconds; how many failures in a row are one.
 pub(super) const INTERVAL: u64 = 30_000_000_000;
+pub(super) const START_INTERVAL: u64 = 5_000_000_000;
 const TIMEOUT: u64 = 30_000_000_000;
 const RETRIES: u64 = 3;
 /// How many checks are remembered, and how much each may print.

@@ -242,8 +242,10 @@ impl Engine {
                 pass("g", guest.into_inner())?;
             }
             if let Some(check) = locked.record.healthcheck() {
-                let interval = if check.interval == 0 { super::health::INTERVAL } else { check.interval };
-                arguments.push(format!("h{interval}").into());
+                let or = |time: u64, usual: u64| if time == 0 { usual } else { time };
+                let interval = or(check.interval, super::health::INTERVAL);
+                let soon = or(check.start_interval, super::health::START_INTERVAL);
+                arguments.push(format!("h{interval},{},{soon}", check.start_period).into());
             }
             let null = File::options().read(true).write(true).open("/dev/null")?;
             let mut command = Command::new("/proc/self/exe");

@@ -50,6 +50,8 @@ mod wire;
 mod wishes;
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -149,9 +151,21 @@ impl Engine {
 
     /// Opens a container to change it, settled. Nobody else changes it meanwhile.
     pub fn lock(&self, text: &str) -> Result<Locked, EngineError> {
-        let mut locked = self.shelf.lock(&self.shelf.find(text)?)?;
-        self.settle(&mut locked)?;
-        Ok(locked)
+        let id = self.shelf.find(text)?;
+        let begin = Instant::now();
+        loop {
+            let mut locked = self.shelf.lock(&id)?;
+            self.settle(&mut locked)?;
+            // Between the end and what its keeper does about that it is neither here nor there.
+            if !end::is_ending(&locked.record) {
+                return Ok(locked);
+            }
+            if begin.elapsed() > end::PATIENCE {
+                return Err(EngineError::Unending { name: locked.record.name });
+            }
+            drop(locked);
+            sleep(end::STEP);
+        }
     }
 
     /// Starts a container that was made, or has ended. Answers it as it is then.

@@ -56,8 +56,29 @@ struct Guest {
 /// The health check.
 struct Check {
     interval: Duration,
+    /// While the container starts: until when, and the time between two checks till then.
+    start: Option<(Instant, Duration)>,
     next: Instant,
     running: Option<Child>,
+}
+
+impl Check {
+    /// As the heavy form wrote it: the usual interval, the start period, and the interval in that, in nanoseconds.
+    fn parse(text: &str) -> Option<Self> {
+        let mut times = text.split(',').map(|time| time.parse().ok().map(Duration::from_nanos));
+        let (interval, period, soon) = (times.next()??, times.next()??, times.next()??);
+        let now = Instant::now();
+        let start = (!period.is_zero()).then(|| (now + period, soon));
+        let mut check = Self { interval, start, next: now, running: None };
+        check.put_off();
+        Some(check)
+    }
+
+    fn put_off(&mut self) {
+        let now = Instant::now();
+        let start = self.start.filter(|(until, _)| now < *until);
+        self.next = now + start.map_or(self.interval, |(_, soon)| soon.min(self.interval));
+    }
 }
 
 /// Stands by a container until it ends, and becomes the heavy form then. `arguments` are the images' root, the container's
@@ -87,8 +108,7 @@ impl Monitor {
         for argument in arguments {
             let (letter, number) = argument.to_str()?.split_at_checked(1)?;
             if letter == "h" {
-                let interval = Duration::from_nanos(number.parse().ok()?);
-                check = Some(Check { interval, next: Instant::now() + interval, running: None });
+                check = Some(Check::parse(number)?);
                 continue;
             }
             let descriptor = inherited(&[number.parse().ok()?]).pop()?;
@@ -271,13 +291,13 @@ impl Monitor {
                 return;
             }
             check.running = None;
-            check.next = Instant::now() + check.interval;
+            check.put_off();
         }
         if Instant::now() >= check.next {
             let mut command = Command::new("/proc/self/exe");
             command.arg("--root").arg(&self.root).arg("health").arg(&self.id);
             check.running = command.spawn().ok();
-            check.next = Instant::now() + check.interval;
+            check.put_off();
         }
     }
 

@@ -10,12 +10,13 @@ mod life;
 mod logs;
 #[path = "../container/needs.rs"]
 mod needs;
+mod table;
 mod talk;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [life::trials(), logs::trials(), talk::trials(), flags::trials(), crash::trials()];
+    let groups = [life::trials(), logs::trials(), talk::trials(), flags::trials(), crash::trials(), table::trials()];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect());
     lab::tidy();
     conclusion.exit();

@@ -197,10 +197,10 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
 }
 
 /// Fetches an image in the usual way, for a verb that needs it.
-pub(crate) fn fetch(store: &Store, image: &str) -> Result<(), Failure> {
+pub(crate) fn fetch(store: &Store, image: &str, quiet: bool) -> Result<(), Failure> {
     let image: Reference = image.parse()?;
     let way = Way { cert_dir: None, insecure: false, timeout: PATIENCE };
-    pull(&way.connect(&image.registry)?, store, &image, &Platform::of_host(), &Bars::new(false))?;
+    pull(&way.connect(&image.registry)?, store, &image, &Platform::of_host(), &Bars::new(quiet))?;
     Ok(())
 }
 

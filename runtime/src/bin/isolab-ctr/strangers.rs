@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 const REFUSED: u8 = 125;
 
 /// docker's flags of `run` and `create` that are not here.
-const STRANGERS: [(&str, &str); 33] = [
+const STRANGERS: [(&str, &str); 35] = [
     ("--annotation", "--label notes something about a container"),
     ("--attach", "without -d a command hears both outputs; `attach` hears those of one that runs"),
     ("--blkio-weight", "no kernel of today has that knob without a scheduler of its own"),
@@ -42,7 +42,9 @@ const STRANGERS: [(&str, &str); 33] = [
     ("--platform", "`pull --platform` fetches an image for another kind of machine"),
     ("--runtime", "there is one; isolab-oci is its own command"),
     ("--storage-opt", "what a container writes lies on the file system of the images' root"),
+    ("--use-api-socket", "there is no daemon, and so no socket of one"),
     ("--userns", "containers of root have the host's users; isolab-oci maps users, in a bundle's config.json"),
+    ("--volume-driver", "volumes are folders below the images' root"),
 ];
 
 /// Tells what cannot be understood, or the help that was asked for.

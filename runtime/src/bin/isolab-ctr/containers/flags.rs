@@ -35,6 +35,9 @@ pub(crate) struct Flags {
     /// Whether to fetch the image first
     #[arg(long, default_value = "missing")]
     pub(crate) pull: Pull,
+    /// Fetch it without telling how far that is
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Set a variable; a name alone takes the caller's value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -158,6 +161,9 @@ pub(crate) struct Flags {
     /// The time in which failures don't count
     #[arg(long, value_name = "TIME", value_parser = engine::parse_duration)]
     health_start_period: Option<u64>,
+    /// The time between two checks while failures don't count
+    #[arg(long, value_name = "TIME", value_parser = engine::parse_duration)]
+    health_start_interval: Option<u64>,
     /// How many failures in a row are one
     #[arg(long, value_name = "NUMBER")]
     health_retries: Option<u64>,
@@ -308,7 +314,7 @@ impl Flags {
             interval: self.health_interval.unwrap_or(0),
             timeout: self.health_timeout.unwrap_or(0),
             start_period: self.health_start_period.unwrap_or(0),
-            start_interval: 0,
+            start_interval: self.health_start_interval.unwrap_or(0),
             retries: self.health_retries.unwrap_or(0),
         };
         (check != Healthcheck::default()).then_some(check)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 
 use clap::Args;
-use isolab_runtime::engine::{Engine, Making};
+use isolab_runtime::engine::{Engine, Making, Wishes};
 
 use super::flags::{Flags, Pull};
 use super::talk::Way;
@@ -67,13 +67,7 @@ fn make(engine: &Engine, flags: &Flags) -> Result<Making, Failure> {
             File::create_new(path).map(|file| (file, to.clone())).map_err(|source| Failure::Write { to, source })
         })
         .transpose()?;
-    let made = match engine.make(&flags.image, wishes.clone()) {
-        Err(error) if error.is_missing_image() && flags.pull != Pull::Never => {
-            fetch(engine, &flags.image)?;
-            engine.make(&flags.image, wishes)
-        }
-        other => other,
-    };
+    let made = fetch_and_make(engine, flags, &wishes);
     let making = made.inspect_err(|_| {
         // An id that nobody has is nothing to be read.
         flags.cidfile.as_ref().map(std::fs::remove_file);
@@ -85,10 +79,23 @@ fn make(engine: &Engine, flags: &Flags) -> Result<Making, Failure> {
     Ok(making)
 }
 
-fn fetch(engine: &Engine, image: &str) -> Result<(), Failure> {
-    eprintln!("Unable to find image '{image}' locally");
-    let failed = |source| Failure::Fetch { image: image.to_owned(), source: Box::new(source) };
-    crate::registry::fetch(engine.store(), image).map_err(failed)
+fn fetch_and_make(engine: &Engine, flags: &Flags, wishes: &Wishes) -> Result<Making, Failure> {
+    if flags.pull == Pull::Always {
+        fetch(engine, flags)?;
+    }
+    match engine.make(&flags.image, wishes.clone()) {
+        Err(error) if error.is_missing_image() && flags.pull == Pull::Missing => {
+            eprintln!("Unable to find image '{}' locally", flags.image);
+            fetch(engine, flags)?;
+            Ok(engine.make(&flags.image, wishes.clone())?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn fetch(engine: &Engine, flags: &Flags) -> Result<(), Failure> {
+    let failed = |source| Failure::Fetch { image: flags.image.clone(), source: Box::new(source) };
+    crate::registry::fetch(engine.store(), &flags.image, flags.quiet).map_err(failed)
 }
 
 pub(crate) fn close_input() -> Result<(), Failure> {
