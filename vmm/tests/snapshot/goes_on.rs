@@ -116,6 +116,9 @@ fn a_paused_machine() -> Done {
 
 fn a_stopped_machine() -> Done {
     let (mut machine, socket) = Live::teller("stopped", &[])?;
+    let asks = |wish: &str| crate::machines::done(isolab_vm(["ask", socket.to_str().unwrap_or_default(), wish]));
+    assert!(asks("status")?.starts_with("{\"state\":\"running\""));
+    assert!(asks("pause")?.contains("paused") && asks("resume")?.contains("running"));
     let mode = fs::metadata(&socket)?.mode() & 0o777;
     assert_eq!(mode, 0o600, "nobody else may ask");
     assert_eq!(state(&socket, &Request::Stop)?, Doing::Stopped);

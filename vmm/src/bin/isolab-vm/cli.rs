@@ -35,8 +35,29 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// Go on from a snapshot, as another machine
     Restore(Restore),
+    /// Ask a machine that listens (`isolab-vm run --api SOCKET`); its answer is a line of JSON
+    Ask {
+        socket: PathBuf,
+        #[command(subcommand)]
+        request: Wish,
+    },
     #[command(flatten)]
     Named(Named),
+}
+
+/// What a machine can be asked for.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Wish {
+    /// How it is
+    Status,
+    /// To stand still
+    Pause,
+    /// To run on
+    Resume,
+    /// To be saved to a folder that is not there yet
+    Snapshot { to: PathBuf },
+    /// To end
+    Stop,
 }
 
 #[derive(Args)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
+use isolab_vmm::api::ClientError;
 use isolab_vmm::guest::GuestError;
 use isolab_vmm::machine::{BootError, RunError};
 use isolab_vmm::named::{NameError, NamedError};
@@ -32,6 +33,8 @@ pub(crate) enum Failure {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Named(#[from] NamedError),
+    #[error(transparent)]
+    Asked(#[from] ClientError),
     #[error(transparent)]
     Travel(#[from] TravelError),
     #[error(transparent)]

@@ -1,5 +1,6 @@
 //! `isolab-vm`: one microVM, one process.
 
+mod ask;
 mod cli;
 mod devices;
 mod failure;
@@ -48,6 +49,7 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Run(run) => run::run(run),
         Command::Restore(wanted) => restore::restore(wanted),
+        Command::Ask { socket, request } => ask::ask(socket, request),
         Command::Named(wanted) => named::obey(&arguments.root.clone().unwrap_or_else(named_cli::default_root), wanted),
     }
 }
