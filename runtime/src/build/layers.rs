@@ -1,14 +1,18 @@
 //! From folders to layers, and from layers to an image.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 
 use super::cache::{Key, Layer};
 use super::error::BuildError;
 use super::merged::Merged;
 use crate::engine::{Document, Place, read_document};
-use crate::image::{Digest, Image, ImageError, Manifest, Reference, Store, add_document, descriptor, diff, each_once};
+use crate::image::{
+    Digest, Image, ImageError, Manifest, Reference, Store, add_document, descriptor, diff_without, each_once,
+    flat_archive,
+};
 
 /// An image that is made, or is being made: what it says, and its layers, the lowest first.
 #[derive(Debug, Clone)]
@@ -26,8 +30,12 @@ impl Stack {
 
     /// An image of the store.
     pub(super) fn of_image(store: &Store, name: &str) -> Result<Self, BuildError> {
-        let descriptor = store.resolve(name)?.descriptor;
-        let (image, manifest) = (Image::from_manifest(store, &descriptor)?, Manifest::read(store, &descriptor)?);
+        Self::of_manifest(store, name, &store.resolve(name)?.descriptor)
+    }
+
+    /// The image of a manifest; `name` is what it is called in an error.
+    pub(super) fn of_manifest(store: &Store, name: &str, descriptor: &Descriptor) -> Result<Self, BuildError> {
+        let (image, manifest) = (Image::from_manifest(store, descriptor)?, Manifest::read(store, descriptor)?);
         let document = read_document(name, &store.blob(&manifest.id())?)?;
         let listed = manifest.layers()?;
         let layers = image.layers().iter().zip(listed).map(|(layer, listed)| {
@@ -58,9 +66,20 @@ impl Stack {
 
     /// Makes a layer of what a folder changes; nothing where it changes nothing.
     pub(super) fn add(&self, store: &Store, upper: &Path, epoch: Option<u64>) -> Result<Option<Layer>, BuildError> {
+        self.add_without(store, upper, epoch, &BTreeSet::new())
+    }
+
+    /// The same, but for some paths of the folder.
+    pub(super) fn add_without(
+        &self,
+        store: &Store,
+        upper: &Path,
+        epoch: Option<u64>,
+        skip: &BTreeSet<PathBuf>,
+    ) -> Result<Option<Layer>, BuildError> {
         let mut blob = store.writer()?;
         let latest = epoch.and_then(|epoch| i64::try_from(epoch).ok());
-        let changed = diff(&self.folders(), upper, latest, &mut blob).map_err(ImageError::from)?;
+        let changed = diff_without(&self.folders(), upper, latest, skip, &mut blob).map_err(ImageError::from)?;
         if changed.entries == 0 {
             return Ok(None);
         }
@@ -68,6 +87,15 @@ impl Stack {
         let (digest, size) = blob.finish(None)?;
         let media_type = MediaType::ImageLayer.to_string();
         Ok(Some(Layer { diff_id: digest.to_string(), blob: digest.to_string(), size, media_type }))
+    }
+
+    /// Makes a layer of all that folders, the uppermost first, have together.
+    pub(super) fn add_whole(store: &Store, folders: &[PathBuf]) -> Result<Layer, BuildError> {
+        let mut blob = store.writer()?;
+        flat_archive(folders, &mut blob).map_err(ImageError::from)?;
+        let (digest, size) = blob.finish(None)?;
+        let media_type = MediaType::ImageLayer.to_string();
+        Ok(Layer { diff_id: digest.to_string(), blob: digest.to_string(), size, media_type })
     }
 
     /// Mounts the layers to be copied to; what is written is in the place's upper folder.

@@ -12,7 +12,7 @@ use tracing::info_span;
 use super::error::{BuildError, io_error};
 
 /// Leaves the mounts that everybody sees: whatever is mounted from here on is gone with this process.
-pub(super) fn own_mounts() -> Result<(), BuildError> {
+pub(crate) fn own_mounts() -> Result<(), BuildError> {
     let failed = |errno: nix::Error| BuildError::Mount(errno.into());
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
     // mount_namespaces(7): a new namespace still sends its mounts to the old one where those are shared.
@@ -22,13 +22,13 @@ pub(super) fn own_mounts() -> Result<(), BuildError> {
 
 /// A mounted tree. Unmounted when dropped.
 #[derive(Debug)]
-pub(super) struct Merged {
+pub(crate) struct Merged {
     place: PathBuf,
 }
 
 impl Merged {
     /// Mounts layers, the uppermost first, at a folder, with a folder for changes and one that overlayfs works in.
-    pub(super) fn writable(layers: &[PathBuf], upper: &Path, work: &Path, place: &Path) -> Result<Self, BuildError> {
+    pub(crate) fn writable(layers: &[PathBuf], upper: &Path, work: &Path, place: &Path) -> Result<Self, BuildError> {
         Self::mount(layers, Some((upper, work)), place)
     }
 
@@ -66,7 +66,7 @@ impl Merged {
     }
 
     /// Its root.
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.place
     }
 }

@@ -12,9 +12,11 @@
 //! merged         layers seen as one tree, to copy to and from
 //! cache          what came of a step the last time
 //! layers         folders -> layers -> an image
+//! commit         a container -> an image, without a Dockerfile
 //! ```
 
 mod cache;
+mod commit;
 mod context;
 pub mod dockerfile;
 mod error;
@@ -31,8 +33,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use cache::prune;
+pub use commit::{CommitRequest, commit};
 pub use context::Context;
 pub use error::BuildError;
+pub(crate) use merged::{Merged, own_mounts};
 pub use progress::{Progress, Silent};
 
 use crate::container::{Runtime, rfc3339, since_epoch};

@@ -57,6 +57,11 @@ impl Globals {
         Ok(globals)
     }
 
+    /// Where no Dockerfile is: nothing is set.
+    pub(super) fn none() -> Self {
+        Self { set: BTreeMap::new(), given: BTreeMap::new(), used: RefCell::default() }
+    }
+
     /// What each stage stands on.
     pub(super) fn bases(&self, file: &Dockerfile) -> Result<Vec<String>, DockerfileError> {
         let base = |stage: &super::dockerfile::Stage| self.substitute(&stage.base, file.escape, stage.line);

@@ -257,6 +257,11 @@ impl Runtime {
         Ok(removed)
     }
 
+    /// Tells what a user should know though it works.
+    pub(crate) fn warn(&self, text: &str) {
+        (self.warn)(text);
+    }
+
     pub(super) fn warn_of(&self, warnings: &[String]) {
         for warning in warnings {
             (self.warn)(warning);

@@ -28,6 +28,7 @@ impl Engine {
         let number = parse_signal(signal.unwrap_or(locked.record.stop_signal()))?;
         let patience = patience.unwrap_or(locked.record.stop_timeout());
         self.send(&mut locked, number, true)?;
+        self.note(&locked.record, "stop", &[]);
         drop(locked);
         if self.await_end(&id, Some(patience))?.is_ok() {
             return Ok(());
@@ -44,6 +45,7 @@ impl Engine {
             state => return Err(unfit("kill", &locked.record, state)),
         }
         let ends = number == Signal::SIGKILL as i32 || parse_signal(locked.record.stop_signal()).ok() == Some(number);
+        self.note(&locked.record, "kill", &[("signal", number.to_string())]);
         self.send(&mut locked, number, ends)
     }
 
@@ -76,18 +78,22 @@ impl Engine {
     pub fn pause(&self, text: &str) -> Result<(), EngineError> {
         let locked = self.lock(text)?;
         match self.state(&locked.record)? {
-            State::Running => Ok(self.runtime.pause(&locked.record.id.parse()?)?),
-            state => Err(unfit("pause", &locked.record, state)),
+            State::Running => self.runtime.pause(&locked.record.id.parse()?)?,
+            state => return Err(unfit("pause", &locked.record, state)),
         }
+        self.note(&locked.record, "pause", &[]);
+        Ok(())
     }
 
     /// Lets the processes of a paused container go on.
     pub fn unpause(&self, text: &str) -> Result<(), EngineError> {
         let locked = self.lock(text)?;
         match self.state(&locked.record)? {
-            State::Paused => Ok(self.runtime.resume(&locked.record.id.parse()?)?),
-            state => Err(unfit("unpause", &locked.record, state)),
+            State::Paused => self.runtime.resume(&locked.record.id.parse()?)?,
+            state => return Err(unfit("unpause", &locked.record, state)),
         }
+        self.note(&locked.record, "unpause", &[]);
+        Ok(())
     }
 
     /// Changes what a container may use, and what follows its end; what is not said stays as it is.
@@ -102,7 +108,9 @@ impl Engine {
         let wishes = &mut locked.record.wishes;
         wishes.limits = limits.over(std::mem::take(&mut wishes.limits));
         wishes.restart = restart.unwrap_or(wishes.restart);
-        locked.write()
+        locked.write()?;
+        self.note(&locked.record, "update", &[]);
+        Ok(())
     }
 
     /// Kills what runs of a container, and waits until nothing of it does.

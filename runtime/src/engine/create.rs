@@ -13,6 +13,9 @@ use super::wishes::{Sharing, Wishes};
 use super::{Engine, Locked, names, read_document, rights};
 use crate::image::{Image, Manifest, each_once};
 
+/// The folder, in that of a container, of the layer that is its own.
+pub(super) const OWN_LAYER: &str = "layer";
+
 /// A container that was just made, and that nobody else can change yet.
 #[derive(Debug)]
 pub struct Making {
@@ -49,6 +52,8 @@ impl Engine {
                 name: image.to_owned(),
                 id: manifest.id().to_string(),
                 layers: opened.layers().iter().rev().map(|layer| layer.diff_id.to_string()).collect(),
+                clones: Vec::new(),
+                own: false,
             },
             config: document.config,
             wishes,
@@ -63,6 +68,7 @@ impl Engine {
         drop(shared);
         let settled = self.settle_mounts(&mut record)?; //                4. volumes, and what it sees of the host
         let made = self.add(&record); //                                  5. a folder, a name, a record
+        let made = made.inspect(|locked| self.note(&locked.record, "create", &[]));
         made.inspect_err(|_| self.undo_mounts(&settled)).map(|locked| Making { locked })
     }
 
@@ -92,6 +98,9 @@ impl Engine {
 
     /// The folders of the image that a container stands on, the uppermost first.
     pub fn layers(&self, record: &Record) -> Result<Vec<PathBuf>, EngineError> {
+        if record.image.own {
+            return Ok(vec![self.folder(record).join(OWN_LAYER)]);
+        }
         let path = |text: &String| {
             let digest = text.parse().map_err(crate::image::ImageError::from)?;
             Ok(self.store.layer_path(&digest))

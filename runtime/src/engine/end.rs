@@ -97,12 +97,18 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         locked.record.ended(code, out_of_memory);
+        if out_of_memory {
+            self.note(&locked.record, "oom", &[]);
+        }
+        let status = code.map_or_else(|| "?".to_owned(), |code| code.to_string());
+        self.note(&locked.record, "die", &[("exitCode", status)]);
         if locked.record.wishes.remove { self.forget(locked) } else { locked.write() }
     }
 
     /// Takes a container away that has ended.
     pub(super) fn forget(&self, locked: &Locked) -> Result<(), EngineError> {
         self.shelf.remove(locked)?;
+        self.note(&locked.record, "destroy", &[]);
         if locked.record.wishes.remove {
             self.remove_anonymous_volumes(&locked.record)?;
         }

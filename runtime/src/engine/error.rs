@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::copy::CopyError;
 use super::volumes::VolumeError;
 use super::wishes::WishError;
 use crate::container::{BundleError, ContainerError, IdError};
@@ -112,6 +113,15 @@ pub enum EngineError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// Files that go to or from a container.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A clone of a full clone that would share with it.
+    #[error("container {name} is a full clone: nothing can share its layer")]
+    Unlinkable {
+        /// The container.
+        name: String,
+    },
     /// A volume, or a mount of one.
     #[error(transparent)]
     Volumes(#[from] VolumeError),
@@ -206,6 +216,8 @@ impl EngineError {
             | Self::Unending { .. }
             | Self::NoKeeper { .. }
             | Self::NoLog { .. }
+            | Self::Copy(_)
+            | Self::Unlinkable { .. }
             | Self::Volumes(VolumeError::Unknown { .. } | VolumeError::InUse { .. }) => 1,
             _ => 125,
         }
@@ -236,6 +248,7 @@ impl EngineError {
             Self::Unfit { state: "paused", .. } => "unpause it first",
             Self::Unfit { state: "created" | "exited", .. } => "start it first",
             Self::Volumes(error) => return error.hint(),
+            Self::Unlinkable { .. } => "make a full clone of it, or commit it",
             Self::Told { hint, .. } => return hint.clone(),
             _ => return None,
         };

@@ -102,7 +102,9 @@ impl Engine {
         life.started = Some(now());
         life.health = checked.then(super::health::starting);
         life.running = Some(Running { boot: boot_id(), init, keeper: keeper.copied(), network });
-        Ok(locked.write()?)
+        locked.write()?;
+        self.note(&locked.record, "start", &[]);
+        Ok(())
     }
 
     /// Notes why a container did not start, and takes back what was made for it.

@@ -15,16 +15,23 @@
 //! | `networking` | its network |
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
+//! | `changes`, `copy`, `clone` | what a container has written: told, carried in and out, doubled; `ground` keeps paths inside |
+//! | `events`, `usage` | what happened, and what is used |
 //! | `look` | what is told of a container |
 //! | `template` | texts in which what is told is filled in |
 
 mod attach;
+mod changes;
+mod clone;
 mod control;
+mod copy;
 mod create;
 pub mod document;
 mod end;
 mod error;
+mod events;
 mod exec;
+mod ground;
 mod health;
 mod init;
 mod joints;
@@ -44,6 +51,7 @@ mod shelf;
 mod specification;
 mod streams;
 pub mod template;
+mod usage;
 mod user;
 mod volumes;
 mod wire;
@@ -56,10 +64,13 @@ use std::time::Instant;
 use serde_json::Value;
 
 pub use attach::{KEYS, Manner, Parting, parse_keys};
+pub use changes::Change;
+pub use copy::{CopyError, CopyOptions, End};
 pub use create::Making;
 pub use document::{Document, RunConfig};
 pub use end::TimedOut;
 pub use error::EngineError;
+pub use events::Event;
 pub use exec::{Other, Process};
 pub use init::init;
 pub(crate) use layered::has;
@@ -68,10 +79,11 @@ pub use monitor::{inherited, monitor};
 pub use networking::Networking;
 pub use place::Place;
 pub use prepare::{Container, read_environment};
-pub use record::{Health, ImageOf, Life, Probe, Record, Running, State};
+pub use record::{CloneLayer, Health, ImageOf, Life, Probe, Record, Running, State};
 pub use rights::read_seccomp;
 pub use shelf::Locked;
 pub use specification::PATH;
+pub use usage::Usage;
 pub use user::{Identity, identify};
 pub use volumes::{MountKind, MountWish, Volume, VolumeError, VolumesFrom};
 pub use wishes::{
@@ -225,7 +237,10 @@ impl Engine {
     /// Gives a container another name.
     pub fn rename(&self, text: &str, name: &str) -> Result<(), EngineError> {
         let mut locked = self.lock(text)?;
-        self.shelf.rename(&mut locked, name)
+        let old = locked.record.name.clone();
+        self.shelf.rename(&mut locked, name)?;
+        self.note(&locked.record, "rename", &[("oldName", old)]);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::document::{Healthcheck, RunConfig};
+use super::prepare::arguments;
 use super::wishes::{Restart, Wishes};
 use crate::container::{ProcessId, since_epoch};
 use crate::network::Published;
@@ -49,8 +50,23 @@ pub struct ImageOf {
     pub name: String,
     /// Its id.
     pub id: String,
-    /// The diff ids of its layers, the uppermost first.
+    /// The diff ids of the layers that it stands on, the uppermost first.
     pub layers: Vec<String>,
+    /// Of these, what its parents had changed when it was cloned of them, the lowest first.
+    #[serde(default)]
+    pub clones: Vec<CloneLayer>,
+    /// Whether it stands on one layer of its own in place of all these: a full clone.
+    #[serde(default)]
+    pub own: bool,
+}
+
+/// What a container had changed when another was cloned of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneLayer {
+    /// The digest of its archive, uncompressed.
+    pub diff_id: String,
+    /// The digest of what the store holds.
+    pub blob: String,
 }
 
 /// How a container's life went so far.
@@ -177,6 +193,11 @@ impl Record {
     /// The digits of its id that are shown where space is short.
     pub fn short_id(&self) -> &str {
         self.id.get(..SHORT).unwrap_or(&self.id)
+    }
+
+    /// What it runs; nothing where nothing is said.
+    pub fn command(&self) -> Vec<String> {
+        arguments(&self.config, &self.wishes).unwrap_or_default()
     }
 
     /// The signal that asks it to end, as it was named.

@@ -50,11 +50,14 @@ pub use archive::{load, save};
 pub use compression::Packing;
 pub(crate) use compression::decompress;
 pub use default::default_image;
+pub(crate) use diff::diff_without;
 pub use diff::{Changed, diff};
 pub use digest::{Algorithm, Digest, DigestError, Digester, Hashing};
 pub use error::{ImageError, LayerError};
 pub use flat::{DiskError, DiskFormat, DiskPacking, WrittenDisk, write_disk};
-pub(crate) use flat::{Found, copy as copy_tree, find as find_in};
+pub(crate) use flat::{
+    Found, Step, archive as flat_archive, archive_at, copy as copy_tree, find as find_in, step as step_in,
+};
 pub use import::import;
 pub use layer::{Content, Entry, LayerContent};
 pub use manifest::{LayerDescriptor, Manifest};
@@ -64,6 +67,7 @@ pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Packed, Problem, 
 pub(crate) use temporary::{Temporary, sweep};
 pub(crate) use tree::{Metadata, Node, Tree};
 pub use unpack::{Limits, Unpacked, unpack};
+pub(crate) use unpack::{Placing, place_archive};
 pub(crate) use xattr::all as xattrs;
 pub use xattr::is_opaque;
 

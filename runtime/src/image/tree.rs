@@ -49,13 +49,20 @@ pub(crate) struct Tree {
     directories: BTreeMap<PathBuf, Metadata>,
     /// Only root may give files away and make devices; anybody else owns all that he unpacks.
     privileged: bool,
+    /// Whether a directory and what is none stay in each other's way.
+    gentle: bool,
 }
 
 impl Tree {
     /// Stands on a directory that exists.
     pub(crate) fn at(root: &Path) -> nix::Result<Self> {
         let root = openat(AT_FDCWD, root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Self { root, last: None, directories: BTreeMap::new(), privileged: geteuid().is_root() })
+        Ok(Self { root, last: None, directories: BTreeMap::new(), privileged: geteuid().is_root(), gentle: false })
+    }
+
+    /// From now on nothing that is there gives way to something of another kind: no directory to a file, or a file to one.
+    pub(crate) fn gently(self) -> Self {
+        Self { gentle: true, ..self }
     }
 
     /// Makes a directory, or gives one that is there new properties. The empty path is the tree's own.
@@ -64,6 +71,7 @@ impl Tree {
             let parent = self.parent_of(path)?;
             match kind(&parent, name)? {
                 Some(SFlag::S_IFDIR) => {}
+                Some(_) if self.gentle => return Err(Errno::ENOTDIR),
                 Some(_) => {
                     let replaces_whiteout = is_whiteout(&parent, name)?;
                     self.clear(&parent, path)?;
@@ -173,6 +181,9 @@ impl Tree {
     fn clear(&mut self, parent: &OwnedFd, path: &Path) -> nix::Result<()> {
         let Some(name) = path.file_name() else { return Err(Errno::EISDIR) };
         let Some(kind) = kind(parent, name)? else { return Ok(()) };
+        if kind == SFlag::S_IFDIR && self.gentle {
+            return Err(Errno::EISDIR);
+        }
         if kind == SFlag::S_IFDIR {
             self.last = None;
             self.directories.retain(|directory, _| !directory.starts_with(path));

@@ -1,15 +1,17 @@
 //! The verbs around containers: volumes, formats, copies, changes, commits, clones, counts and events, as a user types them,
 //! and beside podman where both must say the same.
 
+mod files;
 mod format;
 mod lab;
 #[path = "../container/needs.rs"]
 mod needs;
 mod volumes;
+mod watch;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [volumes::trials(), format::trials()];
+    let groups = [volumes::trials(), format::trials(), files::trials(), watch::trials()];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

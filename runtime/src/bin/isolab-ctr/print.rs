@@ -26,6 +26,27 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A size for people, in powers of two, as docker prints memory: `1.23MiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for next in units {
+        if value < 1023.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    let digits = match value {
+        _ if unit == "B" => 0,
+        100.0.. => 1,
+        10.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}{unit}")
+}
+
 /// A size for people, in powers of ten, as docker prints it: `1.23MB`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;

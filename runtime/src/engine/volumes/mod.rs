@@ -30,6 +30,7 @@ use tracing::info_span;
 
 pub use error::VolumeError;
 use error::io_error;
+pub(super) use wish::clean;
 pub use wish::{MountKind, MountWish, VolumesFrom};
 
 use super::record::{Record, now};
@@ -90,6 +91,7 @@ impl Engine {
         written.map_err(io_error("write", &document))?;
         let place = self.volumes_folder().join(&volume.name);
         temporary.publish(&place).map_err(io_error("make", &place))?;
+        self.note_event("volume", "create", &volume.name, BTreeMap::new());
         // Whoever was quicker has made the one that counts.
         Ok(self.read_volume(&volume.name)?.unwrap_or(volume))
     }
@@ -207,6 +209,7 @@ impl Engine {
         let temporary = Temporary::name_in(&self.volumes_folder());
         fs::rename(&place, temporary.path()).map_err(io_error("remove", &place))?;
         fs::remove_dir_all(temporary.path()).map_err(io_error("remove", temporary.path()))?;
+        self.note_event("volume", "destroy", name, BTreeMap::new());
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::image::{Found, Temporary, copy_tree, find_in};
 /// What came of a container's wishes for mounts. Until its record is written no volume is taken away.
 #[derive(Debug)]
 pub(in crate::engine) struct Settled {
-    #[expect(dead_code, reason = "held, and let go by its end")]
+    /// Kept for its lock, which is let go by its end.
     held: Option<VolumesHeld>,
     /// Volumes without a name that were made for it.
     made: Vec<String>,
@@ -66,6 +66,28 @@ impl Engine {
         }
         // In the order of their places: what is mounted below another is mounted after it.
         record.wishes.mounts.extend(mounts.into_values());
+        Ok(settled)
+    }
+
+    /// Gives a clone copies of its parent's volumes: of those without a name, and with `all` of the others too.
+    pub(in crate::engine) fn copy_volumes(&self, record: &mut Record, all: bool) -> Result<Settled, EngineError> {
+        let mut settled = Settled { held: None, made: Vec::new() };
+        for mount in &mut record.wishes.mounts {
+            let Some(name) = mount.volume.clone() else { continue };
+            if settled.held.is_none() {
+                settled.held = Some(self.hold_volumes(FlockArg::LockShared)?);
+            }
+            if !all && !self.volume(&name)?.anonymous {
+                continue;
+            }
+            let copy = self.make_volume(None, BTreeMap::new())?;
+            let data = self.volume_data(&copy.name);
+            settled.made.push(copy.name.clone());
+            let copied = copy_tree(&[self.volume_data(&name)], &data);
+            copied.map_err(|source| VolumeError::Fill { name, place: mount.to.clone(), source })?;
+            mount.from = data;
+            mount.volume = Some(copy.name);
+        }
         Ok(settled)
     }
 

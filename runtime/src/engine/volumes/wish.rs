@@ -157,7 +157,7 @@ fn target_of(text: &str, target: &str) -> Result<PathBuf, WishError> {
 }
 
 /// A path without `.`, `..` and doubled slashes.
-pub(super) fn clean(path: &Path) -> PathBuf {
+pub(in crate::engine) fn clean(path: &Path) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for component in path.components() {
         match component {

@@ -7,7 +7,7 @@
 
 pub(super) mod header;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -39,11 +39,22 @@ pub struct Changed {
 /// `latest` is a time in seconds since 1970 that no file may be younger than (`SOURCE_DATE_EPOCH`). Nobody may write to
 /// `upper` meanwhile; sockets are left out, as they mean nothing without who listens.
 pub fn diff(lower: &[PathBuf], upper: &Path, latest: Option<i64>, out: impl Write) -> Result<Changed, LayerError> {
+    diff_without(lower, upper, latest, &BTreeSet::new(), out)
+}
+
+/// The same, but for some paths of `upper` and all that is below them.
+pub(crate) fn diff_without(
+    lower: &[PathBuf],
+    upper: &Path,
+    latest: Option<i64>,
+    skip: &BTreeSet<PathBuf>,
+    out: impl Write,
+) -> Result<Changed, LayerError> {
     let failed = |source: io::Error| LayerError::Write { path: upper.to_owned(), source };
     let root = openat(AT_FDCWD, upper, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed(errno.into()))?;
     let stat = fstat(&root).map_err(|errno| failed(errno.into()))?;
-    let mut walk = Walk { out, latest, own: own_user(), linked: HashMap::new(), changed: Changed::default() };
+    let mut walk = Walk { out, skip, latest, own: own_user(), linked: HashMap::new(), changed: Changed::default() };
     if root_differs(lower, &stat) {
         let described = walk.described(&root, OsStr::new("."), &stat).map_err(failed)?;
         walk.entry(&described, Path::new("./"), EntryType::Directory).map_err(failed)?;
@@ -64,8 +75,9 @@ fn root_differs(lower: &[PathBuf], upper: &FileStat) -> bool {
     }
 }
 
-struct Walk<W> {
+struct Walk<'a, W> {
     out: W,
+    skip: &'a BTreeSet<PathBuf>,
     latest: Option<i64>,
     own: Option<u32>,
     /// The first name of each file that has several, by its inode.
@@ -73,11 +85,14 @@ struct Walk<W> {
     changed: Changed,
 }
 
-impl<W: Write> Walk<W> {
+impl<W: Write> Walk<'_, W> {
     fn directory(&mut self, directory: &OwnedFd, path: &Path) -> Result<(), LayerError> {
         let failed = |source: io::Error| LayerError::Write { path: path.to_owned(), source };
         for name in names(directory).map_err(|errno| failed(errno.into()))? {
             let below = path.join(&name);
+            if self.skip.contains(&below) {
+                continue;
+            }
             let failed = |source: io::Error| LayerError::Write { path: below.clone(), source };
             let stat = fstatat(directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
             let stat = stat.map_err(|errno| failed(errno.into()))?;

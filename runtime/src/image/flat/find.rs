@@ -1,7 +1,7 @@
 //! What a stack has at one path, without going through all of it.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -66,14 +66,16 @@ fn parts(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(part).collect()
 }
 
-enum Step {
+/// What is at one name.
+pub(crate) enum Step {
     Nothing,
     File,
     Link(PathBuf),
     Folder(Vec<PathBuf>),
 }
 
-fn step(folders: &[PathBuf], name: &OsString) -> io::Result<Step> {
+/// What folders that are one have at a name. A link is not followed.
+pub(crate) fn step(folders: &[PathBuf], name: &OsStr) -> io::Result<Step> {
     let mut below = Vec::new();
     for folder in folders {
         let path = folder.join(name);

@@ -39,8 +39,8 @@ use super::described::{Described, kind_of, names, own_user};
 
 pub(crate) use copy::copy;
 pub use disk::{DiskError, DiskFormat, DiskPacking, WrittenDisk, write_disk};
-pub(crate) use find::{Found, find};
-pub(crate) use tar::archive;
+pub(crate) use find::{Found, Step, find, step};
+pub(crate) use tar::{archive, archive_at};
 
 /// What is at a path of the tree.
 #[derive(Debug)]
@@ -98,6 +98,26 @@ pub(crate) fn walk<E: From<LayerError>>(
         walk.one(top, OsStr::new("."), Path::new(""), &stat)?;
     }
     walk.directory(&stack, Path::new(""))
+}
+
+/// The same for one thing in a folder that is open, and for all that is in it if it is a folder itself; its path is told as
+/// `path`.
+pub(crate) fn walk_at<E: From<LayerError>>(
+    folder: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    each: &mut dyn FnMut(&Entry<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = |errno: nix::Error| failed(path)(errno.into());
+    let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+    let mut walk = Walk { each, own: own_user(), linked: HashMap::new() };
+    walk.one(folder, name, path, &stat)?;
+    if kind_of(&stat) == SFlag::S_IFDIR {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let inner = openat(folder, name, flags, Mode::empty()).map_err(failed)?;
+        walk.directory(&[inner], path)?;
+    }
+    Ok(())
 }
 
 struct Walk<'a, E> {

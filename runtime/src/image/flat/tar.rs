@@ -1,12 +1,13 @@
 //! The tree as an archive: a layer that needs no other below it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-use super::{Entry, Kind, failed, walk};
+use super::{Entry, Kind, failed, walk, walk_at};
 use crate::image::LayerError;
 use crate::image::diff::{Changed, header};
 
@@ -18,10 +19,20 @@ pub(crate) fn archive(layers: &[PathBuf], mut out: impl Write) -> Result<Changed
         changed.bytes += entry.described.size;
         append(&mut out, entry).map_err(failed(entry.path))
     })?;
+    end(&mut out)?;
+    Ok(changed)
+}
+
+/// Writes one thing in a folder that is open, and all that is in it, as an archive in which it is called `path`.
+pub(crate) fn archive_at(folder: &OwnedFd, name: &OsStr, path: &Path, mut out: impl Write) -> Result<(), LayerError> {
+    walk_at(folder, name, path, &mut |entry| append(&mut out, entry).map_err(failed(entry.path)))?;
+    end(&mut out)
+}
+
+fn end(out: &mut impl Write) -> Result<(), LayerError> {
     // Two blocks of zeros end an archive.
     let ended = out.write_all(&[0; 1024]).and_then(|()| out.flush());
-    ended.map_err(failed(&PathBuf::new()))?;
-    Ok(changed)
+    ended.map_err(failed(Path::new("")))
 }
 
 fn append(out: &mut impl Write, entry: &Entry<'_>) -> io::Result<()> {

@@ -68,7 +68,7 @@ pub(super) fn unpack_as(
     let root = Metadata { mode: 0o755, uid: 0, gid: 0, modified: (0, 0), xattrs: Vec::new() };
     let placed = tree.directory(Path::new(""), root);
     placed.map_err(|source| LayerError::Place { path: into.to_owned(), source: source.into() })?;
-    let mut unpacking = Unpacking { tree, limits, entries: 0, bytes: 0, skipped: Vec::new() };
+    let mut unpacking = Unpacking { tree, placing: None, limits, entries: 0, bytes: 0, skipped: Vec::new() };
     let mut archive = Archive::new(Hashing::with(algorithm, archive));
     for entry in archive.entries().map_err(LayerError::Read)? {
         unpacking.entry(&mut entry.map_err(LayerError::Read)?)?;
@@ -81,8 +81,32 @@ pub(super) fn unpack_as(
     Ok(Unpacked { diff_id: rest.finish().1, bytes, skipped })
 }
 
+/// How an archive is placed that is no layer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Placing {
+    /// Whose all of it shall be, in place of its own owners.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// Places what an archive has in a directory that may have files already: names mean themselves there, none is a sign of a
+/// layer. No directory gives way to a file, and no file to a directory.
+pub(crate) fn place_archive(archive: impl Read, into: &Path, placing: Placing) -> Result<(), LayerError> {
+    let failed = |errno: Errno| LayerError::Place { path: into.to_owned(), source: errno.into() };
+    let tree = Tree::at(into).map_err(failed)?.gently();
+    let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
+    let mut unpacking = Unpacking { tree, limits, placing: Some(placing), entries: 0, bytes: 0, skipped: Vec::new() };
+    let mut archive = Archive::new(archive);
+    for entry in archive.entries().map_err(LayerError::Read)? {
+        unpacking.entry(&mut entry.map_err(LayerError::Read)?)?;
+    }
+    // Whoever writes it shall be able to finish.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(LayerError::Read)?;
+    unpacking.tree.finish().map_err(failed)
+}
+
 struct Unpacking {
     tree: Tree,
+    placing: Option<Placing>,
     limits: Limits,
     entries: u64,
     bytes: u64,
@@ -97,6 +121,15 @@ impl Unpacking {
         }
         let path = inside(&entry.path_bytes())?;
         self.count(entry, kind, &path)?;
+        if let Some(placing) = self.placing {
+            // The directory itself was there before, and stays as it is.
+            if path.as_os_str().is_empty() {
+                return Ok(());
+            }
+            let mut metadata = metadata(entry, &path)?;
+            (metadata.uid, metadata.gid) = placing.owner.unwrap_or((metadata.uid, metadata.gid));
+            return self.place(entry, kind, &path, metadata).map_err(|source| LayerError::Place { path, source });
+        }
         if let Some(name) = path.file_name().filter(|name| name.as_bytes().starts_with(WHITEOUT)) {
             let parent = path.parent().unwrap_or(Path::new(""));
             return self.hide(parent, name).map_err(|source| LayerError::Place { path, source: source.into() });

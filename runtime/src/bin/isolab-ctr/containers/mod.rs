@@ -1,10 +1,13 @@
 //! The verbs of containers.
 
+mod events;
+mod files;
 mod flags;
 mod list;
 mod namespaces;
 mod network;
 mod run;
+mod stats;
 mod talk;
 
 use std::time::Duration;
@@ -109,6 +112,23 @@ pub(crate) enum Verb {
     },
     /// Change what containers may use, and what follows their end
     Update(Update),
+    /// Copy files between a container and the host, or a pipe
+    Cp(files::Cp),
+    /// List what a container has changed of its image: A added, C changed, D deleted
+    Diff {
+        /// Its name or id
+        container: String,
+    },
+    /// Write all files of a container as an archive
+    Export(files::Export),
+    /// Make an image of what a container has become
+    Commit(files::Commit),
+    /// Make a container like another, with its files
+    Clone(files::Clone),
+    /// Show what containers use
+    Stats(stats::Stats),
+    /// Tell what happened, and what happens
+    Events(events::Events),
     /// List containers
     #[command(visible_alias = "list")]
     Ps(list::Ps),
@@ -193,6 +213,13 @@ pub(crate) fn obey(verb: &Verb, global: &Global, told: impl FnOnce()) -> Result<
         }),
         Verb::Rename { container, name } => engine.rename(container, name).map(|()| 0).map_err(Failure::from),
         Verb::Update(update) => each(&update.containers, |name| engine.update(name, update.limits(), update.restart)),
+        Verb::Cp(cp) => cp.obey(engine),
+        Verb::Diff { container } => files::diff(engine, container),
+        Verb::Export(export) => export.obey(engine),
+        Verb::Commit(commit) => commit.obey(engine),
+        Verb::Clone(clone) => clone.obey(engine),
+        Verb::Stats(stats) => stats.obey(engine),
+        Verb::Events(events) => events.obey(engine),
         Verb::Ps(ps) => ps.obey(engine),
     }
 }

@@ -1,0 +1,172 @@
+//! An image of what a container has become: its upper folder is one more layer.
+
+use std::path::PathBuf;
+
+use oci_spec::image::MediaType;
+use tracing::info_span;
+
+use super::cache::Layer;
+use super::dockerfile::{Dockerfile, Instruction};
+use super::error::BuildError;
+use super::layers::Stack;
+use super::metadata::Making;
+use super::scope::{Globals, Scope};
+use crate::container::{rfc3339, since_epoch};
+use crate::engine::document::{Step, set_variable};
+use crate::engine::{Document, Engine, Record, RunConfig, State};
+use crate::image::{Digest, ImageError, Reference};
+
+/// How an image is made of a container.
+#[derive(Debug, Default)]
+pub struct CommitRequest {
+    /// What the image shall be called.
+    pub name: Option<Reference>,
+    /// What its history says of it.
+    pub message: Option<String>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// Instructions of a Dockerfile that change no file.
+    pub changes: Vec<String>,
+    /// Whether its processes are left to go on meanwhile: then what they write just now may be in it by halves.
+    pub running: bool,
+}
+
+/// Makes an image of a container: the layers that it stands on, and one of what it has changed. Answers the image's id.
+pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Result<Digest, BuildError> {
+    let _span = info_span!(
+        "engine.commit",
+        call = "read(2), write(2), rename(2)",
+        why = "what a container has written lies in one folder; as an archive that folder is a layer"
+    )
+    .entered();
+    let changes = instructions(&request.changes)?; //                 1. what can be refused is refused first
+    let store = engine.store();
+    let record = engine.find(container)?;
+    let _shared = store.shared()?; //                                 (nobody takes layers away meanwhile)
+    let mut stack = Stack::scratch();
+    if let Some(descriptor) = engine.image_of(&record)? {
+        stack = Stack::of_manifest(store, &record.image.name, &descriptor)?; // 2. the layers below
+    }
+    for layer in &record.image.clones {
+        let blob = layer.blob.parse().map_err(ImageError::from)?;
+        let (size, media_type) = (store.size(&blob)?, MediaType::ImageLayerGzip.to_string());
+        let (diff_id, blob) = (layer.diff_id.clone(), layer.blob.clone());
+        stack.push(store, Layer { diff_id, blob, size, media_type })?;
+    }
+    stack.document.config = configuration(&record);
+    let stops = !request.running && engine.state(&record)? == State::Running;
+    let paused = if stops { Some(Paused::new(engine, &record.id)?) } else { None }; // 3. nobody writes
+    let (folders, skip) = (engine.seen(&record)?, engine.scaffolding(&record)?);
+    let layer = if record.image.own {
+        Some(Stack::add_whole(store, &folders)?) //                    (all of it is its own)
+    } else {
+        let upper = folders.first().cloned().unwrap_or_else(PathBuf::new);
+        stack.add_without(store, &upper, None, &skip)? //                   4. the layer
+    };
+    drop(paused);
+    let now = rfc3339(since_epoch());
+    let empty_layer = layer.is_none();
+    if let Some(layer) = layer {
+        stack.push(store, layer)?;
+    }
+    let mut document = change(stack.document.clone(), &changes)?; //  5. what the user says
+    if let Some(author) = &request.author {
+        document.author = Some(author.clone());
+    }
+    document.created = Some(now.clone());
+    document.history.push(Step {
+        created: Some(now),
+        created_by: Some(record.command().join(" ")),
+        author: request.author.clone(),
+        comment: request.message.clone(),
+        empty_layer,
+    });
+    stack.document = document;
+    let id = stack.finish(store, request.name.as_slice())?; //         6. the image, and its name
+    engine.note(&record, "commit", &[("imageID", id.to_string())]);
+    Ok(id)
+}
+
+/// Holds a container still while it lives.
+struct Paused<'a> {
+    engine: &'a Engine,
+    id: String,
+}
+
+impl<'a> Paused<'a> {
+    fn new(engine: &'a Engine, id: &str) -> Result<Self, BuildError> {
+        engine.pause(id)?;
+        Ok(Self { engine, id: id.to_owned() })
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        // One that was killed meanwhile has nothing to go on with.
+        let _ = self.engine.unpause(&self.id);
+    }
+}
+
+fn instructions(texts: &[String]) -> Result<Vec<Instruction>, BuildError> {
+    let mut all = Vec::new();
+    for text in texts {
+        let step = Dockerfile::parse_step(text)?;
+        match step.instruction {
+            Instruction::Cmd(_)
+            | Instruction::Entrypoint(_)
+            | Instruction::Env(_)
+            | Instruction::Expose(_)
+            | Instruction::Label(_)
+            | Instruction::Onbuild(_)
+            | Instruction::StopSignal(_)
+            | Instruction::User(_)
+            | Instruction::Volume(_)
+            | Instruction::Workdir(_)
+            | Instruction::Healthcheck(_)
+            | Instruction::Shell(_) => all.push(step.instruction),
+            _ => {
+                let form = "one of CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, \
+                            VOLUME and WORKDIR";
+                return Err(BuildError::Value { what: "--change", value: text.clone(), form });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What a container of the new image runs where nothing else is said: what this one did.
+fn configuration(record: &Record) -> RunConfig {
+    let (mut config, wishes) = (record.config.clone(), &record.wishes);
+    if let Some(entrypoint) = &wishes.entrypoint {
+        config.entrypoint = Some(entrypoint.clone()).filter(|words| !words.is_empty());
+        config.cmd = None;
+    }
+    if !wishes.command.is_empty() {
+        config.cmd = Some(wishes.command.clone());
+    }
+    for (name, value) in &wishes.environment {
+        set_variable(&mut config.env, name, value);
+    }
+    config.labels.extend(wishes.labels.clone());
+    if let Some(user) = &wishes.user {
+        config.user.clone_from(user);
+    }
+    if let Some(folder) = &wishes.folder {
+        config.working_dir.clone_from(folder);
+    }
+    if let Some(signal) = &wishes.stop_signal {
+        config.stop_signal.clone_from(signal);
+    }
+    config.healthcheck = wishes.health.clone().or(config.healthcheck);
+    config
+}
+
+/// Does instructions that change no file.
+fn change(document: Document, changes: &[Instruction]) -> Result<Document, BuildError> {
+    let globals = Globals::none();
+    let mut making = Making { document, scope: Scope::default(), globals: &globals, escape: '\\', own_command: false };
+    for instruction in changes {
+        making.apply(instruction)?;
+    }
+    Ok(making.document)
+}
