@@ -5,8 +5,9 @@
 //! drops it, and what he had begun is a lease without a cable, which the next one frees.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 use tracing::info_span;
@@ -44,9 +45,7 @@ impl<'a> Held<'a> {
                 why = "commands race: whoever gives an address away must be alone"
             )
             .entered();
-            let path = networks.leases.lock_path();
-            let failed = |(_, errno): (File, Errno)| NetworkError::io("lock", &path)(errno.into());
-            Flock::lock(super::file::open_lock(&path)?, FlockArg::LockExclusive).map_err(failed)?
+            lock(&networks.leases.lock_path())?
         };
         let mut held = Self { networks, socket: Socket::route()?, home: own_number()?, freed: Vec::new(), _lock: lock };
         held.freed = held.sweep()?;
@@ -143,6 +142,12 @@ impl<'a> Held<'a> {
         Ok(Firewall::of(&self.networks.table)?)
     }
 
+    /// Removes the folder of state, in which nothing is any more.
+    pub(super) fn vanish(self) {
+        // It is in nobody's way, and whoever comes next makes what is missing.
+        let _ = self.networks.leases.vanish();
+    }
+
     /// Takes the bridge of a network away, if nobody is in it.
     pub(super) fn take_down(&self, network: &Network) -> Result<(), NetworkError> {
         let inside = self.networks.leases.all(&network.name)?;
@@ -152,5 +157,22 @@ impl<'a> Held<'a> {
         }
         switch::take_down(self, network)?;
         self.networks.leases.remove_network(&network.name)
+    }
+}
+
+/// Locks the file of this name. One that was removed while it was waited for is nobody's lock any more.
+fn lock(path: &Path) -> Result<Flock<File>, NetworkError> {
+    let failed = NetworkError::io("lock", path);
+    let mut file = super::file::open_lock(path)?;
+    loop {
+        let held = match Flock::lock(file, FlockArg::LockExclusive) {
+            Err((_, errno)) => return Err(failed(errno.into())),
+            Ok(held) => held,
+        };
+        let still = held.metadata().is_ok_and(|own| std::fs::metadata(path).is_ok_and(|it| it.ino() == own.ino()));
+        if still {
+            return Ok(held);
+        }
+        file = super::file::open_lock(path)?;
     }
 }

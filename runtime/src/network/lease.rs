@@ -4,6 +4,8 @@
 //! free, without opening a file. Whether a lease is still somebody's is not written anywhere: the kernel is asked, for the
 //! cable. That goes with the namespace, and the namespace with the last process in it, however that ended.
 
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -188,10 +190,22 @@ impl Leases {
     /// Removes the folder of a network in which nobody is.
     pub(super) fn remove_network(&self, network: &str) -> Result<(), NetworkError> {
         file::remove(&self.last_path(network))?;
-        match std::fs::remove_dir(self.network_folder(network)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        match fs::remove_dir(self.network_folder(network)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(NetworkError::io("remove", self.network_folder(network))),
         }
+    }
+
+    /// Removes the folders, which must be empty, and the lock with them.
+    pub(super) fn vanish(&self) -> io::Result<()> {
+        for folder in [self.claims_folder(), self.folder.join("leases")] {
+            match fs::remove_file(folder.join(".new")).and_then(|()| fs::remove_dir(&folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(fs::remove_dir(&folder)),
+                other => other?,
+            }
+        }
+        fs::remove_file(self.lock_path())?;
+        fs::remove_dir(&self.folder)
     }
 
     fn network_folder(&self, network: &str) -> PathBuf {

@@ -188,6 +188,7 @@ impl Networks {
         }
         if !used {
             held.firewall()?.remove()?;
+            held.vanish();
         }
         Ok(pruned)
     }

@@ -46,6 +46,7 @@ fn gone() -> Result<(), Failed> {
     lab.networks.prune()?;
     same(run(&["ip", "-brief", "link"])?.contains("isolab0"), false)?;
     same(run(&["nft", "list", "ruleset"])?.as_str(), "")?;
+    same(lab.path("run/network").exists(), false)?;
     lab.networks.prune().map(drop)?;
     lab.container("again", &["8080:80"]).map(drop)
 }
