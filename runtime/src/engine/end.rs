@@ -96,6 +96,8 @@ impl Engine {
             Ok(()) | Err(ContainerError::State(StateError::Missing(_))) => {}
             Err(error) => return Err(error.into()),
         }
+        // Nobody is behind its door any more, whatever became of who was.
+        let _ = std::fs::remove_file(self.door(&locked.record.id));
         locked.record.ended(code, out_of_memory);
         if out_of_memory {
             self.note(&locked.record, "oom", &[]);
@@ -107,6 +109,7 @@ impl Engine {
 
     /// Takes a container away that has ended.
     pub(super) fn forget(&self, locked: &Locked) -> Result<(), EngineError> {
+        let _ = std::fs::remove_file(self.door(&locked.record.id));
         self.shelf.remove(locked)?;
         self.note(&locked.record, "destroy", &[]);
         if locked.record.wishes.remove {

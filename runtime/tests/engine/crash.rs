@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Each step of the engine's own, in each verb that has it.
 fn every_step() -> Result<(), Failed> {
-    let (lab, _folder) = Lab::apart()?;
+    let lab = Lab::apart()?;
     let name = lab.name("x");
     let verbs: [(&[&str], &[&str]); 5] = [
         (&["create", "--name", &name, "bb"], &["engine.create", "engine.reserve", "engine.prepare"]),
@@ -129,7 +129,7 @@ fn foreground() -> Result<(), Failed> {
 }
 
 fn damaged() -> Result<(), Failed> {
-    let (lab, _folder) = Lab::apart()?;
+    let lab = Lab::apart()?;
     let (bad, good) = (lab.detached("bad", &[], &[])?, lab.detached("good", &[], &[])?);
     let (pid, folder) = (lab.pid(&bad)?, lab.folder(&bad)?);
     fs::write(folder.join("container.json"), "{")?;

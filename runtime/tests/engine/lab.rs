@@ -28,6 +28,8 @@ static FOLDER: Mutex<Option<TempDir>> = Mutex::new(None);
 pub(crate) struct Lab {
     root: PathBuf,
     prefix: String,
+    /// A folder of its own, gone after its containers.
+    _folder: Option<TempDir>,
 }
 
 impl Lab {
@@ -36,19 +38,20 @@ impl Lab {
         let root = ROOT.get_or_init(|| prepare().inspect_err(|error| eprintln!("{error:?}")).ok()).clone();
         let root = root.ok_or("the image could not be built")?;
         let prefix = format!("t{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { root, prefix })
+        Ok(Self { root, prefix, _folder: None })
     }
 
     /// One whose root is its own.
-    pub(crate) fn apart() -> Result<(Self, TempDir), Failed> {
+    pub(crate) fn apart() -> Result<Self, Failed> {
         let shared = Self::new()?;
         let folder = tempfile::Builder::new().prefix("isolab-engine-").tempdir()?;
         let image = folder.path().join("image.tar");
         let saved = shared.run(&["save", "-o", &image.display().to_string(), "bb"])?;
         succeed(&saved)?;
-        let lab = Self { root: folder.path().join("root"), prefix: shared.prefix.clone() };
+        let root = folder.path().join("root");
+        let lab = Self { root, prefix: shared.prefix.clone(), _folder: Some(folder) };
         succeed(&lab.run(&["load", "-q", "-i", &image.display().to_string()])?)?;
-        Ok((lab, folder))
+        Ok(lab)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 const REFUSED: u8 = 125;
 
 /// docker's flags of `run` and `create` that are not here.
-const STRANGERS: [(&str, &str); 35] = [
+const STRANGERS: [(&str, &str); 38] = [
     ("--annotation", "--label notes something about a container"),
     ("--attach", "without -d a command hears both outputs; `attach` hears those of one that runs"),
     ("--blkio-weight", "no kernel of today has that knob without a scheduler of its own"),
@@ -33,9 +33,12 @@ const STRANGERS: [(&str, &str); 35] = [
     ("--group-add", "--user takes a user and a group"),
     ("--io-maxbandwidth", "it is for Windows"),
     ("--io-maxiops", "it is for Windows"),
+    ("--ip6", "containers have addresses of IPv4; --network host has the host's"),
     ("--isolation", "it is for Windows; isolab-vm runs a machine of its own"),
     ("--kernel-memory", "kernels of today have no such knob; --memory counts the kernel's memory too"),
     ("--label-file", "--label notes one thing"),
+    ("--link", "containers of one network find each other by name"),
+    ("--link-local-ip", "--ip says the address"),
     ("--log-opt", "the log is one file, docker's json-file without rotation"),
     ("--memory-swappiness", "--memory-swap limits swap"),
     ("--oom-kill-disable", "--oom-score-adj says how soon it is killed"),
