@@ -31,11 +31,17 @@ pub fn answers(analysis: &Analysis<'_>) -> Vec<Answer> {
         sentences: denser(crowd),
         section: ("crowd", "All of density"),
     });
+    let again = again(analysis);
+    let again = (!again.is_empty()).then_some(Answer {
+        question: "What does a snapshot or a clone cost?",
+        sentences: again,
+        section: ("startup", "All of start-up"),
+    });
     let plain = |answer: Answer| Answer {
         sentences: answer.sentences.iter().map(|sentence| printable(sentence)).collect(),
         ..answer
     };
-    startup.into_iter().chain(density).map(plain).collect()
+    startup.into_iter().chain(density).chain(again).map(plain).collect()
 }
 
 /// Names joined as people join them: `a`, `a and b`, `a, b and c`.
@@ -137,6 +143,52 @@ fn denser(crowd: &Crowd<'_>) -> Vec<String> {
         );
     }
     sentences
+}
+
+/// How the name of a subject ends that goes on from another one's snapshot, and how it does so.
+const AGAIN: [(&str, &str); 3] = [
+    ("-clone", "handed out by a server that has its memory"),
+    ("-restore", "with its memory mapped"),
+    ("-eager", "with all of its memory read first"),
+];
+
+/// Going on from a snapshot beside starting anew, for each subject that was measured both ways.
+fn again(analysis: &Analysis<'_>) -> Vec<String> {
+    let named = |name: &str| analysis.compared().find(|cell| cell.cell().name == name);
+    let sentence = |cell: &Summary<'_>| {
+        let name = &cell.cell().name;
+        let (base, how) = AGAIN.iter().find_map(|(end, how)| Some((name.strip_suffix(end)?, how)))?;
+        let (anew, figures) = (named(base)?, cell.figures.as_ref()?);
+        let time = if analysis.run.host.emulated {
+            String::new()
+        } else {
+            format!(" after {}", units::time(figures.median.estimate))
+        };
+        let beside = match (analysis.ratio(anew, cell), analysis.ratio(cell, anew)) {
+            (Some(ratio), _) => format!("starting it anew takes {} as long", with_interval(&ratio)),
+            (None, Some(ratio)) => format!("that is {} as long as starting it anew", with_interval(&ratio)),
+            (None, None) => return None,
+        };
+        Some(format!("{base}, {how}, answers{time}; {beside}."))
+    };
+    let mut cells: Vec<&Summary<'_>> = analysis.compared().filter(|cell| cell.figures.is_some()).collect();
+    let median = |cell: &Summary<'_>| cell.figures.as_ref().map_or(f64::MAX, |figures| figures.median.estimate);
+    cells.sort_by(|a, b| median(a).total_cmp(&median(b)));
+    let times = cells.into_iter().filter_map(sentence);
+    times.chain(analysis.density.iter().flat_map(memory_again)).collect()
+}
+
+/// The same for memory.
+fn memory_again(crowd: &Crowd<'_>) -> Vec<String> {
+    let sure = |climbed: &&Climbed<'_>| climbed.cost().is_sure();
+    let sentence = |climbed: &Climbed<'_>| {
+        let base = AGAIN.iter().find_map(|(end, _)| climbed.cell.name.strip_suffix(end))?;
+        let anew = crowd.compared().filter(sure).find(|other| other.cell.name == base)?;
+        let (each, ratio) = (climbed.cost().each()?, Crowd::ratio(climbed, anew)?);
+        let times = with_interval(&ratio);
+        Some(format!("One more {} costs {}, {times} what {base} does.", climbed.cell.name, units::bytes(each)))
+    };
+    crowd.compared().filter(sure).filter_map(sentence).collect()
 }
 
 #[cfg(test)]

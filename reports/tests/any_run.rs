@@ -163,6 +163,17 @@ fn memory_that_makes_no_sense_renders() {
 }
 
 #[test]
+fn a_subject_that_was_also_restored_answers_the_question_of_clones() {
+    let mut run = run_of(3, 6, |n, _| ready([100_000, 2_000_000, 1_000_000][n]));
+    for (cell, name) in run.cells.iter_mut().zip(["process", "vm", "vm-clone"]) {
+        (cell.name, cell.subject) = (name.into(), name.into());
+    }
+    let page = page(&run);
+    assert!(page.contains("What does a snapshot or a clone cost?"));
+    assert!(page.contains("answers after 1.00\u{a0}ms; starting it anew takes 2.00× (2.00–2.00×) as long."), "{page}");
+}
+
+#[test]
 fn a_ratio_that_the_samples_do_not_give_is_called_edited() {
     let mut run = run_of(2, 6, |n, _| ready(1_000 * (n as u64 + 1)));
     run.verdicts = isolab_reports::verdict::verdicts(&run);

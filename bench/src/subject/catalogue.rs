@@ -8,11 +8,24 @@ use super::container::{Container, Network};
 use super::microvm::{App, Bare};
 use super::peers::{self, Peers};
 use super::process::Process;
+use super::restored::{From, Restored};
 use super::{Lab, Subject};
 
 /// The names of all subjects, each a step further from a bare process than the one before; peers last.
-pub(crate) const NAMES: [&str; 9] =
-    ["process", "container", "container-nonet", "microvm-bare", "microvm-app", "runc", "crun", "bwrap", "firecracker"];
+pub(crate) const NAMES: [&str; 12] = [
+    "process",
+    "container",
+    "container-nonet",
+    "microvm-bare",
+    "microvm-app",
+    "microvm-app-restore",
+    "microvm-app-eager",
+    "microvm-app-clone",
+    "runc",
+    "crun",
+    "bwrap",
+    "firecracker",
+];
 
 /// All that could be started here.
 pub struct Catalogue<'a> {
@@ -138,6 +151,9 @@ impl<'a> Catalogue<'a> {
             "container-nonet" => Box::new(Container::new(self.lab, Network::Hosts)?),
             "microvm-bare" => Box::new(Bare::new(self.lab)?),
             "microvm-app" => Box::new(App::new(self.lab)?),
+            "microvm-app-restore" => Box::new(Restored::new(self.lab, From::Lazy)?),
+            "microvm-app-eager" => Box::new(Restored::new(self.lab, From::Eager)?),
+            "microvm-app-clone" => Box::new(Restored::new(self.lab, From::Server)?),
             "runc" | "crun" => Box::new(peers::Oci::new(name, self.lab, self.peers)?),
             "bwrap" => Box::new(peers::Bwrap::new(self.lab, self.peers)?),
             "firecracker" => Box::new(peers::Firecracker::new(self.lab, self.peers)?),

@@ -85,6 +85,7 @@ impl Container<'_> {
             farewell: Farewell::Order,
             owned,
             tells: !stays,
+            remembers: None,
             detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),

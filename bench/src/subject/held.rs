@@ -56,7 +56,8 @@ impl Poised {
         });
         match life {
             Ok((instant, life)) => {
-                Ok(Held { life: Some(life), order, answer, nonce: nonce.clone(), launch, ready_ns: instant - zero })
+                let nonce = launch.remembers.clone().unwrap_or_else(|| nonce.clone());
+                Ok(Held { life: Some(life), order, answer, nonce, launch, ready_ns: instant - zero })
             }
             Err(reason) => {
                 launch.clear(true);

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use isolab_runtime::image::{Image, ImageError, Store, default_image};
 use thiserror::Error;
 
+use super::template::Template;
 use crate::host::mounts;
 use crate::host::roots::Roots;
 use crate::host::tools;
@@ -22,6 +23,7 @@ pub struct Lab {
     scratch: Scratch,
     payload: PathBuf,
     image: OnceLock<Result<Image, String>>,
+    template: OnceLock<Result<Template, String>>,
 }
 
 /// Why the lab can't be opened.
@@ -63,7 +65,7 @@ impl Lab {
         let scratch = Scratch::make(&roots)?;
         let payload = roots.data.join("payload").join("isolab-payload");
         place_payload(&payload).map_err(|source| LabError::Payload { path: payload.clone(), source })?;
-        Ok(Self { roots, scratch, payload, image: OnceLock::new() })
+        Ok(Self { roots, scratch, payload, image: OnceLock::new(), template: OnceLock::new() })
     }
 
     /// The folders of the lab.
@@ -88,11 +90,18 @@ impl Lab {
         let image = self.image.get_or_init(|| make().map_err(|error| crate::chain(&error)));
         image.as_ref().map_err(Clone::clone)
     }
+
+    /// The payload's machine as a snapshot, taken at its first use.
+    pub(super) fn template(&self, monitor: &Path) -> Result<&Template, String> {
+        self.template.get_or_init(|| Template::take(self, monitor)).as_ref().map_err(Clone::clone)
+    }
 }
 
 impl Drop for Lab {
     /// Removes what is shared with other runs where nobody uses it any more: only empty folders can be removed.
     fn drop(&mut self) {
+        // Its server lives in the scratch folder, which goes next.
+        drop(self.template.take());
         let groups = mounts::table().into_iter().filter(|mount| mount.kind.starts_with("cgroup"));
         for shared in groups.map(|mount| mount.point.join("isolab")).chain([self.roots.runtime.join("oci")]) {
             let _ = fs::remove_dir(shared);

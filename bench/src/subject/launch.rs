@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
+use super::Nonce;
 use super::child::{Child, Ending, Ready, Used};
 use super::gate::Gate;
 use super::timeline::{self, Span};
@@ -47,6 +48,8 @@ pub struct Launch {
     pub(crate) folder: PathBuf,
     /// The line that proves the start.
     pub(crate) token: Vec<u8>,
+    /// The nonce that its memory held before it was started: then it is asked for that, and `token` is the answer.
+    pub(crate) remembers: Option<Nonce>,
     /// How it ends.
     pub(crate) farewell: Farewell,
     /// What exists while it lives and must be gone after it: control groups, a state folder.
@@ -106,7 +109,11 @@ impl Launch {
             descriptors.push(steps.try_clone()?.into());
         }
         let ready = Ready::new(&self.program, &self.arguments, &environment(), &self.folder, descriptors)?;
-        let (order, answer) = (OwnedFd::from(order).into(), OwnedFd::from(answer).into());
+        let (mut order, answer): (File, File) = (OwnedFd::from(order).into(), OwnedFd::from(answer).into());
+        if self.remembers.is_some() {
+            // The question waits in the pipe: that it has to be asked is no part of the start.
+            order.write_all(b"nonce\n")?;
+        }
         Ok(Poised { ready, order, answer, complaints, steps, launch: self })
     }
 }

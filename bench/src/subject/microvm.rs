@@ -28,7 +28,7 @@ pub(super) struct App<'a> {
 }
 
 /// The monitor's command, where this user can make machines.
-fn monitor(name: &'static str) -> Result<PathBuf, LeftOut> {
+pub(super) fn monitor(name: &'static str) -> Result<PathBuf, LeftOut> {
     let program = engine(name, "isolab-vm", "isolab-vmm")?;
     may_use_kvm(name)?;
     Ok(program)
@@ -81,6 +81,7 @@ fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewe
         farewell,
         owned: Vec::new(),
         tells,
+        remembers: None,
         detached: None,
         undo: None,
         litter: None,

@@ -27,6 +27,8 @@ pub(crate) mod launch;
 mod microvm;
 mod peers;
 mod process;
+mod restored;
+mod template;
 pub(crate) mod timeline;
 
 use std::collections::BTreeMap;

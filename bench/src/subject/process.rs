@@ -37,6 +37,7 @@ impl Subject for Process<'_> {
             farewell: Farewell::Order,
             owned: Vec::new(),
             tells: false,
+            remembers: None,
             detached: None,
             undo: None,
             litter: None,

@@ -100,7 +100,9 @@ fn readable(time: &str) -> String {
 fn first_screen(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     let chart = |question: &str| match question {
         "Which starts faster?" => charts.fastest.as_ref(),
-        _ => charts.densest.as_ref(),
+        "Which is denser?" => charts.densest.as_ref(),
+        // Its ratios are among the others' in both charts.
+        _ => None,
     };
     html! {
         div.answers {

@@ -47,6 +47,7 @@ impl Subject for Bwrap<'_> {
             farewell: Farewell::Order,
             owned: Vec::new(),
             tells: false,
+            remembers: None,
             detached: None,
             undo: None,
             litter: None,

@@ -65,6 +65,7 @@ impl Subject for Firecracker<'_> {
             farewell: Farewell::Itself,
             owned: Vec::new(),
             tells: false,
+            remembers: None,
             detached: None,
             undo: None,
             litter: Some(folder),

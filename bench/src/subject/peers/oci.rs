@@ -82,6 +82,7 @@ impl Oci<'_> {
             farewell: Farewell::Order,
             owned,
             tells: false,
+            remembers: None,
             detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),
