@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::error::EngineError;
+use super::networking::end_service;
 use super::record::Record;
 use super::wishes::{Mount, Network};
 use super::{Engine, Locked};
@@ -29,12 +30,15 @@ impl Engine {
 
     /// Takes back what [`Engine::attach`] gave. The container's processes are gone, its namespace with them; after a reboot
     /// everything is. Called once for each attachment, or again where a command was killed meanwhile.
-    pub(super) fn detach(&self, record: &Record, _attached: &Value) {
+    pub(super) fn detach(&self, record: &Record, attached: &Value) {
         match record.wishes.network {
             // Nothing was given.
             Network::None | Network::Host | Network::Container => {}
             // What cannot be given back now is freed by whoever attaches next, once the namespace is gone.
-            Network::Bridge => drop(self.networks().detach(&record.id)),
+            Network::Bridge => {
+                end_service(attached);
+                drop(self.networks().detach(&record.id));
+            }
         }
     }
 }

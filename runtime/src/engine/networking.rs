@@ -19,6 +19,9 @@ use crate::network::{
     beginning, host_resolver, resolver_text,
 };
 
+/// Where the process stands, in what is kept of a network, that carries an ordinary user's packets.
+const PASTA: &str = "Pasta";
+
 /// What a container shall have of the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,7 +53,8 @@ impl Engine {
     pub(super) fn attach_to_networks(&self, locked: &mut Locked, pid: i32) -> Result<Value, EngineError> {
         let wishes = wished(&locked.record)?;
         if !geteuid().is_root() {
-            return serve_user(&mut locked.record, pid, &wishes);
+            let note = locked.folder().join("pasta.pid");
+            return serve_user(&mut locked.record, pid, &wishes, &note);
         }
         let networks = self.networks();
         let namespace = Namespace::open(&namespace_of(pid))?;
@@ -129,21 +133,28 @@ fn tell(networks: &Networks, locked: &mut Locked) -> Result<(), EngineError> {
 }
 
 /// The network of an ordinary user's container: pasta carries the packets.
-fn serve_user(record: &mut Record, pid: i32, wishes: &[PortWish]) -> Result<Value, EngineError> {
+fn serve_user(record: &mut Record, pid: i32, wishes: &[PortWish], note: &Path) -> Result<Value, EngineError> {
     let plain = |endpoint: &Endpoint| {
         endpoint.network == crate::network::DEFAULT && endpoint.address.is_none() && endpoint.mac.is_none()
     };
     if !record.wishes.networking.endpoints.iter().all(plain) {
         return Err(NetworkError::Rootless { what: "a network of one's own, or an address of one's choice," }.into());
     }
-    let ports = Pasta::find()?.serve(pid, wishes)?;
+    let (process, ports) = Pasta::find()?.serve(pid, wishes, note)?;
     record.life.published.clone_from(&ports);
     let mut all = Map::new();
     all.insert("SandboxKey".to_owned(), json!(namespace_of(pid)));
     all.insert("Ports".to_owned(), ports_told(record, &ports));
     all.insert("PortsText".to_owned(), json!(ports_text(record, &ports)));
     all.insert("Networks".to_owned(), json!({ "pasta": {} }));
+    all.insert(PASTA.to_owned(), json!(process));
     Ok(Value::Object(all))
+}
+
+/// Ends what serves an ordinary user's container.
+pub(super) fn end_service(attached: &Value) {
+    let process = attached.get(PASTA).and_then(|process| serde_json::from_value(process.clone()).ok());
+    process.iter().for_each(Pasta::end);
 }
 
 fn guest<'a>(record: &'a Record, hosts: &'a Path) -> Guest<'a> {
@@ -273,8 +284,9 @@ pub(super) fn settings(record: &Record) -> Value {
     let running = record.life.running.as_ref().and_then(|running| running.network.clone());
     match running {
         Some(Value::Object(mut all)) => {
-            // For the table of containers only.
+            // For the table of containers, and for the container's end.
             all.remove("PortsText");
+            all.remove(PASTA);
             Value::Object(all)
         }
         _ if record.wishes.network == Network::Bridge => {

@@ -3,17 +3,22 @@
 //! Who is not root may make a network namespace, inside a user namespace, but no cable out of it: the other end would be
 //! on the host, where he has no rights. A program in user space helps: pasta(1) opens a virtual card (tap) inside, reads
 //! the packets that come out of it, and says the same outside through ordinary sockets, as any program of this user may.
-//! It is started beside a container whose namespaces are there, and ends with them.
+//! It is started beside a container whose namespaces are there. Some versions end with them and some hold on to them, so
+//! it is ended with the container.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tracing::info_span;
 
 use super::claim;
 use super::error::NetworkError;
 use super::port::{PortWish, Protocol, Published};
+use crate::container::ProcessId;
 
 /// The program, found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,16 +33,30 @@ impl Pasta {
     }
 
     /// Gives the process's namespaces a network, and leads ports of the host to it, which are returned. The program goes on
-    /// in the background, and ends by itself with the namespaces.
-    pub fn serve(&self, pid: i32, ports: &[PortWish]) -> Result<Vec<Published>, NetworkError> {
+    /// in the background until it is [ended](Pasta::end). It writes its number into a file, `note`, that is gone afterwards.
+    pub fn serve(
+        &self,
+        pid: i32,
+        ports: &[PortWish],
+        note: &Path,
+    ) -> Result<(ProcessId, Vec<Published>), NetworkError> {
         claim::check(ports)?;
         // What is bound here is let go again: pasta binds it itself, and says so if somebody was faster.
         let ports: Vec<Published> = claim::find_ports(ports, &[])?.iter().map(|bound| bound.port).collect();
-        self.start(pid, &ports)?;
-        Ok(ports)
+        self.start(pid, &ports, note)?;
+        let number = fs::read_to_string(note).ok().and_then(|text| text.trim().parse().ok());
+        let _ = fs::remove_file(note);
+        let process = number.and_then(|number| ProcessId::of(Pid::from_raw(number)));
+        let gone = || NetworkError::Pasta { words: "it ended at once".to_owned() };
+        Ok((process.ok_or_else(gone)?, ports))
     }
 
-    fn start(&self, pid: i32, ports: &[Published]) -> Result<(), NetworkError> {
+    /// Ends one that serves. It may have ended by itself.
+    pub fn end(process: &ProcessId) {
+        let _ = process.signal(Signal::SIGTERM as i32);
+    }
+
+    fn start(&self, pid: i32, ports: &[Published], note: &Path) -> Result<(), NetworkError> {
         let _span = info_span!(
             "network.pasta",
             call = "execve(pasta)",
@@ -47,6 +66,8 @@ impl Pasta {
         let failed = |source: io::Error| NetworkError::Pasta { words: source.to_string() };
         let output = Command::new(&self.0)
             .args(arguments(ports))
+            .arg("--pid")
+            .arg(note)
             .arg(pid.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
