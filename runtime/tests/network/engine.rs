@@ -13,7 +13,7 @@ use super::checks::{has, same, text, wait_within};
 use super::lab::{Lab, ask, is_unreachable, run};
 use super::needs;
 
-const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
+pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
 /// A server in shell: a line for each connection, without an end.
 const SERVER: &str = "while true; do echo \"$NAME\" | nc -l -p 80 -w 5 >/dev/null || true; done";
 
@@ -34,13 +34,20 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A host of the trial's own, with an image of busybox. Dropped, its containers are removed.
-struct Shop {
-    lab: Lab,
+pub(crate) struct Shop {
+    pub(crate) lab: Lab,
+    /// The folder of the store that commands work with.
+    pub(crate) root: &'static str,
 }
 
 impl Shop {
+    /// Without an image.
+    pub(crate) fn empty() -> Result<Self, Failed> {
+        Ok(Self { lab: Lab::new()?, root: "root" })
+    }
+
     fn new() -> Result<Self, Failed> {
-        let shop = Self { lab: Lab::new()? };
+        let shop = Self::empty()?;
         let context = shop.lab.path("context");
         fs::create_dir(&context)?;
         fs::copy(needs::on_path("busybox").ok_or("the trial needs busybox")?, context.join("busybox"))?;
@@ -51,17 +58,22 @@ impl Shop {
         Ok(shop)
     }
 
-    fn try_run(&self, words: &[&str]) -> Result<Output, Failed> {
+    pub(crate) fn try_run(&self, words: &[&str]) -> Result<Output, Failed> {
         let (out, err) = (self.lab.path("out"), self.lab.path("err"));
         let file = |path: &PathBuf| fs::File::create(path);
         let mut command = Command::new(CTR);
-        command.arg("--root").arg(self.lab.path("root")).args(words).stdin(Stdio::null()).env_remove("ISOLAB_NETWORK");
+        command
+            .arg("--root")
+            .arg(self.lab.path(self.root))
+            .args(words)
+            .stdin(Stdio::null())
+            .env_remove("ISOLAB_NETWORK");
         // Files: a container that outlives the command keeps its streams.
         let status = command.stdout(file(&out)?).stderr(file(&err)?).status()?;
         Ok(Output { status, stdout: fs::read(out)?, stderr: fs::read(err)? })
     }
 
-    fn ok(&self, words: &[&str]) -> Result<String, Failed> {
+    pub(crate) fn ok(&self, words: &[&str]) -> Result<String, Failed> {
         let output = self.try_run(words)?;
         if output.status.success() {
             return Ok(text(&output.stdout).trim_end().to_owned());
@@ -92,7 +104,7 @@ impl Shop {
         Ok(cables + &ports.join("\n"))
     }
 
-    fn is_clean() -> Result<(), Failed> {
+    pub(crate) fn is_clean() -> Result<(), Failed> {
         let clean = || Self::remains().is_ok_and(|all| all.is_empty());
         wait_within(Duration::from_secs(20), Duration::from_millis(20), "the last trace to go", clean)
             .map_err(|_| format!("left: {:?}", Self::remains()).into())
@@ -110,7 +122,7 @@ impl Drop for Shop {
 }
 
 /// A server that has just been started takes a moment; one that served a client, too.
-fn hear(address: Ipv4Addr, port: u16, name: &str) -> Result<(), Failed> {
+pub(crate) fn hear(address: Ipv4Addr, port: u16, name: &str) -> Result<(), Failed> {
     let heard = || ask(address, port).is_ok_and(|answer| answer.trim() == name);
     wait_within(Duration::from_secs(10), Duration::from_millis(50), &format!("{name} at {address}:{port}"), heard)
 }

@@ -8,6 +8,7 @@ mod across;
 mod checks;
 mod engine;
 mod lab;
+mod life;
 mod many;
 #[path = "../container/needs.rs"]
 mod needs;
@@ -27,6 +28,7 @@ fn main() {
         many::trials(),
         user::trials(),
         engine::trials(),
+        life::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }
