@@ -1,6 +1,6 @@
 //! Results in, pages out: the schema of a run, the statistics over it, and the report that is drawn from them.
 //!
-//! Everything here is pure: values in, values or text out. Only [`folder`] and [`pdf`] touch files.
+//! Everything here is pure: values in, values or text out. Only [`criterion`], [`folder`] and [`pdf`] touch files.
 
 #![cfg_attr(test, expect(clippy::float_cmp, reason = "known answers are exact"))]
 
@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod answers;
 pub mod chart;
 pub mod compare;
+pub mod criterion;
 pub mod density;
 pub mod export;
 pub mod folder;

@@ -3,6 +3,7 @@
 use crate::analysis::Analysis;
 use crate::chart::{self, Charts};
 use crate::compare::Comparison;
+use crate::criterion::Group;
 use crate::model::Run;
 use crate::{export, page};
 
@@ -47,5 +48,15 @@ pub fn compare(before: &Run, after: &Run) -> Vec<File> {
     let mut files = vec![file("report.md", export::comparison(&comparison, chart.as_ref()))];
     files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
     files.push(file("index.html", page::render_comparison(&comparison, chart.as_ref())));
+    files
+}
+
+/// Renders criterion's results. The page comes last.
+pub fn criterion(groups: &[Group]) -> Vec<File> {
+    let chart = chart::benchmarks(groups);
+    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
+    let mut files = vec![file("report.md", export::benchmarks(groups, chart.as_ref()))];
+    files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
+    files.push(file("index.html", page::render_criterion(groups, chart.as_ref())));
     files
 }

@@ -1,4 +1,5 @@
-//! `isolab-report`: makes the report of a run again from its `run.json`, and holds two runs against each other.
+//! `isolab-report`: makes the report of a run again from its `run.json`, holds two runs against each other, and
+//! shows what criterion has measured.
 
 use std::error::Error;
 use std::fs;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use isolab_reports::compare::{self, Comparison};
+use isolab_reports::criterion::{self, CriterionError};
 use isolab_reports::folder::{self, FolderError};
 use isolab_reports::model::Run;
 use isolab_reports::pdf::{self, PdfError};
@@ -14,7 +16,7 @@ use isolab_reports::read::{self, ReadError};
 use isolab_reports::report;
 use thiserror::Error;
 
-/// Makes reports from runs of the lab.
+/// Makes reports from runs of the lab, and from criterion's results.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -45,6 +47,15 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "isolab-comparison")]
         out: PathBuf,
     },
+    /// Renders what `cargo bench` has measured.
+    Criterion {
+        /// The folder where criterion keeps its results.
+        #[arg(default_value = "target/criterion")]
+        results: PathBuf,
+        /// The folder to write to: new, empty, or with an earlier report.
+        #[arg(long, value_name = "DIR", default_value = "isolab-benchmarks")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Error)]
@@ -53,6 +64,8 @@ enum Failure {
     Open { path: PathBuf, source: std::io::Error },
     #[error("cannot use {path}")]
     Read { path: PathBuf, source: ReadError },
+    #[error(transparent)]
+    Criterion(#[from] CriterionError),
     #[error("cannot write the report")]
     Folder(#[from] FolderError),
     #[error("the report is written, but not as PDF")]
@@ -64,6 +77,7 @@ impl Failure {
         match self {
             Self::Open { .. } => "give the run.json that `isolab-bench run` wrote",
             Self::Read { source, .. } => source.hint(),
+            Self::Criterion(source) => source.hint(),
             Self::Folder(source) => source.hint(),
             Self::Pdf(source) => source.hint(),
         }
@@ -74,6 +88,7 @@ fn main() -> ExitCode {
     let (made, out) = match Arguments::parse().command {
         Command::Render { run, out, pdf } => (render(&run, &out, pdf), out),
         Command::Compare { before, after, out } => (compare(&before, &after, &out), out),
+        Command::Criterion { results, out } => (benchmarks(&results, &out), out),
     };
     match made {
         Ok(()) => {
@@ -109,6 +124,10 @@ fn compare(before: &Path, after: &Path, out: &Path) -> Result<(), Failure> {
     }
     folder::write(out, &report::compare(&before, &after))?;
     Ok(())
+}
+
+fn benchmarks(results: &Path, out: &Path) -> Result<(), Failure> {
+    Ok(folder::write(out, &report::criterion(&criterion::read(results)?))?)
 }
 
 /// A run and the text that it was read from, from its file or from the folder of its report.

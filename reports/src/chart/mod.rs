@@ -4,6 +4,7 @@ mod answer;
 mod axis;
 mod canvas;
 mod compare;
+mod criterion;
 mod density;
 mod distribution;
 mod forest;
@@ -14,6 +15,7 @@ mod phases;
 mod sequence;
 
 pub(crate) use compare::draw as comparison;
+pub(crate) use criterion::draw as benchmarks;
 pub(crate) use ink::{Ink, properties};
 pub(crate) use parallel::ladders;
 

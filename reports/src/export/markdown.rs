@@ -4,6 +4,7 @@ use crate::analysis::Analysis;
 use crate::answers::answers;
 use crate::chart::{Chart, Charts};
 use crate::compare::{Comparison, sentences};
+use crate::criterion::Group;
 use crate::page::{command, revision};
 use crate::tables::{self, Table};
 use crate::text::printable;
@@ -67,6 +68,14 @@ pub(crate) fn comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> 
         tables::differences("Changed in the environment.", &comparison.environment),
     ];
     parts.extend(rest.iter().filter(|it| !it.rows.is_empty()).map(table));
+    printable(&parts.concat())
+}
+
+/// Criterion's results, for a pull request.
+pub(crate) fn benchmarks(groups: &[Group], chart: Option<&Chart>) -> String {
+    let mut parts = vec!["# isolab: what the benchmarks say\n\n".to_owned()];
+    parts.extend(chart.map(|chart| format!("![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug)));
+    parts.extend(groups.iter().map(|group| table(&tables::benchmarks(group))));
     printable(&parts.concat())
 }
 

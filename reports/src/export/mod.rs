@@ -4,4 +4,4 @@ mod csv;
 mod markdown;
 
 pub(crate) use csv::{density, samples, slopes, summary};
-pub(crate) use markdown::{comparison, markdown};
+pub(crate) use markdown::{benchmarks, comparison, markdown};

@@ -3,11 +3,13 @@
 //! maud escapes every text that is put into the markup; the charts, which are markup themselves, were escaped when drawn.
 
 mod compare;
+mod criterion;
 mod density;
 mod method;
 mod parts;
 
 pub(crate) use compare::render_comparison;
+pub(crate) use criterion::render_criterion;
 pub(crate) use method::{command, revision};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};

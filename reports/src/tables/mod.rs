@@ -1,9 +1,11 @@
 //! The figures of a report as tables, the same for page and Markdown: each chart's twin, failures, the environment.
 
 mod compare;
+mod criterion;
 mod density;
 
 pub use compare::{alone, comparison, differences, runs};
+pub use criterion::benchmarks;
 pub use density::{density, ended, memory, rungs, starts};
 
 use crate::analysis::{Analysis, Figures, Summary, Tail};
