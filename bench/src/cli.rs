@@ -200,7 +200,7 @@ impl RunArguments {
     /// How far density goes.
     fn density(&self, seed: u64) -> density::Terms {
         let (most, passes, seconds) = if self.quick { DENSITY_QUICK } else { DENSITY };
-        let share = if self.suite.len() > 1 { 3 } else { 1 };
+        let share = if self.suites().len() > 1 { 3 } else { 1 };
         density::Terms {
             seed,
             most: self.max.unwrap_or(most),
