@@ -111,6 +111,8 @@ fn terminal() -> Result<(), Failed> {
         let line = format!("stty rows 31 cols 97; {CTR} --root {root} {arguments}");
         let file = lab.folder(&name).map_or_else(|_| lab.root().join(format!("{name}.typed")), |it| it.join("typed"));
         let mut command = std::process::Command::new("script");
+        // A bridge is the host's, and would stay.
+        command.env("ISOLAB_NETWORK", "none");
         command.args(["-q", "-e", "-f", "-c", &line]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::null()).spawn()?;
         let mut input = child.stdin.take().ok_or("no input")?;
