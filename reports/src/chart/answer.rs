@@ -8,7 +8,7 @@ use crate::text::shortened;
 use crate::units;
 
 const WIDTH: f64 = 480.0;
-const LEFT: f64 = 126.0;
+const LEFT: f64 = 158.0;
 const RIGHT: f64 = WIDTH - 152.0;
 const TOP: f64 = 12.0;
 const ROW: f64 = 26.0;
@@ -39,7 +39,7 @@ pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], fl
         for (row, place) in rows.iter().zip(0..) {
             let y = TOP + 2.0 + ROW * (f64::from(place) + 0.5);
             let (low, high) = (scale.place(row.ratio.low), scale.place(row.ratio.high));
-            canvas.text(&shortened(&row.name, 17), (LEFT - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
+            canvas.text(&shortened(&row.name, 19), (LEFT - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
             canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
             for end in [low, high] {
                 canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
