@@ -1,46 +1,29 @@
 //! The page of two runs.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-use super::parts::{figure, table};
-use super::{GENERATOR, style};
+use super::parts::{figure, page, table};
 use crate::chart::Chart;
 use crate::compare::{Comparison, SIGNIFICANT, sentences};
-use crate::text::printable;
 use crate::{tables, units};
 
 /// The whole page.
 pub(crate) fn render_comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> String {
     let sentences = sentences(comparison);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="generator" content=(GENERATOR);
-                title { "isolab: two runs compared" }
-                style { (PreEscaped(style())) }
+    let content = html! {
+            header {
+                p.kicker { "isolab · two runs" }
+                h1 { "What changed from A to B?" }
             }
-            body {
-                main {
-                    header {
-                        p.kicker { "isolab · two runs" }
-                        h1 { "What changed from A to B?" }
-                    }
-                    @if let Some((first, rest)) = sentences.split_first() {
-                        p.lead { (first) }
-                        ul { @for sentence in rest { li { (sentence) } } }
-                    }
-                    (table(&tables::runs(comparison)))
-                    (figures(comparison, chart))
-                    (around(comparison))
-                }
+            @if let Some((first, rest)) = sentences.split_first() {
+                p.lead { (first) }
+                ul { @for sentence in rest { li { (sentence) } } }
             }
-        }
+            (table(&tables::runs(comparison)))
+            (figures(comparison, chart))
+            (around(comparison))
     };
-    printable(&page.into_string())
+    page("isolab: two runs compared", &content)
 }
 
 fn figures(comparison: &Comparison<'_>, chart: Option<&Chart>) -> Markup {

@@ -12,15 +12,14 @@ pub(crate) use compare::render_comparison;
 pub(crate) use criterion::render_criterion;
 pub(crate) use method::{command, revision};
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use crate::analysis::Analysis;
 use crate::answers::answers;
 use crate::chart::{Charts, Ink, properties};
 use crate::model::{Role, Status};
-use crate::text::printable;
 use crate::{tables, units, words};
-use parts::{chart_section, figure, table, twin};
+use parts::{chart_section, figure, page, table, twin};
 
 /// What `<meta name="generator">` says, so that a folder with a page of ours can be told from a stranger's.
 pub(crate) const GENERATOR: &str = "isolab-report";
@@ -32,42 +31,27 @@ pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
         Some(_) if run.cells.is_empty() => format!("isolab {}", run.plan.suite),
         _ => format!("isolab {}: {}", run.plan.suite, words::headline(analysis)),
     };
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="generator" content=(GENERATOR);
-                title { (title) }
-                style { (PreEscaped(style())) }
-            }
-            body {
-                main {
-                    (header(analysis))
-                    (first_screen(analysis, charts))
-                    @if !analysis.cells.is_empty() {
-                        section.suite aria-labelledby="startup" {
-                            h2 id="startup" { "Start-up: how long until it runs?" }
-                            (verdict(analysis))
-                            (summary(analysis))
-                            (phases(analysis, charts))
-                            (distribution(analysis, charts))
-                            (forest(analysis, charts))
-                            (parallel(analysis, charts))
-                        }
-                    }
-                    @if let Some(crowd) = &analysis.density { (density::section(crowd, charts)) }
-                    (failures(analysis))
-                    (method::method(analysis))
-                    (environment(analysis))
-                    (method::reproduce(analysis))
+    let content = html! {
+            (header(analysis))
+            (first_screen(analysis, charts))
+            @if !analysis.cells.is_empty() {
+                section.suite aria-labelledby="startup" {
+                    h2 id="startup" { "Start-up: how long until it runs?" }
+                    (verdict(analysis))
+                    (summary(analysis))
+                    (phases(analysis, charts))
+                    (distribution(analysis, charts))
+                    (forest(analysis, charts))
+                    (parallel(analysis, charts))
                 }
             }
-        }
+            @if let Some(crowd) = &analysis.density { (density::section(crowd, charts)) }
+            (failures(analysis))
+            (method::method(analysis))
+            (environment(analysis))
+            (method::reproduce(analysis))
     };
-    printable(&page.into_string())
+    page(&title, &content)
 }
 
 /// The style sheet, with the inks of both pages.

@@ -1,10 +1,31 @@
 //! The pieces that the page is put together from.
 
-use maud::{Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::{GENERATOR, style};
 use crate::chart::Chart;
 use crate::model::Status;
 use crate::tables::Table;
+use crate::text::printable;
+
+/// A whole page: its title, and what is in it.
+pub(super) fn page(title: &str, content: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="generator" content=(GENERATOR);
+                title { (title) }
+                style { (PreEscaped(style())) }
+            }
+            body { main { (content) } }
+        }
+    };
+    printable(&page.into_string())
+}
 
 /// A section with one chart: how to read it, the chart, its figures as tables.
 pub(super) fn chart_section(chart: &Chart, guide: &Markup, tables: &Markup) -> Markup {
