@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use isolab_runtime::container::OVERLAY_LOWER;
 use isolab_runtime::container::seccomp::default_profile;
+use isolab_runtime::engine::CAPABILITIES;
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
@@ -84,22 +85,6 @@ fn private_folder(path: &Path) -> io::Result<()> {
 /// What an engine gives a container that asks for nothing: the namespaces, mounts, capabilities and masks of
 /// `docker run`, a seccomp profile, and limits that make each controller work.
 fn configuration(network: Network, root: &Root, point: &Path, rootless: bool) -> Value {
-    const CAPABILITIES: [&str; 14] = [
-        "CAP_AUDIT_WRITE",
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_FOWNER",
-        "CAP_FSETID",
-        "CAP_KILL",
-        "CAP_MKNOD",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_NET_RAW",
-        "CAP_SETFCAP",
-        "CAP_SETGID",
-        "CAP_SETPCAP",
-        "CAP_SETUID",
-        "CAP_SYS_CHROOT",
-    ];
     let path = match root {
         Root::Layers(_) => point,
         Root::Mounted(path) => path,

@@ -80,7 +80,7 @@ pub use networking::Networking;
 pub use place::Place;
 pub use prepare::{Container, read_environment};
 pub use record::{CloneLayer, Health, ImageOf, Life, Probe, Record, Running, State};
-pub use rights::read_seccomp;
+pub use rights::{CAPABILITIES, read_seccomp};
 pub use shelf::Locked;
 pub use specification::PATH;
 pub use usage::Usage;

@@ -12,7 +12,7 @@ use super::wishes::{Device, Rights, Seccomp, Sharing, WishError, Wishes, refused
 use crate::container::seccomp;
 
 /// What root may do in a container by default: docker's list. Enough to install packages and to drop what is left.
-const CAPABILITIES: [&str; 14] = [
+pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

@@ -13,6 +13,50 @@ use isolab_runtime::engine::{
 use super::network::NetworkFlags;
 use crate::voice::Failure;
 
+/// What a container may use at the most: the same for a new one and for one that is there.
+#[derive(Args)]
+pub(crate) struct LimitFlags {
+    /// The most memory it may use
+    #[arg(short, long, value_name = "SIZE", value_parser = engine::parse_size)]
+    memory: Option<u64>,
+    /// The most memory and swap together; -1 for as much swap as there is
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size_or_unlimited)]
+    memory_swap: Option<i64>,
+    /// What the kernel tries to leave it when memory is short
+    #[arg(long, value_name = "SIZE", value_parser = engine::parse_size)]
+    memory_reservation: Option<u64>,
+    /// How many processors' time it may use, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = engine::parse_cpus)]
+    cpus: Option<u64>,
+    /// Its weight against others that want processors; 1024 is usual
+    #[arg(short, long, value_name = "NUMBER")]
+    cpu_shares: Option<u64>,
+    /// Which processors it may use, such as 0-3,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Which nodes of memory it may use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// How many processes and threads it may have; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+}
+
+impl LimitFlags {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            memory: self.memory.map(|size| size as i64),
+            memory_swap: self.memory_swap,
+            memory_reservation: self.memory_reservation.map(|size| size as i64),
+            nano_cpus: self.cpus,
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids: self.pids_limit,
+        }
+    }
+}
+
 /// How a container shall be.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker's")]
@@ -77,30 +121,8 @@ pub(crate) struct Flags {
     /// The size of its /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = engine::parse_size)]
     shm_size: Option<u64>,
-    /// The most memory it may use
-    #[arg(short, long, value_name = "SIZE", value_parser = engine::parse_size)]
-    memory: Option<u64>,
-    /// The most memory and swap together; -1 for as much swap as there is
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size_or_unlimited)]
-    memory_swap: Option<i64>,
-    /// What the kernel tries to leave it when memory is short
-    #[arg(long, value_name = "SIZE", value_parser = engine::parse_size)]
-    memory_reservation: Option<u64>,
-    /// How many processors' time it may use, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = engine::parse_cpus)]
-    cpus: Option<u64>,
-    /// Its weight against others that want processors; 1024 is usual
-    #[arg(short, long, value_name = "NUMBER")]
-    cpu_shares: Option<u64>,
-    /// Which processors it may use, such as 0-3,7
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Which nodes of memory it may use
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    /// How many processes and threads it may have; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// What follows its end: no, always, on-failure[:N], unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: Restart,
@@ -252,7 +274,7 @@ impl Flags {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             log: self.log_driver.0,
-            limits: self.limits(),
+            limits: self.limits.limits(),
             rights: self.rights()?,
             tmpfs: folders.chain(in_memory).collect(),
             shm_size: self.shm_size,
@@ -263,19 +285,6 @@ impl Flags {
             init: self.init,
             health: self.health(),
         })
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            memory: self.memory.map(|size| size as i64),
-            memory_swap: self.memory_swap,
-            memory_reservation: self.memory_reservation.map(|size| size as i64),
-            nano_cpus: self.cpus,
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids: self.pids_limit,
-        }
     }
 
     fn rights(&self) -> Result<Rights, Failure> {

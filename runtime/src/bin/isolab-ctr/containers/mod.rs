@@ -13,7 +13,7 @@ mod talk;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use isolab_runtime::engine::{self, Engine, EngineError, Limits, Restart};
+use isolab_runtime::engine::{self, Engine, EngineError, Restart};
 
 use crate::cli::Global;
 use crate::print;
@@ -149,30 +149,8 @@ pub(crate) struct Stop {
 
 #[derive(Args)]
 pub(crate) struct Update {
-    /// The most memory
-    #[arg(short, long, value_name = "SIZE", value_parser = isolab_runtime::engine::parse_size)]
-    memory: Option<u64>,
-    /// The most memory and swap together; -1 for as much swap as there is
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = flags::size_or_unlimited)]
-    memory_swap: Option<i64>,
-    /// What the kernel tries to leave it when memory is short
-    #[arg(long, value_name = "SIZE", value_parser = isolab_runtime::engine::parse_size)]
-    memory_reservation: Option<u64>,
-    /// How many processors' time
-    #[arg(long, value_name = "NUMBER", value_parser = isolab_runtime::engine::parse_cpus)]
-    cpus: Option<u64>,
-    /// Its weight against others that want processors
-    #[arg(short, long, value_name = "NUMBER")]
-    cpu_shares: Option<u64>,
-    /// Which processors
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Which nodes of memory
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    /// How many processes and threads; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: flags::LimitFlags,
     /// What follows its end
     #[arg(long, value_name = "POLICY")]
     restart: Option<Restart>,
@@ -212,7 +190,9 @@ pub(crate) fn obey(verb: &Verb, global: &Global, told: impl FnOnce()) -> Result<
             if *volumes { engine.remove_anonymous_volumes(&record) } else { Ok(()) }
         }),
         Verb::Rename { container, name } => engine.rename(container, name).map(|()| 0).map_err(Failure::from),
-        Verb::Update(update) => each(&update.containers, |name| engine.update(name, update.limits(), update.restart)),
+        Verb::Update(update) => {
+            each(&update.containers, |name| engine.update(name, update.limits.limits(), update.restart))
+        }
         Verb::Cp(cp) => cp.obey(engine),
         Verb::Diff { container } => files::diff(engine, container),
         Verb::Export(export) => export.obey(engine),
@@ -253,20 +233,5 @@ fn wait(engine: &Engine, names: &[String]) -> Result<u8, Failure> {
 impl Stop {
     fn stop(&self, engine: &Engine, name: &str) -> Result<(), EngineError> {
         engine.stop(name, self.signal.as_deref(), self.time.map(Duration::from_secs))
-    }
-}
-
-impl Update {
-    fn limits(&self) -> Limits {
-        Limits {
-            memory: self.memory.map(|size| size as i64),
-            memory_swap: self.memory_swap,
-            memory_reservation: self.memory_reservation.map(|size| size as i64),
-            nano_cpus: self.cpus,
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids: self.pids_limit,
-        }
     }
 }
