@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 const ESSENTIAL: [&str; 2] = ["virtio_pci", "virtio_console"];
 
 /// What the labs need, by what needs it. A module that a kernel does not have is left out: its absence shows where it is used.
-const WANTED: [&[&str]; 5] = [
+const WANTED: [&[&str]; 6] = [
     // Virtual machines, their disks, networks and sockets.
     &["kvm_amd", "virtio_blk", "virtio_net", "virtio_rng", "tun", "vhost_net", "vhost_vsock"],
     // Root file systems of containers and of virtual machines.
@@ -34,6 +34,17 @@ const WANTED: [&[&str]; 5] = [
     ],
     // Matches of iptables rules that container engines write.
     &["xt_conntrack", "xt_MASQUERADE", "xt_addrtype", "xt_comment", "xt_mark", "xt_nat", "xt_tcpudp"],
+    // Lists of sockets and connections, by which CRIU takes a container's down.
+    &[
+        "unix_diag",
+        "inet_diag",
+        "tcp_diag",
+        "udp_diag",
+        "raw_diag",
+        "netlink_diag",
+        "af_packet_diag",
+        "nf_conntrack_netlink",
+    ],
 ];
 
 /// Why the modules cannot be taken.
