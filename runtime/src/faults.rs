@@ -3,8 +3,8 @@
 //! the next command brings the host back.
 //!
 //! `ISOLAB_FAULT=<span>:kill` ends the process that takes the step: the runtime, or the container's own.
-//! `ISOLAB_FAULT=<span>:error` lets the first thing fail that the container's own process does in the step, with EIO; a
-//! step of the runtime's, or one without anything that can fail, is left as it is.
+//! `ISOLAB_FAULT=<span>:error` lets the step fail with EIO: in the container's own process the first thing that it does in
+//! the step, in the runtime the step as a whole.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,6 +38,16 @@ pub(crate) fn in_container() {
     ROLE.store(1, Ordering::Relaxed);
 }
 
+/// Whether the step that has begun shall fail at this place: in builds of tests only, where that is asked for (`faults`).
+#[cfg_attr(not(feature = "fault"), expect(clippy::unnecessary_wraps, reason = "other builds have no faults"))]
+pub(crate) fn fault() -> nix::Result<()> {
+    #[cfg(feature = "fault")]
+    if crate::faults::due() {
+        return Err(nix::errno::Errno::EIO);
+    }
+    Ok(())
+}
+
 /// The recorder, where one was installed.
 static INSTALLED: OnceLock<Recorder> = OnceLock::new();
 

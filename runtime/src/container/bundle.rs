@@ -11,6 +11,7 @@ use tracing::info_span;
 
 use super::handed::Handed;
 use super::labels;
+use super::net_devices::{self, NetDevice};
 use super::treatment::Treatment;
 
 /// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
@@ -27,8 +28,11 @@ pub struct Bundle {
     pub(crate) folder: PathBuf,
     pub(crate) spec: Spec,
     pub(crate) process: Process,
+    /// Whether the configuration has no `process`: it can be created, and waits for a start that is refused.
+    pub(crate) nothing_to_run: bool,
     pub(crate) linux: Linux,
     pub(crate) root: Root,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) treatment: Treatment,
     /// The `SELinux` context of files that are made for the container; nothing where nobody would read it.
     pub(crate) file_label: Option<String>,
@@ -114,7 +118,8 @@ impl Bundle {
         .entered();
         let folder = folder.canonicalize().map_err(|source| BundleError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join("config.json");
-        let text = fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
+        let text = crate::spans::fault().map_err(io::Error::from).and_then(|()| fs::read(&path));
+        let text = text.map_err(|source| BundleError::Read { path: path.clone(), source })?;
         let (spec, warnings) = parse(&text).map_err(|source| BundleError::Parse { path: path.clone(), source })?;
         let checked = Self::check(folder, spec, warnings);
         let bundle = checked.map_err(|(field, problem)| BundleError::Refused { path, field, problem })?;
@@ -137,12 +142,15 @@ impl Bundle {
 
     fn check(folder: PathBuf, spec: Spec, mut warnings: Vec<String>) -> Result<Self, Refusal> {
         check_version(spec.version())?;
-        let Some(process) = spec.process().clone() else { return refuse("process", "missing") };
-        check_process(&process)?;
+        let nothing_to_run = spec.process().is_none();
+        let process = spec.process().clone().unwrap_or_else(idle);
+        if !nothing_to_run {
+            check_process(&process)?;
+        }
         let linux = spec.linux().clone().unwrap_or_else(empty_linux);
         check_namespaces(&spec, &linux)?;
-        check_unsupported(&linux)?;
         super::statements::check(&spec, &process, &linux)?;
+        let net_devices = net_devices::plan(&linux)?;
         let treatment = Treatment::plan(&process, &linux).map_err(|(field, problem)| (field.to_owned(), problem))?;
         let root = check_root(&folder, &spec)?;
         let file_label = labels::for_files(linux.mount_label().as_ref(), &mut warnings);
@@ -159,8 +167,10 @@ impl Bundle {
             folder,
             spec,
             process,
+            nothing_to_run,
             linux,
             root,
+            net_devices,
             treatment,
             file_label,
             warnings,
@@ -240,14 +250,36 @@ fn empty_linux() -> Linux {
     serde_json::from_str("{}").unwrap_or_default()
 }
 
+/// Who is nobody in particular, at the root, and has no program.
+fn idle() -> Process {
+    // The type's own default would be a shell.
+    serde_json::from_str(r#"{"user":{},"cwd":"/"}"#).unwrap_or_default()
+}
+
+/// config.md, "Specification version": `SemVer`, of which a whole major version is compatible.
 fn check_version(version: &str) -> Result<(), Refusal> {
-    if version.is_empty() {
-        return refuse("ociVersion", "missing");
+    match (version, read_version(version)) {
+        ("", _) => refuse("ociVersion", "missing"),
+        (_, Some((1, ..))) => Ok(()),
+        (_, Some(_)) => refuse("ociVersion", format!("{version:?}, but only versions 1.x are understood")),
+        (_, None) => refuse("ociVersion", format!("{version:?} is no version such as 1.0.2")),
     }
-    match version.split('.').next().map(str::parse::<u32>) {
-        Some(Ok(1)) => Ok(()),
-        _ => refuse("ociVersion", format!("{version:?}, but only versions 1.x are understood")),
+}
+
+/// The three numbers of a version in the form of `SemVer` 2.0.0; what is behind a dash or a plus only has to be there.
+pub(crate) fn read_version(text: &str) -> Option<(u32, u32, u32)> {
+    let (numbers, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+    let word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !rest.is_empty() && !rest.get(1..)?.split(['.', '+']).all(word) {
+        return None;
     }
+    let number = |part: &str| {
+        let plain = part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+        part.parse().ok().filter(|_| plain)
+    };
+    let mut parts = numbers.split('.').map(number);
+    let version = (parts.next()??, parts.next()??, parts.next()??);
+    parts.next().is_none().then_some(version)
 }
 
 fn without_nul(bytes: &[u8]) -> Option<()> {
@@ -288,8 +320,10 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
     if (spec.hostname().is_some() || spec.domainname().is_some()) && !has(LinuxNamespaceType::Uts) {
         return refuse("hostname", "set, but there is no uts namespace: it would rename the host");
     }
-    if linux.uid_mappings().is_some() && !has(LinuxNamespaceType::User) {
-        return refuse("linux.uidMappings", "set, but there is no user namespace");
+    for (field, maps) in [("linux.uidMappings", linux.uid_mappings()), ("linux.gidMappings", linux.gid_mappings())] {
+        if maps.is_some() && !has(LinuxNamespaceType::User) {
+            return refuse(field, "set, but there is no user namespace");
+        }
     }
     if linux.time_offsets().is_some() && !has(LinuxNamespaceType::Time) {
         return refuse("linux.timeOffsets", "set, but there is no time namespace");
@@ -316,18 +350,6 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// What would silently be missing must be refused.
-fn check_unsupported(linux: &Linux) -> Result<(), Refusal> {
-    let refused = [
-        ("linux.intelRdt", linux.intel_rdt().is_some(), "Intel RDT is not supported"),
-        ("linux.netDevices", linux.net_devices().is_some(), "moving network devices is not supported"),
-    ];
-    match refused.iter().find(|(_, wrong, _)| *wrong) {
-        Some((field, _, problem)) => refuse(field, *problem),
-        None => Ok(()),
-    }
 }
 
 fn check_root(folder: &Path, spec: &Spec) -> Result<Root, Refusal> {
@@ -393,7 +415,7 @@ fn split_escaped(text: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bundle, BundleError, parse, split_escaped};
+    use super::{Bundle, BundleError, parse, read_version, split_escaped};
     use std::path::PathBuf;
 
     const GOOD: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},
@@ -415,7 +437,8 @@ mod tests {
     #[test]
     fn a_wrong_value_is_refused_by_its_name() {
         let table = [
-            (r#""ociVersion":"1.0.2""#, r#""ociVersion":"2.0""#, "ociVersion"),
+            (r#""ociVersion":"1.0.2""#, r#""ociVersion":"2.0.0""#, "ociVersion"),
+            (r#""ociVersion":"1.0.2""#, r#""ociVersion":"1.0""#, "ociVersion"),
             (r#""args":["sh"]"#, r#""args":[]"#, "process.args"),
             (r#""args":["sh"]"#, r#""args":["a\u0000b"]"#, "process.args"),
             (r#""cwd":"/""#, r#""cwd":"tmp""#, "process.cwd"),
@@ -437,6 +460,17 @@ mod tests {
                 Err(BundleError::Refused { field, .. }) => assert_eq!(field, expected, "for {new}"),
                 other => panic!("{new} gave {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_version_has_three_numbers_and_may_have_a_word_behind() {
+        assert_eq!(read_version("1.0.2"), Some((1, 0, 2)));
+        assert_eq!(read_version("1.2.1-rc.1+build.7"), Some((1, 2, 1)));
+        for wrong in
+            ["", "1", "1.0", "1.0.0.0", "1.x.0", "01.0.0", "1.0.0-", "1.0.0-a..b", "v1.0.0", "1.0.-1", " 1.0.0"]
+        {
+            assert_eq!(read_version(wrong), None, "{wrong:?}");
         }
     }
 

@@ -1,7 +1,9 @@
-//! What can be done to a container while it is there: held still, let go, limited anew, counted.
+//! What can be done to a container while it is there: sent a signal, held still, let go, limited anew, counted.
 
 use std::fs;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{ContainerState, LinuxResources};
 use tracing::info_span;
@@ -12,8 +14,36 @@ use super::id::ContainerId;
 use super::lifecycle::{Runtime, open_cgroup, status};
 use super::overview::{Status, full_status};
 use super::state::Record;
+use super::sys::process::{pidfd_open, pidfd_signal};
 
 impl Runtime {
+    /// Sends a signal to the container's first process, or to `all` of its processes; those may have outlived the first.
+    pub fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<(), ContainerError> {
+        let (folder, record) = self.find(id)?;
+        let cgroup = if all || signal == Signal::SIGKILL as i32 { open_cgroup(&record)? } else { None };
+        let sent =
+            |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
+        if let (true, Some(cgroup)) = (all, &cgroup) {
+            for pid in cgroup.pids()? {
+                match nix::sys::signal::kill(pid, None)
+                    .and_then(|()| pidfd_open(pid))
+                    .and_then(|it| pidfd_signal(&it, signal))
+                {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(source) => return Err(sent(source)),
+                }
+            }
+        } else {
+            let status = status(&folder, &record);
+            let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
+                return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
+            };
+            init.signal(signal).map_err(sent)?;
+        }
+        // One that is held still would die only once let go (v1; v2 lets a killed process go by itself).
+        if signal == Signal::SIGKILL as i32 { let_go(cgroup.as_ref()) } else { Ok(()) }
+    }
+
     /// Holds every process of a container still, until [`Runtime::resume`].
     pub fn pause(&self, id: &ContainerId) -> Result<(), ContainerError> {
         let (folder, record) = self.find(id)?;
@@ -28,6 +58,7 @@ impl Runtime {
             why = "the kernel stops every process of the group at once; none of them can notice or refuse it"
         )
         .entered();
+        ContainerError::fault("container.pause")?;
         Ok(needed_cgroup("pause", id, &record)?.freeze()?)
     }
 
@@ -45,6 +76,7 @@ impl Runtime {
             why = "the processes go on where they were stopped, as if no time had passed"
         )
         .entered();
+        ContainerError::fault("container.resume")?;
         Ok(needed_cgroup("resume", id, &record)?.thaw()?)
     }
 
@@ -81,6 +113,14 @@ impl Runtime {
             ContainerState::Created | ContainerState::Running => needed_cgroup(attempt, id, &record),
             status => Err(unfit(attempt, id, status)),
         }
+    }
+}
+
+/// Lets a paused container's processes go on.
+pub(super) fn let_go(cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
+    match cgroup {
+        Some(cgroup) if cgroup.frozen().unwrap_or(false) => Ok(cgroup.thaw()?),
+        _ => Ok(()),
     }
 }
 

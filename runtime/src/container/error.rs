@@ -8,11 +8,13 @@ use oci_spec::runtime::ContainerState;
 
 use super::bundle::BundleError;
 use super::cgroup::CgroupError;
+use super::criu::CheckpointError;
 use super::exec::ExecError;
 use super::handed::HandedError;
 use super::hooks::HookError;
 use super::id::{ContainerId, IdError};
 use super::inside::shown;
+use super::intel_rdt::RdtError;
 use super::labels::LabelError;
 use super::namespaces::NamespaceError;
 use super::plan::Plan;
@@ -21,6 +23,7 @@ use super::seccomp::SeccompError;
 use super::state::StateError;
 use super::subids::SubidError;
 use super::terminal::TerminalError;
+use crate::network::NetworkError;
 
 /// Anything that can go wrong with a container.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,12 @@ pub enum ContainerError {
     /// The ids of an ordinary user's container.
     #[error(transparent)]
     Subid(#[from] SubidError),
+    /// A share of the processor's cache.
+    #[error(transparent)]
+    Rdt(#[from] RdtError),
+    /// An interface of the host.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A label.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -52,6 +61,9 @@ pub enum ContainerError {
     /// Another process in a running container.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// A container on disk.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A terminal.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
@@ -110,6 +122,14 @@ pub enum ContainerError {
         /// Where it is in its life.
         status: ContainerState,
     },
+    /// The configuration has no program.
+    #[error("cannot {attempt} container {id}: config.json has no process, so there is nothing to run")]
+    NothingToRun {
+        /// What was asked for.
+        attempt: &'static str,
+        /// The container.
+        id: ContainerId,
+    },
     /// It is paused already, or cannot do what was asked for because it is.
     #[error("cannot {attempt} container {id}: it is paused")]
     Paused {
@@ -159,6 +179,11 @@ impl ContainerError {
         move |source| Self::System { attempt, on, source }
     }
 
+    /// Fails where a test wants the step that has begun to fail.
+    pub(crate) fn fault(step: &str) -> Result<(), Self> {
+        crate::spans::fault().map_err(Self::system("take the step", step))
+    }
+
     /// What the container's process told, in words; `plan` knows what its numbers mean.
     pub(crate) fn from_init(failure: &Failure, plan: Option<&Plan>) -> Self {
         let program = || {
@@ -189,6 +214,8 @@ impl ContainerError {
             Self::Cgroup(error) => return error.hint(),
             Self::Seccomp(error) => return error.hint(),
             Self::Subid(error) => return Some(error.hint()),
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Rdt(error) => return error.hint().map(str::to_owned),
             Self::State(StateError::Exists(id)) => {
                 return Some(format!("remove it with: isolab-oci delete --force {id}"));
             }
@@ -256,6 +283,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Session => "begin a session".to_owned(),
         Step::Sibling => "make a process in the PID namespace".to_owned(),
         Step::OomScore => "set oomScoreAdj".to_owned(),
+        Step::Affinity => "set execCPUAffinity.final".to_owned(),
         Step::IdentityInside => "become root of the user namespace".to_owned(),
         Step::JoinNamespace => format!("join the namespace {:?}", plan?.namespaces.joined.get(index)?.kind),
         Step::TimeNamespace => "set the clocks of the time namespace".to_owned(),
@@ -267,18 +295,19 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::MountOverProc => format!("mount {} beside what /proc is for", mount()?),
         Step::CopyUp => format!("copy what the image has at {} into its tmpfs", mount()?),
         Step::Mount => format!("mount {}", mount()?),
+        Step::Remount => format!("change what is mounted at {}", mount()?),
         Step::Device => format!("make the device {}", shown(&rootfs()?.devices.as_ref()?.get(index)?.path)),
         Step::Link => "make the links of /dev or of the cgroup mount".to_owned(),
         Step::MaskSource => "use the host's /dev/null as a mask".to_owned(),
-        Step::Mask => format!("mask {}", shown(rootfs()?.masked.get(index)?)),
-        Step::ReadonlyPath => format!("make {} read-only", shown(rootfs()?.readonly_paths.get(index)?)),
+        Step::Mask => format!("mask {}", shown(rootfs()?.covers.masked.get(index)?)),
+        Step::ReadonlyPath => format!("make {} read-only", shown(rootfs()?.covers.readonly.get(index)?)),
         Step::ReadonlyRoot => "make the root read-only".to_owned(),
         Step::Pivot => "enter the root file system".to_owned(),
         Step::RootPropagation => "set linux.rootfsPropagation".to_owned(),
         Step::Hostname => "set the hostname".to_owned(),
         Step::Domainname => "set the domainname".to_owned(),
         Step::Loopback => "bring the loopback interface up".to_owned(),
-        Step::Sysctl => format!("set the kernel parameter {}", plan?.sysctl.get(index)?.0.to_string_lossy()),
+        Step::Sysctl => format!("set the kernel parameter {}", plan?.sysctl.name(index)?),
         Step::Cgroup => "enter a cgroup".to_owned(),
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
         Step::Terminal => "make a terminal with /dev/pts/ptmx".to_owned(),

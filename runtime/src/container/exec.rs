@@ -2,27 +2,31 @@
 //!
 //! What the process does itself is told in [`super::join`].
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use oci_spec::runtime::{Capability, ContainerState, LinuxCapabilities, Process};
 
 use super::bundle;
 use super::capabilities::CapabilityPlan;
+use super::cgroup::{Cgroup, CgroupError, Hierarchy, Layout};
 use super::error::ContainerError;
 use super::handed::Handed;
 use super::id::ContainerId;
 use super::join::{JoinPlan, begin};
 use super::labels::Labels;
-use super::lifecycle::{Runtime, open_cgroup, status};
+use super::lifecycle::{Runtime, status};
 use super::plan::{confined, held};
 use super::relay::relay;
 use super::signals::{Signals, learn_ignored};
 use super::state::Record;
 use super::sys::process::Ending;
+use super::sys::scheduling::NodeMask;
 use super::terminal::TerminalPlan;
+use super::treatment::nodes;
 
 /// A user, and a group where one was named: `1000` or `1000:100`, in numbers. Names are the image's and are not looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub struct Exec {
     pub detach: bool,
     /// Whether it may wait for a paused container to go on.
     pub ignore_paused: bool,
+    /// Groups inside of the container's cgroup that it is put into: `PATH`, or `CONTROLLER:PATH` for one v1 hierarchy.
+    pub cgroups: Vec<String>,
     /// What the caller hands over.
     pub handed: Handed,
 }
@@ -81,6 +87,15 @@ pub enum ExecError {
     /// A word that is no user.
     #[error("{0:?} is no user: a number is wanted, or two with a colon between")]
     User(String),
+    /// A word that is no group inside of the container's.
+    #[error("{0:?} is no cgroup inside of the container's: PATH is wanted, or CONTROLLER:PATH")]
+    Cgroup(String),
+    /// A group that nobody has made.
+    #[error("there is no cgroup {0:?} inside of the container's")]
+    MissingCgroup(String),
+    /// A group of a container that has none.
+    #[error("the container has no cgroup, and so none inside of that")]
+    NoCgroup,
     /// The container was made by a runtime that kept no configuration.
     #[error("the configuration that container {0} was made with is not known any more")]
     NoConfiguration(ContainerId),
@@ -112,7 +127,7 @@ impl Runtime {
             ContainerState::Running => {} //                                      1. there is something to join
             status => return Err(ContainerError::Status { attempt: "execute in", id: id.clone(), status }),
         }
-        let cgroup = open_cgroup(&record)?;
+        let cgroup = asked.cgroup(&record)?;
         if !asked.ignore_paused && cgroup.as_ref().is_some_and(|cgroup| matches!(cgroup.frozen(), Ok(true))) {
             return Err(ExecError::Paused(id.clone()).into());
         }
@@ -143,6 +158,43 @@ fn collect() -> Result<Signals, ContainerError> {
 }
 
 impl Exec {
+    /// The container's cgroup, or the groups inside of it that are asked for.
+    fn cgroup(&self, record: &Record) -> Result<Option<Cgroup>, ContainerError> {
+        let Some(base) = &record.cgroup else {
+            return if self.cgroups.is_empty() { Ok(None) } else { Err(ExecError::NoCgroup.into()) };
+        };
+        let asked = self.cgroups.iter().map(|text| inner_group(text)).collect::<Result<Vec<_>, _>>()?;
+        let layout = Layout::detect()?;
+        let inner = |hierarchy: &Hierarchy| {
+            let names = |name: &str| hierarchy.controllers().iter().any(|other| other == name);
+            let own = asked.iter().rev().find(|(controller, _)| controller.is_none_or(names));
+            own.map(|(_, path)| base.join(path))
+        };
+        for (text, (controller, _)) in self.cgroups.iter().zip(&asked) {
+            let named = |hierarchy: &&Hierarchy| {
+                controller.is_none_or(|name| hierarchy.controllers().iter().any(|other| other == name))
+            };
+            let mut paths = layout
+                .hierarchies()
+                .iter()
+                .filter(named)
+                .filter_map(|hierarchy| Some((hierarchy, inner(hierarchy)?)))
+                .peekable();
+            let somewhere = paths.peek().is_some();
+            let everywhere =
+                paths.all(|(hierarchy, path)| hierarchy.directory(&path).is_ok_and(|folder| folder.is_dir()));
+            if !(somewhere && everywhere) {
+                return Err(ExecError::MissingCgroup(text.clone()).into());
+            }
+        }
+        let below = |hierarchy: &Hierarchy| inner(hierarchy).unwrap_or_else(|| base.clone());
+        match Cgroup::open_below(&layout, below) {
+            Ok(cgroup) => Ok(Some(cgroup)),
+            Err(CgroupError::Open { source: Errno::ENOENT, .. }) if asked.is_empty() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn plan(
         &self,
         id: &ContainerId,
@@ -180,6 +232,7 @@ impl Exec {
         let linux = spec.linux().as_ref();
         let profile = linux.and_then(|linux| linux.seccomp().as_ref());
         let treatment = bundle::treat_exec(&process, linux)?;
+        let affinity = Affinity::of(&process);
         let labels = Labels::plan(&process)?;
         let console = self.handed.console_socket.as_deref();
         let terminal = TerminalPlan::new(&process, console, !self.detach)?;
@@ -193,6 +246,7 @@ impl Exec {
             oom_score,
             process,
             treatment,
+            affinity,
             labels,
             session_keyring: record.session_keyring,
             first_closed: self.handed.first_closed(),
@@ -254,6 +308,48 @@ impl Exec {
     }
 }
 
+/// `cpu:/inner` or `/inner`: of which hierarchy, and where below the container's own group.
+fn inner_group(text: &str) -> Result<(Option<&str>, PathBuf), ExecError> {
+    let (controller, path) = match text.split_once(':') {
+        Some((controller, path)) => (Some(controller), path),
+        None => (None, text),
+    };
+    let mut inner = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => inner.push(name),
+            Component::RootDir | Component::CurDir => {}
+            // Above it there may be anybody's.
+            _ => return Err(ExecError::Cgroup(text.to_owned())),
+        }
+    }
+    if path.is_empty() || controller == Some("") {
+        Err(ExecError::Cgroup(text.to_owned()))
+    } else {
+        Ok((controller, inner))
+    }
+}
+
+/// Which processors the process may run on: before it is in the container's cgroup, and after (OCI runtime specification,
+/// config.md, "Linux Process", `execCPUAffinity`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Affinity {
+    pub(crate) first: Option<NodeMask>,
+    pub(crate) last: Option<NodeMask>,
+}
+
+impl Affinity {
+    fn of(process: &Process) -> Self {
+        // What can be no list has been refused with the rest of the file.
+        let list = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).and_then(nodes);
+        let asked = process.exec_cpu_affinity().as_ref();
+        Self {
+            first: asked.and_then(|asked| list(asked.initial())),
+            last: asked.and_then(|asked| list(asked.cpu_affinity_final())),
+        }
+    }
+}
+
 /// The namespaces of a process that are not our own: only those need to be joined, and only those may be by an ordinary
 /// user, who has no right over the host's.
 fn foreign_namespaces(pid: i32) -> CloneFlags {
@@ -275,7 +371,7 @@ fn foreign_namespaces(pid: i32) -> CloneFlags {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exec, User};
+    use super::{Exec, User, inner_group};
     use oci_spec::runtime::Process;
 
     #[test]
@@ -284,6 +380,16 @@ mod tests {
         assert_eq!("0:5".parse::<User>().ok(), Some(User { uid: 0, gid: Some(5) }));
         for text in ["1000abc", "", ":", "1:", ":1", "-1", "+1", "1:2:3", "root", "4294967296", " 1"] {
             assert!(text.parse::<User>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_inside_stays_inside() {
+        let group = |text: &str| inner_group(text).ok().map(|(of, path)| (of.map(str::to_owned), path));
+        assert_eq!(group("/a/b"), Some((None, "a/b".into())));
+        assert_eq!(group("cpu:x"), Some((Some("cpu".to_owned()), "x".into())));
+        for wrong in ["", "..", "a/../b", ":x", "cpu:"] {
+            assert_eq!(group(wrong), None, "{wrong:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::mounts;
 
 /// The earliest and the latest version of the specification that bundles may be written for.
-const VERSIONS: [&str; 2] = ["1.0.0", "1.2.1"];
+const VERSIONS: [&str; 2] = ["1.0.0", "1.3.0"];
 const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 const OPERATORS: [&str; 7] =
     ["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"];
@@ -16,6 +16,18 @@ const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
+
+/// Where memory comes from (`set_mempolicy(2)`).
+const MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+const MODE_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 /// The features, whatever this host offers of them.
 pub fn features() -> Features {
@@ -56,13 +68,16 @@ fn linux() -> LinuxFeature {
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
-        "intelRdt": { "enabled": false },
+        "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+        "memoryPolicy": { "modes": MODES, "flags": MODE_FLAGS },
         "mountExtensions": { "idmap": { "enabled": true } },
+        "netDevices": { "enabled": true },
     });
     if let Ok(rest) = serde_json::from_value::<LinuxFeature>(part) {
         linux.set_cgroup(rest.cgroup().clone()).set_seccomp(rest.seccomp().clone());
         linux.set_apparmor(rest.apparmor().clone()).set_selinux(rest.selinux().clone());
         linux.set_intel_rdt(rest.intel_rdt().clone()).set_mount_extensions(rest.mount_extensions().clone());
+        linux.set_memory_policy(rest.memory_policy().clone()).set_net_devices(rest.net_devices().clone());
     }
     linux
 }
@@ -91,6 +106,7 @@ mod tests {
         let features = features();
         let linux = features.linux().as_ref().expect("it is Linux");
         assert!(linux.cgroup().is_some() && linux.seccomp().is_some() && linux.mount_extensions().is_some());
+        assert!(linux.intel_rdt().is_some() && linux.memory_policy().is_some() && linux.net_devices().is_some());
         let capabilities = linux.capabilities().as_deref().unwrap_or_default();
         assert_eq!(capabilities.first().map(String::as_str), Some("CAP_CHOWN"));
         let options = features.mount_options().as_deref().unwrap_or_default();

@@ -19,6 +19,8 @@ pub struct Handed {
     pub pid_file: Option<PathBuf>,
     /// Whether the program keeps the keys of the caller's session (keyrings(7)).
     pub session_keyring: bool,
+    /// Whether the root is only moved into place, where the host's own root is one that `pivot_root(2)` cannot leave.
+    pub no_pivot: bool,
     /// How many descriptors, from 3 on, stay open in the program.
     pub descriptors: u32,
 }

@@ -12,8 +12,11 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{dup2_stdin, pipe2, write};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{ContainerState, Hook};
 
+use super::bundle::read_version;
+use super::error::ContainerError;
+use super::state::Record;
 use super::sys::clone::{Side, clone3, exit_now};
 use super::sys::process::{Ending, Strings, close_on_exec_from, execute, pidfd_signal, reap};
 
@@ -107,6 +110,42 @@ pub(crate) fn run(moment: &'static str, hooks: &[HookPlan], state: &[u8]) -> Res
         }
     }
     Ok(())
+}
+
+/// Runs the hooks that see the program run. What one that fails means was changed: up to version 1.2.0 of the specification
+/// it is only told of; from 1.2.1 on the start has failed, and the container ends (runtime.md, "Lifecycle", 9).
+pub(crate) fn run_poststart(record: &Record, warn: &dyn Fn(&str)) -> Result<(), ContainerError> {
+    let running = ContainerState::Running;
+    if read_version(&record.oci_version).is_none_or(|version| version < (1, 2, 1)) {
+        late_hooks("poststart", record, running, warn);
+        return Ok(());
+    }
+    let plans = plan(record.hooks.as_ref().and_then(|all| all.poststart().as_ref()))?;
+    if plans.is_empty() {
+        return Ok(());
+    }
+    Ok(run("poststart", &plans, record.state_text(running).as_bytes())?)
+}
+
+/// Hooks whose failure is told of but changes nothing: what they follow has happened already.
+pub(crate) fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, warn: &dyn Fn(&str)) {
+    let hooks = record.hooks.as_ref().and_then(|all| match moment {
+        "poststart" => all.poststart().as_ref(),
+        _ => all.poststop().as_ref(),
+    });
+    if hooks.is_none_or(Vec::is_empty) {
+        return;
+    }
+    let state = record.state_text(status);
+    match plan(hooks) {
+        Err(error) => warn(&ContainerError::from(error).to_string()),
+        // One by one: a hook that fails doesn't keep the ones behind it from running.
+        Ok(plans) => {
+            for error in plans.chunks(1).filter_map(|one| run(moment, one, state.as_bytes()).err()) {
+                warn(&error.to_string());
+            }
+        }
+    }
 }
 
 impl HookPlan {

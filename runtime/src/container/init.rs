@@ -27,7 +27,6 @@ use super::report::{At, Failure, Step};
 use super::signals;
 use super::sys::clone::exit_now;
 use super::sys::credentials;
-use super::sys::mount::Context;
 use super::sys::process::{accept, close_on_exec_from, new_session_keyring, prctl, set_domainname};
 use super::terminal::show_console;
 
@@ -80,10 +79,11 @@ impl Init<'_> {
         let home = plan.process.home();
         plan.process.restrict()?; //                               9. the user, its capabilities
         self.die_with_runtime()?;
-        let program = plan.process.find_program()?;
+        let program = if plan.nothing_to_run { None } else { Some(plan.process.find_program()?) };
         self.await_start()?; //                                   10. `create` ends here, and waits for `start`
         self.run_hooks(&plan.start_container)?;
         self.set_signals()?;
+        let program = program.ok_or_else(|| Failure::new(Step::ProgramMissing, 0, Errno::ENOENT))?;
         Err(plan.process.execute(program, home.as_ref())) //      11. the filter, and the program
     }
 
@@ -162,16 +162,7 @@ impl Init<'_> {
             .entered();
             network::loopback_up().at(Step::Loopback)?;
         }
-        if plan.sysctl.is_empty() {
-            return Ok(());
-        }
-        // A procfs of our own, attached nowhere: an image may have anything at /proc.
-        let proc = Context::open(c"proc").and_then(|proc| proc.mount(0)).at(Step::Sysctl)?;
-        for (index, (path, value)) in plan.sysctl.iter().enumerate() {
-            let file = nix::fcntl::openat(&proc, path.as_c_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-            file.and_then(|file| write(&file, value.to_bytes())).at_index(Step::Sysctl, index)?;
-        }
-        Ok(())
+        plan.sysctl.set()
     }
 
     /// Waits, once, until the runtime has written all that it has to write.
@@ -273,6 +264,7 @@ pub(crate) fn enter(doors: &Doors) -> Result<(), Failure> {
             "from here on the kernel counts and limits this process; who moves himself in need not wait for all others"
     )
     .entered();
+    crate::spans::fault().at(Step::Cgroup)?;
     doors.enter().map_err(|(path, errno)| Failure::new(Step::Cgroup, 0, errno).with_detail(path.as_os_str().as_bytes()))
 }
 

@@ -22,6 +22,7 @@ use tracing::info_span;
 use super::cgroup::{Cgroup, CgroupError, Doors, Layout, Version};
 use super::channel::{Heard, ProcessEnd, Word, pair};
 use super::error::ContainerError;
+use super::exec::Affinity;
 use super::init::{close_descriptors, enter, leave_keyring};
 use super::labels::Labels;
 use super::process::ProcessPlan;
@@ -31,6 +32,7 @@ use super::spawn::InitProcess;
 use super::sys::clone::{Side, clone_sibling, clone3, exit_now};
 use super::sys::credentials;
 use super::sys::process::{pidfd_open, prctl, reap};
+use super::sys::scheduling::set_affinity;
 use super::terminal::TerminalPlan;
 use super::treatment::Treatment;
 
@@ -51,6 +53,7 @@ pub(crate) struct JoinPlan {
     pub(crate) session_keyring: bool,
     /// The first descriptor that is not handed over.
     pub(crate) first_closed: u32,
+    pub(crate) affinity: Affinity,
     pub(crate) dies_with_runtime: bool,
     pub(crate) mask: SigSet,
 }
@@ -60,6 +63,10 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
     let doors = cgroup.map(Cgroup::doors).transpose()?.unwrap_or_default();
     let failed = |source| ContainerError::System { attempt: "make", on: "another process".to_owned(), source };
     let (wire, process_end) = pair().map_err(failed)?;
+    if let Some(processors) = &plan.affinity.first {
+        // Of this process: its copy inherits it. Entering a cgroup with processors of its own takes it away again.
+        set_affinity(processors).map_err(ContainerError::system("set", "execCPUAffinity.initial"))?;
+    }
     let span = info_span!(
         "exec.clone3",
         call = "clone3(2)",
@@ -67,6 +74,7 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
             "a copy of the runtime that only joins: who enters a PID namespace must be born there, so it makes another"
     )
     .entered();
+    crate::spans::fault().map_err(failed)?;
     // SAFETY: the child runs `live`, which neither allocates nor returns.
     let mut made = unsafe { clone3(0, cgroup.and_then(Cgroup::clone_into)) };
     if matches!(made, Err(Errno::EBUSY | Errno::EOPNOTSUPP)) {
@@ -102,6 +110,7 @@ pub(crate) fn begin(plan: &JoinPlan, cgroup: Option<&Cgroup>) -> Result<InitProc
         why = "the wire to the process closes by itself at its execve: that is how the runtime knows"
     )
     .entered();
+    ContainerError::fault("container.await_exec")?;
     process.say(Word::Furnished)?;
     loop {
         match process.hear_plain()? {
@@ -164,6 +173,9 @@ fn live(plan: &JoinPlan, doors: &Doors, wire: &ProcessEnd) -> ! {
 fn join(plan: &JoinPlan, doors: &Doors, wire: &ProcessEnd) -> Result<Infallible, Failure> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).at(Step::Session)?;
     enter(doors)?; //                                     1. the container's limits are its own from here on
+    if let Some(processors) = &plan.affinity.last {
+        set_affinity(processors).at(Step::Affinity)?;
+    }
     if let Some(score) = &plan.oom_score {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let file = nix::fcntl::open(c"/proc/self/oom_score_adj", flags, Mode::empty());

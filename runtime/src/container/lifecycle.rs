@@ -8,15 +8,17 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use oci_spec::runtime::{ContainerState, State};
+use oci_spec::runtime::ContainerState;
 use tracing::info_span;
 
 use super::bundle::Bundle;
 use super::cgroup::{Cgroup, CgroupError, Layout};
 use super::channel::{Heard, Word};
+use super::control::let_go;
 use super::error::ContainerError;
-use super::hooks;
+use super::hooks::{self, late_hooks, run_poststart};
 use super::id::ContainerId;
+use super::intel_rdt::RdtGroup;
 use super::limits::Limits;
 use super::plan::{Plan, Start};
 use super::relay::relay;
@@ -24,7 +26,7 @@ use super::signals::Signals;
 use super::spawn::InitProcess;
 use super::start;
 use super::state::{ProcessId, Record, StateError, StateFolder, States};
-use super::sys::process::{Ending, pidfd_open, pidfd_signal, wait_end};
+use super::sys::process::{Ending, pidfd_signal, wait_end};
 use super::terminal::TerminalPlan;
 
 /// The containers below one state root.
@@ -49,6 +51,7 @@ pub struct Ended {
 /// A container that is being made. Its fields are dropped, and so undone, in this order.
 struct Making {
     process: InitProcess,
+    rdt: Option<RdtGroup>,
     cgroup: Option<Cgroup>,
     folder: StateFolder,
     record: Record,
@@ -82,11 +85,22 @@ impl Runtime {
         self.warn_of(&warnings);
         let cgroup = limits.make()?; //                                  4. the limits, before anything can exceed them
         let process = InitProcess::new(&plan, cgroup.as_ref())?; //      5. the process, in namespaces of its own
-        let mut making = Making { process, cgroup, folder, record, plan };
-        making.process.furnish(&making.plan, between)?; //               6. what only an outsider can write
+        let mut making = Making { process, rdt: None, cgroup, folder, record, plan };
+        making.furnish(between)?; //                                     6. what only an outsider can give it
         making.write_down()?; //                                         7. other commands can find it
-        making.run_create_hooks()?; //                                   8. others may add to it
-        Ok(making)
+        match making.run_create_hooks() {
+            Ok(()) => Ok(making), //                                     8. others may add to it
+            Err(error) => Err(self.abandon(making, error)),
+        }
+    }
+
+    /// Undoes a container that failed once there was one to add to, and hands the reason on. Whatever its hooks have added
+    /// so far, those of its end take away: its life goes on at the last two steps (runtime.md, "Lifecycle", 3 to 9).
+    fn abandon(&self, making: Making, error: ContainerError) -> ContainerError {
+        let record = making.record.clone();
+        drop(making);
+        late_hooks("poststop", &record, ContainerState::Stopped, &*self.warn);
+        error
     }
 
     /// Creates a container, lets it run, waits for its end and removes it.
@@ -98,22 +112,14 @@ impl Runtime {
 
     /// As [`Runtime::run`], with what the caller does to the container before its program begins.
     pub fn run_with(&self, id: &ContainerId, bundle: &Bundle, between: Between<'_>) -> Result<Ended, ContainerError> {
+        if bundle.nothing_to_run {
+            return Err(ContainerError::NothingToRun { attempt: "run", id: id.clone() });
+        }
         let signals = Signals::collect().map_err(ContainerError::system("collect", "signals"))?;
         let mut container = self.make(id, bundle, When::AtOnce, signals.before(), between)?;
-        container.await_program(&signals, &*self.warn)?;
-        bundle.handed.tell_pid(container.process.pid())?;
-        let far = container.plan.terminal.as_ref().map(TerminalPlan::receive).transpose()?.flatten();
-        let ending = {
-            let _span = info_span!(
-                "container.run",
-                call = "poll(pidfd)",
-                why = "the program runs; the runtime only waits, for its end or for a signal to send on"
-            )
-            .entered();
-            if let Some(far) = far {
-                relay(far, container.process.pidfd(), &signals)?;
-            }
-            container.process.await_end(&signals)?
+        let ending = match container.live(&signals, bundle, &*self.warn) {
+            Ok(ending) => ending,
+            Err(error) => return Err(self.abandon(container, error)),
         };
         let Making { cgroup, folder, record, .. } = container;
         let out_of_memory = cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory);
@@ -140,8 +146,8 @@ impl Runtime {
     pub fn create_with(&self, id: &ContainerId, bundle: &Bundle, between: Between<'_>) -> Result<i32, ContainerError> {
         let mask = SigSet::thread_get_mask().map_err(ContainerError::system("read", "the signal mask"))?;
         let mut container = self.make(id, bundle, When::Told, mask, between)?;
-        if !matches!(container.process.hear(&container.plan)?, Heard::Ready) {
-            return Err(ContainerError::EndedEarly);
+        if let Err(error) = container.await_ready() {
+            return Err(self.abandon(container, error));
         }
         // From here on no runtime answers for the container. First it is written so, then the process may outlive us.
         container.record.owner = None;
@@ -149,8 +155,11 @@ impl Runtime {
         container.process.say(Word::Released)?;
         container.process.hear(&container.plan)?;
         bundle.handed.tell_pid(container.process.pid())?;
-        let Making { process, cgroup, folder, .. } = container;
+        let Making { process, rdt, cgroup, folder, .. } = container;
         let pid = process.release();
+        if let Some(rdt) = rdt {
+            rdt.keep();
+        }
         folder.keep();
         if let Some(cgroup) = cgroup {
             cgroup.keep();
@@ -165,60 +174,14 @@ impl Runtime {
             ContainerState::Created => {}
             status => return Err(ContainerError::Status { attempt: "start", id: id.clone(), status }),
         }
-        start::tell(&folder)?;
-        self.run_late_hooks("poststart", &record, ContainerState::Running);
-        Ok(())
-    }
-
-    /// Where a container is in its life, in the form of the specification (runtime.md, "State").
-    pub fn state(&self, id: &ContainerId) -> Result<State, ContainerError> {
-        let (folder, record) = self.find(id)?;
-        Ok(record.state(status(&folder, &record)))
-    }
-
-    /// Whether the kernel killed one of the container's processes for want of memory; asked before it is deleted.
-    pub fn ran_out_of_memory(&self, id: &ContainerId) -> Result<bool, ContainerError> {
-        let (_, record) = self.find(id)?;
-        Ok(open_cgroup(&record)?.as_ref().is_some_and(Cgroup::ran_out_of_memory))
-    }
-
-    /// The names of all containers, in order.
-    pub fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
-        Ok(self.states.list()?)
-    }
-
-    /// The states of all containers, by name.
-    pub fn list(&self) -> Result<Vec<State>, ContainerError> {
-        let states = self.states.list()?.into_iter().map(|id| self.state(&id));
-        // One that was deleted since the names were read is no longer one of them.
-        states.filter(|state| !matches!(state, Err(ContainerError::State(StateError::Missing(_))))).collect()
-    }
-
-    /// Sends a signal to the container's first process, or to `all` of its processes; those may have outlived the first.
-    pub fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<(), ContainerError> {
-        let (folder, record) = self.find(id)?;
-        let cgroup = if all || signal == Signal::SIGKILL as i32 { open_cgroup(&record)? } else { None };
-        let sent =
-            |source| ContainerError::System { attempt: "send a signal to", on: format!("container {id}"), source };
-        if let (true, Some(cgroup)) = (all, &cgroup) {
-            for pid in cgroup.pids()? {
-                match nix::sys::signal::kill(pid, None)
-                    .and_then(|()| pidfd_open(pid))
-                    .and_then(|it| pidfd_signal(&it, signal))
-                {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(source) => return Err(sent(source)),
-                }
-            }
-        } else {
-            let status = status(&folder, &record);
-            let Some(init) = record.init.filter(|_| status != ContainerState::Stopped) else {
-                return Err(ContainerError::Status { attempt: "kill", id: id.clone(), status });
-            };
-            init.signal(signal).map_err(sent)?;
+        if record.nothing_to_run {
+            return Err(ContainerError::NothingToRun { attempt: "start", id: id.clone() });
         }
-        // One that is held still would die only once let go (v1; v2 lets a killed process go by itself).
-        if signal == Signal::SIGKILL as i32 { let_go(cgroup.as_ref()) } else { Ok(()) }
+        start::tell(&folder)?;
+        run_poststart(&record, &*self.warn).or_else(|error| {
+            end(&record, open_cgroup(&record)?.as_ref())?;
+            Err(error)
+        })
     }
 
     /// Removes a container. One that has not ended is removed only with `force`, which ends it.
@@ -274,14 +237,27 @@ impl Runtime {
         Ok((folder, record))
     }
 
+    /// What is known of containers.
+    pub(super) fn states(&self) -> &States {
+        &self.states
+    }
+
     /// Takes the container out of the world; its first process has ended.
-    fn remove(&self, folder: StateFolder, cgroup: Option<Cgroup>, record: &Record) -> Result<(), ContainerError> {
+    pub(super) fn remove(
+        &self,
+        folder: StateFolder,
+        cgroup: Option<Cgroup>,
+        record: &Record,
+    ) -> Result<(), ContainerError> {
         if let Some(cgroup) = cgroup {
             if !record.own_pids {
                 // Without a PID namespace the end of the first process is not the end of the others.
                 cgroup.kill()?;
             }
             cgroup.destroy()?;
+        }
+        if let Some(rdt) = &record.rdt {
+            rdt.leave()?;
         }
         {
             let _span = info_span!(
@@ -290,15 +266,11 @@ impl Runtime {
                 why = "the name is free again, and nothing of the container is left"
             )
             .entered();
+            ContainerError::fault("container.forget")?;
             folder.remove()?;
         }
-        self.run_late_hooks("poststop", record, ContainerState::Stopped);
+        late_hooks("poststop", record, ContainerState::Stopped, &*self.warn);
         Ok(())
-    }
-
-    /// Hooks whose failure is told of but changes nothing: what they follow has happened already.
-    fn run_late_hooks(&self, moment: &'static str, record: &Record, status: ContainerState) {
-        late_hooks(moment, record, status, &*self.warn);
     }
 }
 
@@ -319,6 +291,12 @@ impl When {
 }
 
 impl Making {
+    fn furnish(&mut self, between: Between<'_>) -> Result<(), ContainerError> {
+        self.rdt = self.plan.rdt.as_ref().map(|rdt| rdt.enter(self.process.pid())).transpose()?;
+        self.record.rdt = self.rdt.as_ref().and_then(RdtGroup::record);
+        self.process.furnish(&self.plan, between)
+    }
+
     /// Writes which process it is: other commands know it by that, and `prune` if this one is killed.
     fn write_down(&mut self) -> Result<(), ContainerError> {
         let _span = info_span!(
@@ -327,6 +305,7 @@ impl Making {
             why = "a file says which process the container is, so that other commands need no daemon to ask"
         )
         .entered();
+        ContainerError::fault("container.record")?;
         self.record.init = ProcessId::of(self.process.pid());
         Ok(self.folder.write(&self.record)?)
     }
@@ -345,6 +324,24 @@ impl Making {
         self.process.say(Word::HooksDone)
     }
 
+    /// Waits until the program begins, and until it ends.
+    fn live(&mut self, signals: &Signals, bundle: &Bundle, warn: &dyn Fn(&str)) -> Result<Ending, ContainerError> {
+        self.await_program(signals, warn)?;
+        bundle.handed.tell_pid(self.process.pid())?;
+        let far = self.plan.terminal.as_ref().map(TerminalPlan::receive).transpose()?.flatten();
+        let _span = info_span!(
+            "container.run",
+            call = "poll(pidfd)",
+            why = "the program runs; the runtime only waits, for its end or for a signal to send on"
+        )
+        .entered();
+        ContainerError::fault("container.run")?;
+        if let Some(far) = far {
+            relay(far, self.process.pidfd(), signals)?;
+        }
+        self.process.await_end(signals)
+    }
+
     fn await_program(&self, signals: &Signals, warn: &dyn Fn(&str)) -> Result<(), ContainerError> {
         let begun = {
             let _span = info_span!(
@@ -353,33 +350,16 @@ impl Making {
                 why = "the wire to the process closes by itself at its execve: that is how the runtime knows"
             )
             .entered();
+            ContainerError::fault("container.await_exec")?;
             self.process.await_program(&self.plan, signals)?
         };
         crate::spans::executed();
-        if begun {
-            late_hooks("poststart", &self.record, ContainerState::Running, warn);
-        }
-        Ok(())
+        if begun { run_poststart(&self.record, warn) } else { Ok(()) }
     }
-}
 
-fn late_hooks(moment: &'static str, record: &Record, status: ContainerState, warn: &dyn Fn(&str)) {
-    let hooks = record.hooks.as_ref().and_then(|all| match moment {
-        "poststart" => all.poststart().as_ref(),
-        _ => all.poststop().as_ref(),
-    });
-    if hooks.is_none_or(Vec::is_empty) {
-        return;
-    }
-    let state = record.state_text(status);
-    match hooks::plan(hooks) {
-        Err(error) => warn(&ContainerError::from(error).to_string()),
-        // One by one: a hook that fails doesn't keep the ones behind it from running.
-        Ok(plans) => {
-            for error in plans.chunks(1).filter_map(|one| hooks::run(moment, one, state.as_bytes()).err()) {
-                warn(&error.to_string());
-            }
-        }
+    fn await_ready(&self) -> Result<(), ContainerError> {
+        let heard = self.process.hear(&self.plan)?;
+        if matches!(heard, Heard::Ready) { Ok(()) } else { Err(ContainerError::EndedEarly) }
     }
 }
 
@@ -397,16 +377,8 @@ pub(super) fn open_cgroup(record: &Record) -> Result<Option<Cgroup>, ContainerEr
     }
 }
 
-/// Lets a paused container's processes go on.
-fn let_go(cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
-    match cgroup {
-        Some(cgroup) if cgroup.frozen().unwrap_or(false) => Ok(cgroup.thaw()?),
-        _ => Ok(()),
-    }
-}
-
 /// Ends the container's first process, if it runs, and waits for that.
-fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
+pub(super) fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<(), ContainerError> {
     let Some(init) = record.init else { return Ok(()) };
     let Some(pidfd) = init.open() else { return Ok(()) };
     match pidfd_signal(&pidfd, Signal::SIGKILL as i32) {

@@ -30,6 +30,7 @@ impl Limits {
             why = "cgroups are a file system; a host has one tree of them (v2), several (v1), or both"
         )
         .entered();
+        ContainerError::fault("cgroup.detect")?;
         let resources = bundle.linux.resources().clone();
         let layout = match Layout::detect() {
             Ok(layout) => layout,

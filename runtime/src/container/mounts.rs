@@ -59,6 +59,8 @@ pub(crate) enum Kind {
     },
     /// The container's own part of the cgroup tree.
     Cgroup,
+    /// What is mounted there already, changed: the mount alone, or its file system by these words too.
+    Remount(Option<Vec<(CString, Option<CString>)>>),
 }
 
 /// A file system to be made.
@@ -101,9 +103,11 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
 
 /// What mount(8) writes into tables and the kernel does not hear of.
 /// `iversion` is a flag of mount(2) only: file systems that count a file's changes don't ask for it any more.
-const IGNORED: [&str; 8] = ["defaults", "async", "silent", "loud", "nouser", "nofail", "iversion", "noiversion"];
+const IGNORED: [&str; 7] = ["defaults", "silent", "loud", "nouser", "nofail", "iversion", "noiversion"];
 const BINDS: [&str; 2] = ["bind", "rbind"];
-const SPECIAL: [&str; 3] = ["tmpcopyup", "idmap", "ridmap"];
+const SPECIAL: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "remount"];
+/// How a file system writes, whatever its type: words that each of them takes, and the kernel reads before it does.
+const WRITING: [&str; 7] = ["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"];
 
 const PROPAGATIONS: [(&str, MsFlags); 4] = [
     ("private", MsFlags::MS_PRIVATE),
@@ -115,7 +119,8 @@ const PROPAGATIONS: [(&str, MsFlags); 4] = [
 /// Every option that is not a word for the file system itself: those of one mount, those that reach all mounts below it,
 /// and propagation.
 pub(crate) fn known_options() -> Vec<String> {
-    let mut words: Vec<String> = IGNORED.iter().chain(&BINDS).chain(&SPECIAL).map(ToString::to_string).collect();
+    let plain = IGNORED.iter().chain(&BINDS).chain(&SPECIAL).chain(&WRITING);
+    let mut words: Vec<String> = plain.map(ToString::to_string).collect();
     let names = ATTRIBUTES.iter().map(|(name, ..)| *name).chain(PROPAGATIONS.iter().map(|(name, _)| *name));
     words.extend(names.flat_map(|name| [name.to_owned(), format!("r{name}")]));
     words.sort();
@@ -144,7 +149,9 @@ impl MountPlan {
         }
         let fstype = mount.typ().as_deref().unwrap_or("none");
         let source = mount.source().clone().unwrap_or_else(|| PathBuf::from(fstype));
-        let kind = if words.bind || fstype == "bind" {
+        let kind = if words.remount {
+            Kind::Remount((!words.bind).then(|| words.filesystem_options()))
+        } else if words.bind || fstype == "bind" {
             let source = CString::new(bundle.folder.join(source).as_os_str().as_bytes())?;
             Kind::Bind { source, recursive: words.recursive_bind }
         } else if fstype == "cgroup" {
@@ -218,9 +225,11 @@ fn names_unmapped_group((key, value): &(CString, Option<CString>), namespaces: &
 
 /// The options of one mount, sorted by what they are for.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option, and none implies another")]
 struct Words {
     bind: bool,
     recursive_bind: bool,
+    remount: bool,
     copy_up: bool,
     maps_ids: Option<bool>,
     change: Change,
@@ -235,6 +244,7 @@ impl Words {
         match option {
             ignored if IGNORED.contains(&ignored) => {}
             "tmpcopyup" => self.copy_up = true,
+            "remount" => self.remount = true,
             "idmap" => self.maps_ids = Some(false),
             "ridmap" => self.maps_ids = Some(true),
             "bind" => self.bind = true,
@@ -255,6 +265,15 @@ impl Words {
             }
         }
         Ok(())
+    }
+}
+
+impl Words {
+    /// What a file system hears when it is changed: its own words, and whether anybody may write to it.
+    fn filesystem_options(&self) -> Vec<(CString, Option<CString>)> {
+        let readonly = self.change.set & attribute::RDONLY != 0;
+        let access = if readonly { c"ro" } else { c"rw" };
+        self.options.iter().cloned().chain([(access.to_owned(), None)]).collect()
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn prepare(plans: &mut [MountPlan], bundle: &Bundle, namespaces: &Nam
                 "who has power over a file system shows it under other ids, or shared with the host; a container can't"
         )
         .entered();
+        ContainerError::fault("rootfs.outside_bind")?;
         let on = || format!("the mount {}", plan.destination.display());
         let copy = clone_tree(AT_FDCWD, source, *recursive).map_err(ContainerError::system("make", on()))?;
         if let Some(deep) = maps_ids {

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
-use oci_spec::runtime::ContainerState;
+use oci_spec::runtime::{ContainerState, State};
 
+use super::cgroup::Cgroup;
 use super::clock::rfc3339;
 use super::error::ContainerError;
 use super::id::ContainerId;
@@ -85,6 +86,30 @@ pub struct Overview {
 }
 
 impl Runtime {
+    /// Where a container is in its life, in the form of the specification (runtime.md, "State").
+    pub fn state(&self, id: &ContainerId) -> Result<State, ContainerError> {
+        let (folder, record) = self.find(id)?;
+        Ok(record.state(status(&folder, &record)))
+    }
+
+    /// Whether the kernel killed one of the container's processes for want of memory; asked before it is deleted.
+    pub fn ran_out_of_memory(&self, id: &ContainerId) -> Result<bool, ContainerError> {
+        let (_, record) = self.find(id)?;
+        Ok(open_cgroup(&record)?.as_ref().is_some_and(Cgroup::ran_out_of_memory))
+    }
+
+    /// The names of all containers, in order.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, ContainerError> {
+        Ok(self.states().list()?)
+    }
+
+    /// The states of all containers, by name.
+    pub fn list(&self) -> Result<Vec<State>, ContainerError> {
+        let states = self.ids()?.into_iter().map(|id| self.state(&id));
+        // One that was deleted since the names were read is no longer one of them.
+        states.filter(|state| !matches!(state, Err(ContainerError::State(StateError::Missing(_))))).collect()
+    }
+
     /// What is known of a container.
     pub fn overview(&self, id: &ContainerId) -> Result<Overview, ContainerError> {
         let (folder, record) = self.find(id)?;

@@ -1,6 +1,6 @@
 //! The plan: all that the container's first process will do, decided while nothing has been done.
 
-use std::ffi::{CString, NulError};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
@@ -13,10 +13,12 @@ use super::capabilities::CapabilityPlan;
 use super::cgroup_mount::CgroupMount;
 use super::error::ContainerError;
 use super::hooks::{self, HookPlan};
+use super::intel_rdt::RdtPlan;
 use super::labels::Labels;
 use super::limits::Limits;
 use super::listener::Listener;
 use super::namespaces::Namespaces;
+use super::net_devices::NetDevice;
 use super::outside_binds;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
@@ -24,6 +26,7 @@ use super::seccomp::Filter;
 use super::signals::learn_ignored;
 use super::state::Record;
 use super::sys::credentials;
+use super::sysctl::Sysctl;
 use super::terminal::TerminalPlan;
 use super::treatment::Treatment;
 
@@ -35,8 +38,11 @@ pub(crate) struct Plan {
     pub(crate) hostname: Option<CString>,
     pub(crate) domainname: Option<CString>,
     pub(crate) loopback: bool,
-    /// Kernel parameters: the path inside a procfs, and the value.
-    pub(crate) sysctl: Vec<(CString, CString)>,
+    /// Interfaces of the host that become its own.
+    pub(crate) net_devices: Vec<NetDevice>,
+    /// Its share of the processor's cache, where it is to have one.
+    pub(crate) rdt: Option<RdtPlan>,
+    pub(crate) sysctl: Sysctl,
     pub(crate) process: ProcessPlan,
     pub(crate) treatment: Treatment,
     pub(crate) labels: Labels,
@@ -55,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) first_closed: u32,
     /// How the program is started.
     pub(crate) start: Start,
+    /// Whether there is no program: the process waits, and nobody may start it.
+    pub(crate) nothing_to_run: bool,
     /// The signal mask that the program shall have.
     pub(crate) mask: SigSet,
 }
@@ -83,6 +91,7 @@ impl Plan {
             why = "the new process must not even allocate memory, so all that it needs is laid out before it exists"
         )
         .entered();
+        ContainerError::fault("container.plan")?;
         learn_ignored();
         let namespaces = Namespaces::plan(bundle)?;
         let held = held(namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
@@ -107,7 +116,9 @@ impl Plan {
             hostname: text(bundle.spec.hostname())?,
             domainname: text(bundle.spec.domainname())?,
             loopback: namespaces.has_new(CloneFlags::CLONE_NEWNET),
-            sysctl: sysctl(bundle)?,
+            net_devices: bundle.net_devices.clone(),
+            rdt: RdtPlan::new(&record.id.parse()?, bundle)?,
+            sysctl: Sysctl::plan(bundle)?,
             process,
             treatment: bundle.treatment.clone(),
             labels: Labels::plan(&bundle.process)?,
@@ -127,6 +138,7 @@ impl Plan {
             session_keyring: bundle.handed.session_keyring,
             first_closed: bundle.handed.first_closed(),
             start,
+            nothing_to_run: bundle.nothing_to_run,
             mask,
             namespaces,
         })
@@ -171,21 +183,11 @@ fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
         why = "the profile's list of calls becomes a short program that the kernel can run before each call"
     )
     .entered();
+    ContainerError::fault("seccomp.compile")?;
     Ok(Filter::compile(profile)?)
 }
 
 /// Deprecated, and still what other programs write.
 fn prestart(hooks: &Hooks) -> Option<&Vec<oci_spec::runtime::Hook>> {
     hooks.prestart().as_ref()
-}
-
-/// `net.ipv4.ip_forward` is the file `sys/net/ipv4/ip_forward`; where a name has slashes already, they part it.
-fn sysctl(bundle: &Bundle) -> Result<Vec<(CString, CString)>, NulError> {
-    let entries = bundle.linux.sysctl().iter().flatten();
-    entries
-        .map(|(name, value)| {
-            let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
-            Ok((CString::new(format!("sys/{path}"))?, CString::new(value.as_str())?))
-        })
-        .collect()
 }

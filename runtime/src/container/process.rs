@@ -173,6 +173,9 @@ impl ProcessPlan {
             why = "the process becomes the program; every descriptor of the runtime closes at that moment"
         )
         .entered();
+        if let Err(errno) = crate::spans::fault() {
+            return Failure::new(Step::Execute, 0, errno);
+        }
         match execute(program, &self.arguments, &self.environment, home.map(Home::variable)) {
             Errno::ENOENT => Failure::new(Step::ProgramMissing, 0, Errno::ENOENT),
             errno => Failure::new(Step::Execute, 0, errno),

@@ -11,6 +11,7 @@ pub(crate) enum Step {
     Session,
     Sibling,
     OomScore,
+    Affinity,
     IdentityInside,
     JoinNamespace,
     TimeNamespace,
@@ -21,6 +22,7 @@ pub(crate) enum Step {
     MountPoint,
     MountOverProc,
     Mount,
+    Remount,
     CopyUp,
     Device,
     Link,
@@ -63,11 +65,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 53] = [
+    const ALL: [Self; 55] = [
         Self::Protocol,
         Self::Session,
         Self::Sibling,
         Self::OomScore,
+        Self::Affinity,
         Self::IdentityInside,
         Self::JoinNamespace,
         Self::TimeNamespace,
@@ -78,6 +81,7 @@ impl Step {
         Self::MountPoint,
         Self::MountOverProc,
         Self::Mount,
+        Self::Remount,
         Self::CopyUp,
         Self::Device,
         Self::Link,

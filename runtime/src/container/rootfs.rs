@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use tracing::info_span;
 
 use super::bundle::Bundle;
 use super::cgroup_mount::CgroupMount;
 use super::copy_up;
+use super::covers::{Covers, kind_of};
 use super::devices::{self, DevicePlan};
 use super::inside::{self, Node};
 use super::mounts::{self, CopyUp, Filesystem, Kind, MountPlan, Propagation};
@@ -41,8 +42,9 @@ pub(crate) struct RootfsPlan {
     cgroup: CgroupMount,
     /// Nothing where the bundle binds a /dev of its own.
     pub(crate) devices: Option<Vec<DevicePlan>>,
-    pub(crate) masked: Vec<PathBuf>,
-    pub(crate) readonly_paths: Vec<PathBuf>,
+    pub(crate) covers: Covers,
+    /// Whether `pivot_root(2)` is left alone: see [`RootfsPlan::move_root`].
+    no_pivot: bool,
     /// Whether the host's mounts of later days may appear: slave or private.
     outer: MsFlags,
     /// The propagation of the finished root, if the bundle asks for one.
@@ -81,8 +83,8 @@ impl RootfsPlan {
             mounts,
             cgroup,
             devices: if own_dev { None } else { Some(devices::plan(linux.devices().as_ref())?) },
-            masked: inside::paths(linux.masked_paths().as_ref()),
-            readonly_paths: inside::paths(linux.readonly_paths().as_ref()),
+            covers: Covers::plan(linux),
+            no_pivot: bundle.handed.no_pivot,
             outer: match propagation {
                 Some(Propagation { kind: MsFlags::MS_PRIVATE, .. }) => MsFlags::MS_PRIVATE,
                 _ => MsFlags::MS_SLAVE,
@@ -108,8 +110,8 @@ impl RootfsPlan {
         if self.working_directory != Path::new("/") {
             let _ = inside::folder(&root, &self.working_directory);
         }
-        self.make_paths_readonly(&root)?;
-        self.mask(&root)?;
+        self.covers.make_readonly(&root)?;
+        self.covers.mask(&root)?;
         if self.readonly {
             let readonly = Change { set: attribute::RDONLY, ..Change::default() };
             set_attributes(&root, &readonly, false).at(Step::ReadonlyRoot)?;
@@ -123,12 +125,33 @@ impl RootfsPlan {
         let _span = info_span!("rootfs.pivot", call = "pivot_root(2), umount2(2)",
             why = "the container's root becomes /, and the host's tree is gone from its sight; chroot would leave it there")
         .entered();
+        if self.no_pivot {
+            return Self::move_root(root).at(Step::Pivot).and_then(|()| self.propagate());
+        }
         fchdir(root).at(Step::Pivot)?;
         // pivot_root(2), "pivot_root(., .)": the old root ends up mounted upon the new one, so no folder is needed for it.
         pivot_root(c".", c".").at(Step::Pivot)?;
         // What is mounted on top at "." now is the old root. MNT_DETACH: it is busy, as half of the host runs from it.
         umount2(c".", MntFlags::MNT_DETACH).at(Step::Pivot)?;
         chdir(c"/").at(Step::Pivot)?;
+        self.propagate()
+    }
+
+    /// The other way, for a host that runs from its first file system, which can be no one's old root (`pivot_root(2)`,
+    /// "rootfs"): the new root is moved over the host's. That is still there beneath, so what of it tells most is taken away
+    /// first, and whoever may chroot(2) could leave.
+    fn move_root(root: &OwnedFd) -> nix::Result<()> {
+        for path in [c"/proc", c"/sys"] {
+            // One that is not mounted, or that a user namespace holds fast: then there is nothing to take away, or no way.
+            let _ = umount2(path, MntFlags::MNT_DETACH);
+        }
+        fchdir(root)?;
+        mount(Some(c"."), c"/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+        chroot(c".")?;
+        chdir(c"/")
+    }
+
+    fn propagate(&self) -> Result<(), Failure> {
         if let Some(Propagation { kind, recursive }) = self.propagation {
             let deep = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
             mount(None::<&str>, c"/", None::<&str>, kind | deep, None::<&str>).at(Step::RootPropagation)?;
@@ -174,6 +197,9 @@ impl RootfsPlan {
             why = "each file system the bundle asks for is made by descriptor, inside the root whatever its links say"
         )
         .entered();
+        if let Kind::Remount(words) = &plan.kind {
+            return plan.remount(root, words.as_deref()).at_index(Step::Remount, index);
+        }
         let mounted = match (&plan.ready, &plan.kind) {
             (Some(ready), _) => duplicate(ready).at_index(Step::Mount, index)?,
             // What is copied must be written first, whatever the mount's attributes say of writing.
@@ -183,6 +209,7 @@ impl RootfsPlan {
                 clone_tree(AT_FDCWD, source, *recursive).at_index(Step::Mount, index)?
             }
             (None, Kind::Cgroup) => return self.cgroup.mount(root, plan, index),
+            (None, Kind::Remount(_)) => return Err(Failure::new(Step::Remount, index, Errno::EINVAL)),
         };
         if let Some(copied) = plan.copy_up {
             let covered = plan.place(root, &mounted, index)?;
@@ -204,85 +231,11 @@ impl RootfsPlan {
         done_with(place);
         Ok(())
     }
-
-    /// Covers what must not be read: a file with /dev/null, a folder with an empty tmpfs, one for all of them.
-    fn mask(&self, root: &OwnedFd) -> Result<(), Failure> {
-        if self.masked.is_empty() {
-            return Ok(());
-        }
-        let _span = info_span!(
-            "rootfs.mask",
-            call = "open_tree(2), move_mount(2)",
-            why = "some files of /proc and /sys tell of the whole host; they are covered with nothing"
-        )
-        .entered();
-        let null = devices::null().at(Step::MaskSource)?;
-        let mut empty: Option<OwnedFd> = None;
-        for (index, path) in self.masked.iter().enumerate() {
-            let Some(place) = find(root, path).at_index(Step::Mask, index)? else { continue };
-            let kind = kind_of(&place).at_index(Step::Mask, index)?;
-            let cover = match (&empty, kind == SFlag::S_IFDIR) {
-                (_, false) => clone_tree(null.as_fd(), c"", false).at_index(Step::Mask, index)?,
-                (Some(first), true) => clone_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
-                (None, true) => Context::open(c"tmpfs")
-                    .and_then(|tmpfs| {
-                        tmpfs.mount(attribute::RDONLY | attribute::NODEV | attribute::NOEXEC | attribute::NOSUID)
-                    })
-                    .at_index(Step::Mask, index)?,
-            };
-            attach(&cover, place.as_fd()).at_index(Step::Mask, index)?;
-            if kind == SFlag::S_IFDIR && empty.is_none() {
-                empty = Some(cover);
-            } else {
-                done_with(cover);
-            }
-            done_with(place);
-        }
-        [Some(null), empty].into_iter().flatten().for_each(done_with);
-        Ok(())
-    }
-
-    fn make_paths_readonly(&self, root: &OwnedFd) -> Result<(), Failure> {
-        if self.readonly_paths.is_empty() {
-            return Ok(());
-        }
-        let _span = info_span!(
-            "rootfs.readonly",
-            call = "open_tree(2), mount_setattr(2)",
-            why = "kernel parameters below /proc/sys and the like can be read, but not written"
-        )
-        .entered();
-        let readonly = Change { set: attribute::RDONLY, ..Change::default() };
-        for (index, path) in self.readonly_paths.iter().enumerate() {
-            let step = Step::ReadonlyPath;
-            let Some(place) = find(root, path).at_index(step, index)? else { continue };
-            let copy = clone_tree(place.as_fd(), c"", true).at_index(step, index)?;
-            set_attributes(&copy, &readonly, true).at_index(step, index)?;
-            attach(&copy, place.as_fd()).at_index(step, index)?;
-            done_with(copy);
-            done_with(place);
-        }
-        Ok(())
-    }
 }
 
 /// Another descriptor of the same mount.
 fn duplicate(mount: &OwnedFd) -> nix::Result<OwnedFd> {
     mount.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))
-}
-
-/// Whether a descriptor is a folder's, a file's or something else's.
-fn kind_of(open: &OwnedFd) -> nix::Result<SFlag> {
-    Ok(SFlag::from_bits_truncate(fstat(open)?.st_mode) & SFlag::S_IFMT)
-}
-
-/// A path that not every kernel has: one that is missing needs no cover.
-fn find(root: &OwnedFd, path: &Path) -> nix::Result<Option<OwnedFd>> {
-    match inside::open(root, path, OFlag::empty()) {
-        Ok(place) => Ok(Some(place)),
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-        Err(errno) => Err(errno),
-    }
 }
 
 impl MountPlan {
@@ -306,6 +259,30 @@ impl MountPlan {
             return Err(Failure::new(Step::MountOverProc, index, Errno::EPERM));
         }
         Ok(place)
+    }
+}
+
+impl MountPlan {
+    /// Changes what is mounted at the destination already (mount(2), "Remounting an existing mount").
+    fn remount(&self, root: &OwnedFd, words: Option<&[(CString, Option<CString>)]>) -> nix::Result<()> {
+        let mounted = inside::open(root, &self.destination, OFlag::empty())?;
+        if let Some(words) = words {
+            let context = Context::pick(mounted.as_fd())?;
+            for (key, value) in words {
+                match value {
+                    Some(value) => context.set(key, value)?,
+                    None => context.set_flag(key)?,
+                }
+            }
+            context.reconfigure()?;
+        }
+        for (change, recursive) in [(&self.change, false), (&self.deep_change, true)] {
+            if !change.is_empty() {
+                set_attributes(&mounted, change, recursive)?;
+            }
+        }
+        done_with(mounted);
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use super::channel::{Heard, RuntimeEnd, Word, pair};
 use super::error::ContainerError;
 use super::lifecycle::Between;
 use super::namespaces::Join;
+use super::net_devices;
 use super::plan::Plan;
 use super::signals::Signals;
 use super::subids;
@@ -46,6 +47,7 @@ impl InitProcess {
         let _span = info_span!("container.clone3", call = "clone3(2)",
             why = "one call makes the process and its namespaces; it is a copy of the runtime and prepares itself from here on")
         .entered();
+        crate::spans::fault().map_err(failed)?;
         let flags = u64::from(plan.namespaces.born_into.bits() as u32);
         let cgroup = cgroup.and_then(Cgroup::clone_into);
         let side = match through {
@@ -90,6 +92,7 @@ impl InitProcess {
         if plan.namespaces.ids.is_some() || plan.oom_score.is_some() {
             self.write_files(plan)?;
         }
+        net_devices::give(&plan.net_devices, &plan.namespaces, self.pid)?;
         between(self.pid.as_raw()).map_err(ContainerError::Caller)?;
         self.say(Word::Furnished)
     }
@@ -106,6 +109,7 @@ impl InitProcess {
                 why = "root inside is an ordinary user outside: that is what makes the user namespace worth having"
             )
             .entered();
+            ContainerError::fault("namespace.map")?;
             if ids.deny_setgroups {
                 files.write("setgroups", "deny")?;
             }

@@ -20,6 +20,7 @@ use tracing::info_span;
 use super::bundle::Bundle;
 use super::clock::since_epoch;
 use super::id::ContainerId;
+use super::intel_rdt::RdtRecord;
 use super::pseudo_file::read_record;
 use super::sys::process::{Ending, pidfd_open, pidfd_signal};
 
@@ -27,6 +28,8 @@ const FILE: &str = "state.json";
 const NEW_FILE: &str = "state.json.new";
 /// Where a created container's process listens for `start`.
 const START_SOCKET: &str = "start";
+/// Where CRIU writes the number of the process that it brought back.
+pub(super) const RESTORED: &str = "pid";
 /// The configuration as it was when the container was made; what becomes of the bundle's own later is of no effect.
 const CONFIG: &str = "config.json";
 
@@ -69,6 +72,12 @@ pub struct Record {
     /// Whether its processes keep the keys of whoever starts them.
     #[serde(default)]
     pub session_keyring: bool,
+    /// Whether it has no program to be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nothing_to_run: bool,
+    /// What it has of the processor's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<RdtRecord>,
     /// Programs to be run after the start and after the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -132,6 +141,8 @@ impl States {
         )
         .entered();
         let path = self.folder.join(id.as_str());
+        let failed = |errno: Errno| StateError::Io { attempt: "make", path: path.clone(), source: errno.into() };
+        crate::spans::fault().map_err(failed)?;
         // 0700: the start socket lies in it. mkdir(2) is what makes the name unique, whoever tries at the same time.
         let mut private = fs::DirBuilder::new();
         private.mode(0o700);
@@ -252,7 +263,7 @@ impl StateFolder {
         match fs::remove_dir(&self.path) {
             // Not even created, or never started: then there is more.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                self.remove_files(&[NEW_FILE, START_SOCKET])?;
+                self.remove_files(&[NEW_FILE, START_SOCKET, RESTORED])?;
                 fs::remove_dir(&self.path)
             }
             // Another command has removed it at the same time.
@@ -334,6 +345,8 @@ impl Record {
             init: None,
             own_pids: bundle.linux.namespaces().iter().flatten().any(new_pids),
             session_keyring: bundle.handed.session_keyring,
+            nothing_to_run: bundle.nothing_to_run,
+            rdt: None,
             hooks: bundle.spec.hooks().clone(),
         }
     }
@@ -397,6 +410,8 @@ mod tests {
             init: None,
             own_pids: true,
             session_keyring: false,
+            nothing_to_run: false,
+            rdt: None,
             hooks: None,
         }
     }

@@ -17,6 +17,8 @@ pub(super) fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(),
     check_hooks(spec)?;
     check_mappings(spec)?;
     check_devices(linux)?;
+    check_paths(linux)?;
+    check_rdma(linux)?;
     check_propagation(linux)?;
     check_shared_with_host(spec, linux)
 }
@@ -84,6 +86,34 @@ fn check_devices(linux: &Linux) -> Result<(), Refusal> {
         }
         if !device.path().is_absolute() {
             return refuse(&format!("linux.devices[{index}].path"), "must be an absolute path");
+        }
+    }
+    Ok(())
+}
+
+/// config-linux.md, "Namespaces", "Masked Paths", "Readonly Paths": each of these paths is absolute.
+fn check_paths(linux: &Linux) -> Result<(), Refusal> {
+    for namespace in linux.namespaces().iter().flatten() {
+        if let Some(path) = namespace.path().as_ref().filter(|path| !path.is_absolute()) {
+            let problem = format!("{} of the {} namespace must be an absolute path", path.display(), namespace.typ());
+            return refuse("linux.namespaces", problem);
+        }
+    }
+    for (field, paths) in [("linux.maskedPaths", linux.masked_paths()), ("linux.readonlyPaths", linux.readonly_paths())]
+    {
+        if let Some(path) = paths.iter().flatten().find(|path| !path.starts_with('/')) {
+            return refuse(field, format!("{path:?}, but it must be an absolute path"));
+        }
+    }
+    Ok(())
+}
+
+/// config-linux.md, "RDMA": "You MUST specify at least one of the `hcaHandles` or `hcaObjects` in a given entry".
+fn check_rdma(linux: &Linux) -> Result<(), Refusal> {
+    let devices = linux.resources().as_ref().and_then(|resources| resources.rdma().as_ref());
+    for (name, limits) in devices.into_iter().flatten() {
+        if limits.hca_handles().is_none() && limits.hca_objects().is_none() {
+            return refuse(&format!("linux.resources.rdma.{name}"), "has neither hcaHandles nor hcaObjects");
         }
     }
     Ok(())

@@ -132,8 +132,8 @@ fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<(i32, NodeMask), (&'static
     Ok((mode | flags, nodes))
 }
 
-/// A list of numbers and ranges, as cpuset(7) describes it under "List format".
-fn nodes(text: &str) -> Option<NodeMask> {
+/// A list of numbers and ranges, of nodes or of processors, as cpuset(7) describes it under "List format".
+pub(crate) fn nodes(text: &str) -> Option<NodeMask> {
     let mut mask = NodeMask::default();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

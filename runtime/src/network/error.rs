@@ -37,6 +37,12 @@ pub enum NetworkError {
         /// What the system said.
         source: io::Error,
     },
+    /// An interface of this name is in the container already.
+    #[error("cannot move an interface into the container as {name}: it has one of that name")]
+    InterfaceTaken {
+        /// The name.
+        name: String,
+    },
     /// A file of ours that somebody else has written in.
     #[error("cannot understand {}", path.display())]
     Parse {

@@ -13,7 +13,7 @@ use super::netlink::{Batch, NetlinkError, Socket, find, flags};
 use super::subnet::Subnet;
 
 /// The loopback interface is the first one of every namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 /// `IFLA_INFO_DATA` of a veth: what the other end is like (linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
 /// A port of a bridge in "hairpin" mode (`linux/if_link.h`).
@@ -54,6 +54,47 @@ pub(super) fn look_up(socket: &Socket, name: &str) -> Result<Option<Link>, Netli
     }
 }
 
+/// The number of an interface; an error where there is none of that name.
+pub(super) fn index_of(socket: &Socket, name: &str) -> Result<u32, NetlinkError> {
+    look_up(socket, name)?.map(|link| link.index).ok_or_else(|| missing(name))
+}
+
+/// That there is no such interface.
+pub(super) fn missing(name: &str) -> NetlinkError {
+    NetlinkError::Refused { attempt: format!("look for interface {name}"), words: None, source: Errno::ENODEV }
+}
+
+/// All interfaces of a namespace: number and name.
+pub(super) fn list(socket: &Socket) -> Result<Vec<(u32, String)>, NetlinkError> {
+    let mut batch = Batch::default();
+    batch.add("list interfaces", libc::RTM_GETLINK, flags::DUMP, &link_header(0, 0, 0), |_| {});
+    let mut all = Vec::new();
+    socket.exchange(&batch, |message| {
+        let name = message.body.get(16..).and_then(|attributes| find(attributes, libc::IFLA_IFNAME));
+        if let (Some(link), Some(name)) = (read_link(message.body), name) {
+            all.push((link.index, String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()));
+        }
+    })?;
+    Ok(all)
+}
+
+/// Moves an interface to another namespace, under another name there. It is off after that.
+pub(super) fn send_to(
+    socket: &Socket,
+    name: &str,
+    index: u32,
+    wanted: &str,
+    there: &impl AsFd,
+) -> Result<(), NetlinkError> {
+    let mut batch = Batch::default();
+    let attempt = format!("move interface {name} to another namespace as {wanted}");
+    batch.add(attempt, libc::RTM_SETLINK, ACK, &link_header(index, 0, UP), |attributes| {
+        attributes.text(libc::IFLA_IFNAME, wanted);
+        attributes.native(libc::IFLA_NET_NS_FD, there.as_fd().as_raw_fd() as u32);
+    });
+    socket.ask(&batch)
+}
+
 fn read_link(body: &[u8]) -> Option<Link> {
     let word = |at: usize| body.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     Some(Link { index: word(4)?, up: word(8)? & UP != 0 })
@@ -80,9 +121,7 @@ pub(super) fn make_bridge(
         Err(error) if error.refusal() == Some(Errno::EEXIST) => {}
         other => other?,
     }
-    let missing =
-        || NetlinkError::Refused { attempt: format!("look for interface {name}"), words: None, source: Errno::ENODEV };
-    let link = look_up(socket, name)?.ok_or_else(missing)?;
+    let link = look_up(socket, name)?.ok_or_else(|| missing(name))?;
     let mut batch = Batch::default();
     add_address(&mut batch, name, link.index, gateway, subnet);
     socket.ask(&batch)?;
@@ -142,12 +181,7 @@ fn shows_bridged_packets() -> bool {
 
 /// Switches the card on, gives it its address and the container its routes; `inside` is a socket in its namespace.
 pub(super) fn furnish(inside: &Socket, card: &Card<'_>) -> Result<(), NetlinkError> {
-    let missing = || NetlinkError::Refused {
-        attempt: format!("look for interface {}", card.name),
-        words: None,
-        source: Errno::ENODEV,
-    };
-    let link = look_up(inside, card.name)?.ok_or_else(missing)?;
+    let link = look_up(inside, card.name)?.ok_or_else(|| missing(card.name))?;
     let mut batch = Batch::default();
     add_up(&mut batch, "lo", LOOPBACK);
     add_up(&mut batch, card.name, link.index);
@@ -202,7 +236,7 @@ fn read_route(body: &[u8]) -> Option<Subnet> {
     (bits > 0 && table != libc::RT_TABLE_LOCAL).then(|| Subnet::around(Ipv4Addr::from(to), bits))
 }
 
-fn add_up(batch: &mut Batch, name: &str, index: u32) {
+pub(super) fn add_up(batch: &mut Batch, name: &str, index: u32) {
     batch.add(format!("switch interface {name} on"), libc::RTM_SETLINK, ACK, &link_header(index, UP, UP), |_| {});
 }
 

@@ -15,6 +15,7 @@
 //! | `link` | interfaces, addresses, routes |
 //! | `firewall` | the packet rules, and the sets that they look into |
 //! | `namespace` | making a network namespace, and visiting one |
+//! | `device` | giving an interface of the host to a container |
 //! | `definition`, `subnet` | networks with a name; ranges of addresses |
 //! | `lease`, `held`, `mac` | who has which address; the lock; what the dead have left |
 //! | `port`, `claim` | published ports, and taking them |
@@ -24,6 +25,7 @@
 mod attach;
 mod claim;
 mod definition;
+mod device;
 mod error;
 mod file;
 mod firewall;
@@ -48,6 +50,7 @@ use tracing::info_span;
 
 pub use attach::{Attachment, Endpoint, Guest};
 pub use definition::{DEFAULT, Network, NetworkWish};
+pub use device::give_away;
 pub use error::NetworkError;
 pub use hosts::{ExtraHost, ExtraHostError, Resolver, beginning, host_resolver, resolver_text};
 pub use lease::Lease;

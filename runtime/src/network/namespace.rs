@@ -14,7 +14,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use tracing::info_span;
 
 use super::error::NetworkError;
-use super::netlink::Socket;
+use super::link;
+use super::netlink::{Batch, Socket};
 
 /// The calling thread's namespace. Not the process's: a thread may be elsewhere.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -48,6 +49,13 @@ impl Namespace {
     pub fn path(&self) -> PathBuf {
         use std::os::fd::AsRawFd;
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// Switches its loopback interface on.
+    pub fn loopback_up(&self) -> Result<(), NetworkError> {
+        let mut batch = Batch::default();
+        link::add_up(&mut batch, "lo", link::LOOPBACK);
+        Ok(self.socket.ask(&batch)?)
     }
 
     /// A netlink socket in it.

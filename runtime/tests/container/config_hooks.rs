@@ -20,6 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_late_hook_that_fails_is_told_of_and_the_rest_goes_on", &NEEDS, late_failures),
         trial("a_hook_that_takes_too_long_is_ended", &NEEDS, timeout),
         trial("a_start_hook_that_fails_stops_the_container", &NEEDS, failing_start),
+        trial("what_the_hooks_of_a_failed_creation_added_those_of_the_end_take_away", &NEEDS, undone),
+        trial("since_1_2_1_a_hook_that_fails_after_the_start_ends_the_container", &NEEDS, failing_poststart),
     ]
 }
 
@@ -168,5 +170,44 @@ fn failing_start() -> Result<(), Failed> {
     wait_for("its end", || text(&lab.oci(&["state", &lab.id]).stdout).contains("\"stopped\""))?;
     same(lab.oci(&["delete", &lab.id]).status.code(), Some(0))?;
     same(last.exists(), true)?;
+    lab.is_clean()
+}
+
+fn undone() -> Result<(), Failed> {
+    let bad = |lab: &Lab, moment: &str| {
+        let last = shell(&format!("cat > {}", lab.path("last").display()));
+        let fails = json!({ "path": "/bin/busybox", "args": ["false"] });
+        json!({ "createRuntime": [shell("true")], moment: [fails], "poststop": [last] })
+    };
+    for moment in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        let mut lab = Lab::new("touch /tmp/ran");
+        lab.set("/hooks", bad(&lab, moment));
+        same((moment, lab.run().status.code()), (moment, Some(1)))?;
+        same((moment, read(&lab, "last")?["status"].as_str()), (moment, Some("stopped")))?;
+        same(lab.root().join("tmp/ran").exists(), false)?;
+        lab.is_clean()?;
+        if moment != "startContainer" {
+            fs::remove_file(lab.path("last"))?;
+            same((moment, lab.oci(&["create", &lab.id]).status.code()), (moment, Some(1)))?;
+            same((moment, lab.path("last").exists()), (moment, true))?;
+            lab.is_clean()?;
+        }
+    }
+    Ok(())
+}
+
+fn failing_poststart() -> Result<(), Failed> {
+    let mut lab = Lab::new("sleep 60");
+    let never = lab.path("never");
+    lab.set("/ociVersion", json!("1.2.1"));
+    lab.set("/hooks", json!({ "poststart": [shell("exit 9"), shell(&format!("touch {}", never.display()))] }));
+    same(lab.oci(&["create", &lab.id]).status.code(), Some(0))?;
+    let output = lab.oci(&["start", &lab.id]);
+    same(output.status.code(), Some(1))?;
+    has(&text(&output.stderr), "error: the poststart hook /bin/sh ended with status 9")?;
+    wait_for("its end", || text(&lab.oci(&["state", &lab.id]).stdout).contains("\"stopped\""))?;
+    same(lab.oci(&["delete", &lab.id]).status.code(), Some(0))?;
+    same(lab.run().status.code(), Some(1))?;
+    same(never.exists(), false)?;
     lab.is_clean()
 }

@@ -22,12 +22,32 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what_is_mounted_in_a_shared_bind_reaches_the_host", &["root", "busybox", "unshare"], shared),
         trial("a_tmpfs_begins_with_what_the_image_has_there", &NEEDS, copy_up),
         trial("a_tmpfs_that_is_too_small_for_the_image_is_told_of", &NEEDS, copy_up_fails),
+        trial("a_remount_changes_what_is_mounted_already", &NEEDS, remount),
         trial("a_bind_of_a_file_makes_a_file_where_there_is_none", &NEEDS, files),
         trial("a_bind_over_a_link_to_nothing_makes_what_it_names", &NEEDS, dangling),
         trial("an_id_mapped_mount_shows_other_owners", &IDMAP, id_mapped),
         trial("an_id_mapped_mount_can_use_the_containers_own_map", &IDMAP, id_mapped_as_container),
         trial("an_id_mapped_mount_without_a_map_is_refused", &NEEDS, id_mapped_without_map),
     ]
+}
+
+fn remount() -> Result<(), Failed> {
+    let mut lab = Lab::new("cat /proc/self/mountinfo");
+    let mount =
+        |options: &[&str]| json!({ "destination": "/data", "type": "tmpfs", "source": "t", "options": options });
+    lab.set("/mounts/-", mount(&["size=4m", "sync"]));
+    lab.set("/mounts/-", mount(&["remount", "size=8m", "nosuid"]));
+    let (options, _, filesystem) = line(&lab.output()?, "/data")?;
+    same(options.as_str(), "rw,nosuid,relatime")?;
+    has(&filesystem, "size=8192k")?;
+    // Of the mount alone: the file system itself can still be written elsewhere.
+    lab.set("/mounts/-", mount(&["remount", "bind", "ro", "nodev"]));
+    let (options, _, filesystem) = line(&lab.output()?, "/data")?;
+    same(options.as_str(), "ro,nosuid,nodev,relatime")?;
+    has(&filesystem, " rw")?;
+    lab.set("/mounts/-", json!({ "destination": "/tmp", "options": ["remount", "ro"] }));
+    has(&text(&lab.run().stderr), "cannot change what is mounted at /tmp")?;
+    lab.is_clean()
 }
 
 /// The last line of mountinfo about one mount point: its options, its propagation fields, and the file system's options.

@@ -121,7 +121,7 @@ fn statements() -> Result<(), Failed> {
         ("/hooks", hook(json!({ "path": "/bin/true", "timeout": -1 })), "hooks.poststop[0].timeout"),
         (
             "/mounts/-",
-            json!({ "destination": "/x", "source": "/tmp", "options": ["bind"], "uidMappings": map }),
+            json!({ "destination": "/x", "source": "/tmp", "options": ["bind"], "uidMappings": map.clone() }),
             "uidMappings and gidMappings must be given together",
         ),
         ("/linux/devices", json!([{ "path": "/dev/x", "type": "a" }]), "linux.devices[0].type"),
@@ -130,6 +130,16 @@ fn statements() -> Result<(), Failed> {
         ("/linux/sysctl", json!({ "vm.swappiness": "1" }), "belongs to the whole host"),
         ("/ociVersion", json!("2.0.0"), "ociVersion"),
         ("/ociVersion", json!("one"), "ociVersion"),
+        ("/ociVersion", json!("1.0"), "ociVersion"),
+        (
+            "/linux/maskedPaths",
+            json!(["proc/keys"]),
+            "linux.maskedPaths: \"proc/keys\", but it must be an absolute path",
+        ),
+        ("/linux/readonlyPaths", json!(["proc"]), "linux.readonlyPaths"),
+        ("/linux/namespaces/-", json!({ "type": "time", "path": "ns" }), "must be an absolute path"),
+        ("/linux/gidMappings", map, "linux.gidMappings: set, but there is no user namespace"),
+        ("/linux/resources", json!({ "rdma": { "mlx5_1": {} } }), "linux.resources.rdma.mlx5_1"),
     ] {
         let mut lab = Lab::new("touch /tmp/ran");
         lab.set(pointer, value);

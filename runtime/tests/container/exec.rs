@@ -42,7 +42,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("run_detached_returns_and_leaves_the_container", &NEEDS, run_detached),
         trial("run_hands_over_descriptors_and_listening_sockets", &NEEDS, run_descriptors),
         trial("a_program_has_a_keyring_of_its_own_unless_asked_otherwise", &["root", "busybox", "keys"], keyring),
-        trial("run_without_pivot_root_is_refused", &NEEDS, no_pivot),
+        trial("without_pivot_root_the_hosts_tree_is_out_of_sight_too", &NEEDS, no_pivot),
+        trial("exec_runs_on_the_processors_it_is_given", &NEEDS, affinity),
+        trial("exec_goes_into_a_group_inside_of_the_containers", &["root", "busybox", "cgroup"], inner_cgroup),
     ]
 }
 
@@ -466,11 +468,62 @@ fn keyring() -> Result<(), Failed> {
 }
 
 fn no_pivot() -> Result<(), Failed> {
-    let lab = Lab::new("true");
-    for verb in ["run", "create"] {
-        let output = lab.oci(&[verb, "--no-pivot", &lab.id]);
-        same(output.status.code(), Some(1))?;
-        has(&text(&output.stderr), "--no-pivot is not supported")?;
+    let mut lab = Lab::new("ls /; cat /proc/self/mountinfo; cd /..; pwd; ls -d /../tmp");
+    lab.set("/root/readonly", json!(true));
+    let output = lab.oci(&["run", "--no-pivot", &lab.id]);
+    same(text(&output.stderr).as_str(), "")?;
+    let said = text(&output.stdout);
+    has(&said, "bin\ndev\netc\nproc\nsys\ntmp\n")?;
+    has(&said, "\n/\n/../tmp\n")?;
+    // Of the file systems beneath, only those that the container mounts have a place here.
+    let points = said.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| *point == "/proc");
+    same(points.count(), 1)?;
+    ok_created(&lab)?;
+    lab.is_clean()
+}
+
+fn ok_created(lab: &Lab) -> Result<(), Failed> {
+    for arguments in [&["create", "--no-pivot", &lab.id][..], &["delete", "--force", &lab.id]] {
+        same(text(&lab.oci(arguments).stderr).as_str(), "")?;
     }
+    Ok(())
+}
+
+fn affinity() -> Result<(), Failed> {
+    let lab = Lab::new(RUNNING);
+    running(&lab)?;
+    let own = fs::read_to_string("/proc/self/status")?;
+    let allowed = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    let last = allowed.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "args": ["grep", "Cpus_allowed_list", "/proc/self/status"],
+        "env": ["PATH=/bin"], "cwd": "/", "execCPUAffinity": { "initial": "0", "final": last } });
+    fs::write(lab.path("process.json"), process.to_string())?;
+    let output = exec(&lab, &["--process", "process.json", &lab.id]);
+    same((text(&output.stderr), text(&output.stdout)), (String::new(), format!("Cpus_allowed_list:\t{last}\n")))?;
+    let mut wrong = process;
+    wrong["execCPUAffinity"]["final"] = json!("0-x");
+    fs::write(lab.path("process.json"), wrong.to_string())?;
+    same(exec(&lab, &["--process", "process.json", &lab.id]).status.code(), Some(1))
+}
+
+fn inner_cgroup() -> Result<(), Failed> {
+    let lab = Lab::new(RUNNING);
+    running(&lab)?;
+    let pid = fs::read_to_string(lab.states().join("oci").join(&lab.id).join("state.json"))?;
+    let pid = serde_json::from_str::<Value>(&pid)?["init"]["pid"].to_string();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let of = |marker: &str| groups.lines().find_map(|line| line.split_once(marker)).map(|(_, path)| path.to_owned());
+    let (option, marker, folder) = match of(":pids:") {
+        Some(path) => ("pids:/inner", ":pids:/inner", format!("/sys/fs/cgroup/pids{path}/inner")),
+        None => ("inner", "0::/inner", format!("/sys/fs/cgroup{}/inner", of("0::").unwrap_or_default())),
+    };
+    let ask = |option: &str| exec(&lab, &["--cgroup", option, &lab.id, "cat", "/proc/self/cgroup"]);
+    has(&text(&ask(option).stderr), "inner")?;
+    fs::create_dir(&folder)?;
+    has(&text(&ask(option).stdout), marker)?;
+    for wrong in ["../..", "", ":x"] {
+        has(&text(&ask(wrong).stderr), "is no cgroup inside of the container's")?;
+    }
+    lab.oci(&["delete", "--force", &lab.id]);
     lab.is_clean()
 }

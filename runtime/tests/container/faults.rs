@@ -18,7 +18,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_create_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, create),
         trial("a_start_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, start),
         trial("a_delete_that_dies_at_any_step_can_be_said_again", &NEEDS, delete),
-        trial("a_step_of_the_container_that_fails_leaves_nothing_whichever_it_is", &NEEDS, failing),
+        trial("a_step_that_fails_leaves_nothing_whichever_it_is", &NEEDS, failing),
+        trial("an_exec_that_fails_or_dies_at_any_step_leaves_the_container_as_it_was", &NEEDS, failing_exec),
+        trial("a_delete_that_fails_at_any_step_can_be_said_again", &NEEDS, failing_delete),
         trial("a_fault_that_is_none_is_refused", &NEEDS, wrong_fault),
     ]
 }
@@ -130,34 +132,69 @@ fn delete() -> Result<(), Failed> {
     Ok(())
 }
 
+/// The command, with a step of it that fails. Answers whether all of it failed, as it should; what it says tells of that.
+fn failing_at(lab: &Lab, step: &str, arguments: &[&str]) -> Result<bool, Failed> {
+    let mut command = lab.command(arguments);
+    command.env("ISOLAB_FAULT", format!("{step}:error")).stdout(Stdio::null());
+    let status = command.stderr(fs::File::create(lab.path("err"))?).status()?;
+    let said = fs::read_to_string(lab.path("err"))?;
+    if !status.success() {
+        same(
+            (step, said.starts_with("error: cannot "), said.contains("EIO") || said.contains("Input/output")),
+            (step, true, true),
+        )?;
+    }
+    Ok(!status.success())
+}
+
 fn failing() -> Result<(), Failed> {
     let lab = lab("true");
     for verb in ["run", "create"] {
         let steps = steps(&lab, &[verb, &lab.id])?;
         lab.oci(&["delete", "--force", &lab.id]);
-        let mut failed = BTreeSet::new();
         for step in &steps {
-            let output = lab
-                .command(&[verb, &lab.id])
-                .env("ISOLAB_FAULT", format!("{step}:error"))
-                .stdout(Stdio::null())
-                .stderr(fs::File::create(lab.path("err"))?)
-                .status()?;
-            let said = fs::read_to_string(lab.path("err"))?;
-            if output.success() {
-                // A step of the runtime's own. The container is there, and that is all.
-                lab.oci(&["delete", "--force", &lab.id]);
-            } else {
-                same((step, said.starts_with("error: cannot "), said.contains("EIO")), (step, true, true))?;
-                failed.insert(step.as_str());
-            }
+            let failed = failing_at(&lab, step, &[verb, &lab.id])?;
+            same((verb, step, failed), (verb, step, true))?;
             lab.is_clean().map_err(|failed| Failed::from(format!("after {step}: {failed:?}")))?;
         }
-        for step in
-            ["rootfs.mount", "rootfs.mask", "rootfs.pivot", "rootfs.devices", "process.close", "process.privileges"]
-        {
-            same((verb, step, failed.contains(step)), (verb, step, true))?;
+    }
+    Ok(())
+}
+
+fn failing_exec() -> Result<(), Failed> {
+    let lab = lab("sleep 60");
+    for verb in ["create", "start"] {
+        same(text(&lab.oci(&[verb, &lab.id]).stderr).as_str(), "")?;
+    }
+    let arguments = ["exec", &lab.id, "true"];
+    for step in steps(&lab, &arguments)? {
+        let failed = failing_at(&lab, &step, &arguments)?;
+        same((&step, failed), (&step, true))?;
+        // The container goes on as if nobody had come.
+        same((&step, lab.oci(&arguments).status.code()), (&step, Some(0)))?;
+        let output = dying(&lab, &step, &arguments)?;
+        same((&step, output.status.success()), (&step, false))?;
+        same((&step, lab.oci(&arguments).status.code()), (&step, Some(0)))?;
+    }
+    lab.oci(&["delete", "--force", &lab.id]);
+    lab.is_clean()
+}
+
+fn failing_delete() -> Result<(), Failed> {
+    let lab = lab("sleep 60");
+    let running = || -> Result<(), Failed> {
+        for verb in ["create", "start"] {
+            same(text(&lab.oci(&[verb, &lab.id]).stderr).as_str(), "")?;
         }
+        Ok(())
+    };
+    running()?;
+    let arguments = ["delete", "--force", &lab.id];
+    for step in steps(&lab, &arguments)? {
+        running()?;
+        let failed = failing_at(&lab, &step, &arguments)?;
+        same((&step, failed), (&step, true))?;
+        comes_clean(&lab, &step)?;
     }
     Ok(())
 }

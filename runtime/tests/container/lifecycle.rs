@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_running_container_is_deleted_only_by_force", &NEEDS, delete),
         trial("what_does_not_fit_the_state_is_refused", &NEEDS, refused),
         trial("a_missing_container_is_named", &NEEDS, missing),
+        trial("a_container_without_a_process_can_be_created_and_not_started", &NEEDS, without_process),
         trial("create_reports_a_missing_program_and_leaves_nothing", &NEEDS, create_missing_program),
         trial("without_a_pid_namespace_no_process_outlives_the_first", &NEEDS, orphans),
         trial("hooks_run_in_order_and_see_the_state", &NEEDS, hooks),
@@ -41,6 +42,23 @@ fn state(lab: &Lab) -> Result<Value, Failed> {
 fn ok(lab: &Lab, arguments: &[&str]) -> Result<(), Failed> {
     let output = lab.oci(arguments);
     if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {}", text(&output.stderr)).into()) }
+}
+
+fn without_process() -> Result<(), Failed> {
+    let mut lab = Lab::new("");
+    if let Some(config) = lab.config.as_object_mut() {
+        config.remove("process");
+    }
+    ok(&lab, &["create", &lab.id])?;
+    same(state(&lab)?["status"].as_str(), Some("created"))?;
+    let output = lab.oci(&["start", &lab.id]);
+    same(output.status.code(), Some(1))?;
+    has(&text(&output.stderr), "config.json has no process")?;
+    // As if it had not been tried.
+    same(state(&lab)?["status"].as_str(), Some("created"))?;
+    ok(&lab, &["delete", "--force", &lab.id])?;
+    has(&text(&lab.run().stderr), "config.json has no process")?;
+    lab.is_clean()
 }
 
 fn created() -> Result<(), Failed> {

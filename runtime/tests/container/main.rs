@@ -4,6 +4,7 @@
 //! need, it runs and fails instead.
 
 mod attacks;
+mod checkpoint;
 mod checks;
 mod config_attacks;
 mod config_hooks;
@@ -19,6 +20,7 @@ mod lab;
 mod lifecycle;
 mod namespaces;
 mod needs;
+mod net_devices;
 mod peers;
 mod process;
 mod rootfs;
@@ -54,6 +56,8 @@ fn main() {
         terminal::trials(),
         peers::trials(),
         verbs::trials(),
+        net_devices::trials(),
+        checkpoint::trials(),
     ];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

@@ -35,6 +35,9 @@ fn is_here(need: &str) -> bool {
                 release.split(|letter: char| !letter.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
             (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
         }),
+        // One that knows this kernel: each new kernel wants a new one.
+        "criu" => on_path("criu")
+            .is_some_and(|criu| Command::new(criu).arg("check").output().is_ok_and(|it| it.status.success())),
         "no-lsm" => !Path::new("/sys/fs/selinux/enforce").exists() && !Path::new("/sys/module/apparmor").exists(),
         "userns" => {
             let mut probe = Command::new("unshare");

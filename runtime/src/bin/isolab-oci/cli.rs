@@ -1,19 +1,25 @@
 //! The command line: runc's, with what isolab adds.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+use crate::checkpoint::{Back, Dump};
 use crate::process::{Making, Other};
 use crate::update::Limits;
 
 /// What `--version` says behind the name. Engines look for these words.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    // Set by whoever builds a package: `ISOLAB_COMMIT=$(git describe --always --dirty) cargo build --release`.
+    let commit = option_env!("ISOLAB_COMMIT").map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
+    format!("version {}\n{commit}spec: 1.3.0", env!("CARGO_PKG_VERSION"))
+});
 
 /// Runs containers from OCI bundles.
 #[derive(Parser)]
-#[command(name = "isolab-oci", version = VERSION, disable_help_subcommand = true, disable_version_flag = true)]
+#[command(name = "isolab-oci", version = VERSION.as_str(), disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct Arguments {
     /// Where the state of containers is kept [default: /run/isolab, for an ordinary user `$XDG_RUNTIME_DIR/isolab`]
     #[arg(long, value_name = "DIR", global = true)]
@@ -169,10 +175,10 @@ pub(crate) enum Command {
     },
     /// Print what this runtime can, as JSON
     Features,
-    /// Not supported: write a running container to disk
-    Checkpoint(Unsupported),
-    /// Not supported: bring a container back from disk
-    Restore(Unsupported),
+    /// Write a running container to disk, with CRIU
+    Checkpoint(Dump),
+    /// Bring a container back from disk, with CRIU
+    Restore(Back),
 }
 
 /// How to print.
@@ -195,13 +201,6 @@ pub(crate) enum Rootless {
     True,
     False,
     Auto,
-}
-
-/// Whatever was asked of a command that is not there.
-#[derive(Debug, Args)]
-pub(crate) struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    asked: Vec<String>,
 }
 
 /// A time as Go's programs write it: numbers, each with its unit.

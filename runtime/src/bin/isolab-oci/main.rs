@@ -2,6 +2,7 @@
 // The tests of this file have a `main` of their own.
 #![cfg_attr(not(test), no_main)]
 
+mod checkpoint;
 mod cli;
 mod entry;
 mod inspect;
@@ -116,8 +117,11 @@ fn obey(arguments: &Arguments, voice: &Voice) -> Result<u8, Failure> {
         Command::Inspect { id, .. } => print::text(&inspect::table(&runtime.isolation(&name(id)?)?))?,
         Command::Spec { bundle, rootless } => write_template(bundle, *rootless)?,
         Command::Features => print::json(&print::without_nulls(&features()))?,
-        Command::Checkpoint(_) => return Err(Failure::Checkpoint("checkpoint")),
-        Command::Restore(_) => return Err(Failure::Checkpoint("restore")),
+        Command::Checkpoint(dump) => runtime.checkpoint(&name(&dump.id)?, &dump.checkpoint())?,
+        Command::Restore(back) => {
+            let ending = runtime.restore(&name(&back.id)?, &back.load()?, &back.restore())?;
+            return Ok(ending.map_or(0, |ending| ending.code() as u8));
+        }
     }
     Ok(0)
 }

@@ -12,7 +12,7 @@ use crate::voice::Failure;
 pub(crate) struct Making {
     #[command(flatten)]
     hand: Hand,
-    /// Refused: a root that is only chroot(2)ed into can be left again
+    /// Move the root over the host's instead of leaving that: for hosts that run from their first file system. Weaker
     #[arg(long)]
     no_pivot: bool,
     /// Let the program keep the keys of our session, instead of giving it a keyring of its own
@@ -67,6 +67,9 @@ pub(crate) struct Other {
     /// It may gain no privilege by what it executes
     #[arg(long)]
     no_new_privs: bool,
+    /// A group inside of the container's cgroup to put it into; may be repeated for hierarchies of version 1
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
     /// Wait for a paused container to go on, instead of failing
     #[arg(long)]
     ignore_paused: bool,
@@ -86,10 +89,7 @@ impl Hand {
 impl Making {
     /// Reads the bundle and adds what is handed over.
     pub(crate) fn load(&self, folder: &Path) -> Result<Bundle, Failure> {
-        if self.no_pivot {
-            return Err(Failure::NoPivot);
-        }
-        let mut handed = Handed { session_keyring: self.no_new_keyring, ..self.hand.handed() };
+        let mut handed = Handed { session_keyring: self.no_new_keyring, no_pivot: self.no_pivot, ..self.hand.handed() };
         // First of all: a descriptor that we opened must not be taken for one that was left open for us.
         let environment = handed.keep_sockets().map_err(ContainerError::from)?;
         handed.keep(self.hand.preserve_fds).map_err(ContainerError::from)?;
@@ -115,6 +115,7 @@ impl Other {
             no_new_privileges: self.no_new_privs,
             detach: self.detach,
             ignore_paused: self.ignore_paused,
+            cgroups: self.cgroup.clone(),
             handed,
         })
     }

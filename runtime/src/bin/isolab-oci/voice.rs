@@ -19,8 +19,6 @@ pub(crate) enum Failure {
     Template(#[from] TemplateError),
     #[error(transparent)]
     Shield(ShieldError),
-    #[error("--no-pivot is not supported: a root that is only chroot(2)ed into can be left again")]
-    NoPivot,
     #[error("cannot record steps")]
     Recorder(#[source] io::Error),
     #[error("cannot write {to}")]
@@ -31,8 +29,6 @@ pub(crate) enum Failure {
     Limits { from: String, source: serde_json::Error },
     #[error("--systemd-cgroup asks for cgroups that systemd makes, and this runtime makes its own")]
     Systemd,
-    #[error("cannot {0} a container: that is not supported")]
-    Checkpoint(&'static str),
 }
 
 impl Failure {
@@ -48,9 +44,6 @@ impl Failure {
             }
             Self::Limits { .. } => {
                 "it must have the form of linux.resources in config.json, such as {\"pids\":{\"limit\":10}}"
-            }
-            Self::Checkpoint(_) => {
-                "use CRIU itself on the container's process (criu dump --tree PID), or snapshots of isolab-vm"
             }
             _ => return None,
         };

@@ -27,6 +27,10 @@ impl Cgroup {
             why = "every limit is one file; written before anyone enters, nothing can exceed it"
         )
         .entered();
+        if let Some(folder) = self.folders.first() {
+            let failed = |source| CgroupError::Write { file: folder.path.clone(), value: String::new(), source };
+            crate::spans::fault().map_err(failed)?;
+        }
         let usual = if self.flavour == Flavour::V2 { Version::V2 } else { Version::V1 };
         for controller in CONTROLLERS {
             let home = self.home(controller);

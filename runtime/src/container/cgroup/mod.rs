@@ -44,7 +44,7 @@ mod unified;
 mod update;
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -86,6 +86,7 @@ impl Cgroup {
                 why = "a directory in the kernel's own file system is a group of processes: one in each hierarchy"
             )
             .entered();
+            crate::spans::fault().map_err(|source| CgroupError::Make { path: path.to_owned(), source })?;
             for hierarchy in &layout.hierarchies {
                 cgroup.folders.push(Folder::create(hierarchy, path, layout.posing)?);
             }
@@ -99,10 +100,15 @@ impl Cgroup {
 
     /// Finds the cgroup of a container that another process made; dropping it leaves it there.
     pub fn open(layout: &Layout, path: &Path) -> Result<Self, CgroupError> {
+        Self::open_below(layout, |_| path.to_owned())
+    }
+
+    /// As [`Cgroup::open`], with a path for each hierarchy.
+    pub fn open_below(layout: &Layout, path: impl Fn(&Hierarchy) -> PathBuf) -> Result<Self, CgroupError> {
         let mut folders: Vec<Folder> = Vec::new();
         let mut missing = None;
         for hierarchy in &layout.hierarchies {
-            match Folder::open(hierarchy, path, layout.posing) {
+            match Folder::open(hierarchy, &path(hierarchy), layout.posing) {
                 Ok(folder) => folders.push(folder),
                 // Its maker may have been killed between two hierarchies: what is there must be found all the same.
                 Err(error @ CgroupError::Open { source: Errno::ENOENT, .. }) => missing = Some(error),
@@ -200,16 +206,21 @@ impl Cgroup {
     /// Removes it, after waiting a moment for processes that are about to be gone. It kills nothing: [`Cgroup::kill`]
     /// does, where that is wanted.
     pub fn destroy(mut self) -> Result<(), CgroupError> {
-        self.owned = false;
         let _span = info_span!(
             "cgroup.destroy",
             call = "rmdir(2)",
             why = "an empty group is still a directory in each hierarchy: nothing else would ever remove it"
         )
         .entered();
+        if let Some(folder) = self.folders.first() {
+            crate::spans::fault().map_err(|source| CgroupError::Remove { path: folder.path.clone(), source })?;
+        }
         // Each is tried, also after one has failed: the less stays behind the better.
         let removed: Vec<Result<(), CgroupError>> = self.folders.iter().map(Folder::remove).collect();
-        removed.into_iter().collect()
+        let removed: Result<(), CgroupError> = removed.into_iter().collect();
+        // What could not be removed is tried once more when it is dropped.
+        self.owned &= removed.is_err();
+        removed
     }
 
     /// Leaves it where it is: a detached container outlives the command that made it.

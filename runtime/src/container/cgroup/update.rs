@@ -31,6 +31,10 @@ impl Cgroup {
             why = "a limit is a file: written while processes are inside, it holds for what they do from then on"
         )
         .entered();
+        if let Some(folder) = self.folders.first() {
+            let failed = |source| CgroupError::Write { file: folder.path.clone(), value: String::new(), source };
+            crate::spans::fault().map_err(failed)?;
+        }
         let planned = self.planned(asked)?;
         let mut old = Vec::new();
         for (folder, settings) in &planned {

@@ -30,6 +30,9 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+const FSPICK_CLOEXEC: u32 = 0x1;
+const FSPICK_EMPTY_PATH: u32 = 0x8;
 const OPEN_TREE_CLONE: u32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
@@ -51,6 +54,22 @@ impl Context {
         // SAFETY: a NUL-terminated string.
         let opened = super::check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
         Ok(Self(owned(opened)))
+    }
+
+    /// Begins a change of the file system that is mounted where `mount` is open: the root of a mount.
+    pub(crate) fn pick(mount: BorrowedFd<'_>) -> nix::Result<Self> {
+        // SAFETY: a descriptor, a NUL-terminated string and a number.
+        let picked = super::check(unsafe {
+            libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+        })?;
+        Ok(Self(owned(picked)))
+    }
+
+    /// Has the file system become what was set.
+    pub(crate) fn reconfigure(self) -> nix::Result<()> {
+        self.configure(FSCONFIG_CMD_RECONFIGURE, None, None)?;
+        self.leave();
+        Ok(())
     }
 
     fn configure(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> nix::Result<()> {

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -42,6 +44,23 @@ pub(crate) fn working_directory_is_inside() -> nix::Result<bool> {
     // SAFETY: pointer and length of one array.
     super::check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(buffer.first() == Some(&b'/'))
+}
+
+/// A copy of a descriptor that execve(2) leaves open.
+pub(crate) fn inheritable(descriptor: &impl AsFd) -> nix::Result<OwnedFd> {
+    /// Out of the way of the low numbers, which many a program takes for its own.
+    const ABOVE: RawFd = 100;
+    // SAFETY: two numbers beside a descriptor that is open.
+    let copy =
+        super::check(unsafe { libc::syscall(libc::SYS_fcntl, descriptor.as_fd().as_raw_fd(), libc::F_DUPFD, ABOVE) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}
+
+/// Has a command do something between fork(2) and execve(2): system calls on what lies ready in memory, and no more.
+pub(crate) fn before_exec(command: &mut Command, act: impl Fn() -> nix::Result<()> + Send + Sync + 'static) {
+    // SAFETY: the callers keep to the sentence above; our commands have one thread, so that nobody holds a lock meanwhile.
+    unsafe { command.pre_exec(move || act().map_err(std::io::Error::from)) };
 }
 
 /// A descriptor of the process `pid` (`pidfd_open(2)`).

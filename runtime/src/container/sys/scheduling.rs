@@ -41,6 +41,13 @@ pub(crate) fn set_memory_policy(mode: i32, nodes: &NodeMask) -> nix::Result<()> 
     super::check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
 
+/// Lets the calling thread run on these processors only (`sched_setaffinity(2)`).
+pub(crate) fn set_affinity(processors: &NodeMask) -> nix::Result<()> {
+    // SAFETY: an array of numbers and its size; 0 is the calling thread.
+    super::check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of::<NodeMask>(), processors.as_ptr()) })
+        .map(drop)
+}
+
 /// Sets the execution domain (personality(2)), which execve(2) keeps.
 pub(crate) fn set_personality(domain: u32) -> nix::Result<()> {
     // SAFETY: one number.
