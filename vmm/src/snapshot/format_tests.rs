@@ -55,6 +55,23 @@ fn a_state_comes_back_as_it_was() {
     assert_eq!(serde_json::to_value(&back).unwrap(), serde_json::to_value(state()).unwrap());
 }
 
+/// What `fuzz/fuzz_targets/state.rs` does, with what it begins from and what it has found.
+#[test]
+fn what_a_fuzzer_begins_from_means_something_and_what_it_found_hurts_nobody() {
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/state")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let decoded = decode(&seal(&bytes));
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"seed-")) {
+            decoded.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            seeds += 1;
+        }
+        let _ = decode(&bytes);
+    }
+    assert_eq!(seeds, 2);
+}
+
 #[test]
 fn a_state_cut_short_anywhere_is_refused() {
     let bytes = bytes();
