@@ -3,6 +3,8 @@
 //! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one ([`stock`]). So most of these are kernels
 //! of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
+#[path = "linux/devices_go_on.rs"]
+mod devices_go_on;
 #[path = "linux/goes_on.rs"]
 mod goes_on;
 #[path = "linux/stock.rs"]
@@ -25,7 +27,7 @@ fn main() {
     }
     // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let trials = [tiny::trials(), goes_on::trials(), stock::trials()];
+    let trials = [tiny::trials(), goes_on::trials(), stock::trials(), devices_go_on::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 
@@ -44,6 +46,7 @@ fn is_here(need: &str) -> bool {
         "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
         "interpreted-kvm" => is_here("kvm") && std::path::Path::new("/sys/module/kvm_pvm").exists(),
         "root" => nix::unistd::geteuid().is_root(),
+        "qemu-img" => Command::new(need).arg("--version").output().is_ok_and(|output| output.status.success()),
         "busybox" => stock::busybox().is_some(),
         // A kernel, and a KVM that can run one.
         "kernel" => stock::files().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),

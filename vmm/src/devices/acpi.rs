@@ -8,7 +8,8 @@
 //! interrupt controller of 1981, no timer of 1981, and no power-management block, and does not wait for them.
 
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Package, Path, ResourceTemplate, Return, Scope, Zero,
+    Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
+    ResourceTemplate, Return, Scope, Zero,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -21,7 +22,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::bus::WINDOW;
 use super::{SERIAL, cmos, ioapic, pc};
-use crate::guest::linux::layout::{ACPI, ACPI_END};
+use crate::guest::linux::layout::{ACPI, ACPI_END, GENERATION};
 use crate::memory::Memory;
 
 /// Who made the tables, in the fields that ask for it.
@@ -138,7 +139,8 @@ fn dsdt(devices: &[Described]) -> Sdt {
     let serial = Serial;
     let clock = Clock;
     let virtio: Vec<_> = (0..).zip(devices).map(|(number, device)| Virtio { number, device: *device }).collect();
-    let mut all: Vec<&dyn Aml> = vec![&serial, &clock];
+    let (generation, renewal) = (Generation, Renewal);
+    let mut all: Vec<&dyn Aml> = vec![&serial, &clock, &generation, &renewal];
     all.extend(virtio.iter().map(|device| device as &dyn Aml));
     Scope::new("_SB_".into(), all).to_aml_bytes(&mut program);
     let mut table = Sdt::new(*b"DSDT", 36, 6, OEM, TABLE, REVISION);
@@ -176,6 +178,49 @@ impl Aml for Clock {
         Device::new(
             Path::new("RTC0"),
             vec![&Name::new("_HID".into(), &id), &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports]))],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// Sixteen bytes that are others when the machine is another one (Microsoft, "Virtual Machine Generation ID").
+struct Generation;
+
+impl Aml for Generation {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let (low, high) = (GENERATION as u32, 0_u32);
+        let names: [&dyn Aml; 2] = [&"VM_Gen_Counter", &"VMGENCTR"];
+        Device::new(
+            Path::new("VGEN"),
+            vec![
+                &Name::new("_HID".into(), &"ISOL0001"),
+                &Name::new("_CID".into(), &Package::new(names.to_vec())),
+                &Name::new("_DDN".into(), &"VM_Gen_Counter"),
+                &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// What tells a kernel that they are: an interrupt, which the tables translate (ACPI 6.5, section 5.6.9, "Generic Event
+/// Device").
+struct Renewal;
+
+impl Aml for Renewal {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let line = Interrupt::new(true, true, false, false, pc::GENERATION_LINE);
+        let (number, changed) = (pc::GENERATION_LINE, 0x80_u8);
+        let generation = Path::new("\\_SB_.VGEN");
+        let notify = Notify::new(&generation, &changed);
+        Device::new(
+            Path::new("GEDG"),
+            vec![
+                &Name::new("_HID".into(), &"ACPI0013"),
+                &Name::new("_UID".into(), &Zero {}),
+                &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&line])),
+                &Method::new("_EVT".into(), 1, true, vec![&If::new(&Equal::new(&Arg(0), &number), vec![&notify])]),
+            ],
         )
         .to_aml_bytes(sink);
     }

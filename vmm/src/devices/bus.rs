@@ -4,10 +4,15 @@
 //! and ends here. Several processors can be here at once, at different devices; a device sees one at a time.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
+
+use serde::Deserialize;
 
 use super::DeviceError;
 use super::virtio::mmio::Transport;
+use super::virtio::state::State;
+use crate::api::chain;
 
 /// What a device is called in a snapshot.
 fn name(base: u64) -> String {
@@ -27,6 +32,10 @@ pub(crate) trait Window: Send {
     fn pause(&mut self) {}
     /// The machine goes on.
     fn resume(&mut self) {}
+    /// The machine stands still, and files of the device's are to be read by others.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// What a snapshot keeps of the device; nothing where nobody has said.
     fn save(&mut self) -> Option<serde_json::Value> {
         None
@@ -52,6 +61,21 @@ impl Window for Transport {
 
     fn resume(&mut self) {
         Transport::resume(self);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Transport::flush(self)
+    }
+
+    fn save(&mut self) -> Option<serde_json::Value> {
+        serde_json::to_value(Transport::save(self)).ok()
+    }
+
+    fn restore(&mut self, saved: &serde_json::Value) -> Result<(), String> {
+        let state = State::deserialize(saved).map_err(|error| error.to_string())?;
+        self.go_on(&state).map_err(|error| chain(&error))?;
+        // The interrupt controller, which was plugged first, knows by now which processor the line belongs to.
+        self.remind().map_err(|error| error.to_string())
     }
 }
 
@@ -100,6 +124,15 @@ impl Bus {
             device.lock().unwrap_or_else(PoisonError::into_inner).restore(value).map_err(fail)?;
         }
         Ok(())
+    }
+
+    /// Brings what the devices have written where a reader of their files finds it.
+    pub(crate) fn flush(&self) -> Result<(), DeviceError> {
+        let flush = |(base, device): &(u64, Mutex<Box<dyn Window>>)| {
+            let flushed = device.lock().unwrap_or_else(PoisonError::into_inner).flush();
+            flushed.map_err(|source| DeviceError::Flush { at: *base, source })
+        };
+        self.windows.iter().try_for_each(flush)
     }
 
     /// Lets every device stand still.

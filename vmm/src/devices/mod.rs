@@ -4,6 +4,7 @@
 //! operating system wants more of a PC ([`pc`]), and tables that tell of it ([`acpi`]).
 
 pub mod acpi;
+mod badge;
 pub mod bus;
 mod cmos;
 pub mod ioapic;
@@ -21,6 +22,7 @@ use vm_superio::Trigger;
 use vm_superio::serial::{Error as SerialError, NoEvents, Serial};
 
 use crate::guest::Flow;
+pub use badge::{BADGE, GENERATION};
 use lines::Lines;
 use registers::Registers;
 
@@ -39,6 +41,14 @@ pub enum DeviceError {
     /// Nobody has said what is to be kept of a device.
     #[error("the device at {0:#x} can't be kept in a snapshot")]
     NotSaved(u64),
+    /// What the guest has written can't be brought to its disk.
+    #[error("cannot write out what the device at {at:#x} has still to write")]
+    Flush {
+        /// The device's place.
+        at: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// What a snapshot says of a device can't be.
     #[error("cannot restore the device {device}: {why}")]
     Restore {

@@ -7,6 +7,7 @@
 //! | port 0x64 | the keyboard controller, of which only the wire to the reset line is left |
 //! | port 0x600 | power: off, and reset |
 //! | port 0xf4 | the status of what ran inside; ends the machine |
+//! | port 0xf5 | who the machine is: [`super::badge`] |
 //! | `0xfec0_0000` | the I/O APIC |
 //! | from [`FIRST_WINDOW`] | a page for each virtio device |
 
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::badge::{self, Badge};
 use super::bus::Bus;
 use super::cmos::{self, Cmos};
 use super::ioapic::{self, IoApic, KvmRoutes};
@@ -23,9 +25,12 @@ use super::registers::Registers;
 pub use super::serial::Console;
 use super::serial::Port;
 use super::{DeviceError, EXIT, SERIAL, SERIAL_LAST};
+use crate::guest::linux::init::Card;
 
 /// The interrupt line of the first serial port of every PC.
 pub(crate) const SERIAL_LINE: u32 = 4;
+/// The line by which a kernel hears that its machine is another one; on old PCs the second serial port's, which is not here.
+pub(crate) const GENERATION_LINE: u32 = 3;
 /// The page of the first virtio device.
 pub const FIRST_WINDOW: u64 = 0xd000_0000;
 /// Its interrupt line. Lower ones belong to the devices that every PC has.
@@ -70,6 +75,7 @@ pub(crate) struct Board {
 struct Ports {
     serial: Port,
     cmos: Cmos,
+    badge: Badge,
 }
 
 impl Board {
@@ -78,7 +84,8 @@ impl Board {
     pub(crate) fn new(vm: &Arc<VmFd>, console: Console, interrupt: EventFd, notice: Arc<EventFd>) -> Self {
         let mut bus = Bus::default();
         bus.put(ioapic::ADDRESS, IoApic::new(KvmRoutes(vm.clone())));
-        let ports = Ports { serial: Port::new(interrupt, notice, console), cmos: Cmos::default() };
+        let ports =
+            Ports { serial: Port::new(interrupt, notice, console), cmos: Cmos::default(), badge: Badge::default() };
         Self { ports: Mutex::new(ports), bus }
     }
 
@@ -97,6 +104,7 @@ impl Board {
             }
             cmos::SELECT => self.ports().cmos.select(first),
             EXIT => return Ok(Wish::Exit(first)),
+            badge::BADGE => self.ports().badge.rewind(),
             SLEEP_CONTROL if first & SLEEP_ENABLE != 0 && first >> 2 & 7 == OFF => return Ok(Wish::Off),
             RESET if first == RESET_VALUE => return Ok(Wish::Reset),
             KEYBOARD if first == PULSE_RESET => return Ok(Wish::Reset),
@@ -111,6 +119,8 @@ impl Board {
             *byte = match port {
                 SERIAL..=SERIAL_LAST => self.ports().serial.read((port - SERIAL) as u8),
                 cmos::VALUE => self.ports().cmos.value(),
+                badge::BADGE => self.ports().badge.read(),
+                badge::GENERATION => self.ports().badge.generation(),
                 // The keyboard controller is never busy, and has nothing to tell; no sleep has been slept.
                 KEYBOARD | SLEEP_CONTROL | SLEEP_STATUS => 0,
                 _ => 0xff, // as on a PC: the lines of a bus that nobody drives are high
@@ -120,6 +130,7 @@ impl Board {
 
     /// What a snapshot keeps of each device, by its name or place. All stand still.
     pub(crate) fn save(&self) -> Result<BTreeMap<String, serde_json::Value>, DeviceError> {
+        self.bus.flush()?;
         let mut saved = self.bus.save()?;
         let ports = self.ports();
         saved.insert("serial".to_owned(), ports.serial.save().value());
@@ -136,6 +147,11 @@ impl Board {
         let impossible = || DeviceError::Restore { device: "cmos".to_owned(), why: "it is no register".to_owned() };
         ports.cmos.select(selected.ok_or_else(impossible)?);
         Ok(())
+    }
+
+    /// Says who the machine is, to whoever asks inside.
+    pub(crate) fn introduce(&self, generation: u32, uuid: String, cards: Vec<Card>) {
+        self.ports().badge.issue(generation, uuid, cards);
     }
 
     /// How many bytes can be typed at the serial port now.

@@ -57,6 +57,11 @@ pub trait Guest {
     /// Answers a store to guest-physical address `at`, behind which there is no memory.
     fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError>;
 
+    /// Below which address lies all memory that the guest can touch as things are; it is asked again after each answer.
+    fn reach(&self, memory: &Memory) -> u64 {
+        memory.size()
+    }
+
     /// What a snapshot keeps of the guest besides memory, registers and devices.
     fn save(&self) -> Result<GuestState, GuestError> {
         Err(GuestError::NotSaved)

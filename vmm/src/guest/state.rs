@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::app::{App, AppState};
 use super::bare::Bare;
 use super::{Entry, Flow, Guest, GuestError};
+use crate::machine::pc::{Wiring, check_wiring};
 use crate::memory::Memory;
 use crate::snapshot::state::Impossible;
 use crate::units::Mib;
@@ -23,10 +24,15 @@ pub enum GuestState {
     Linux(LinuxState),
 }
 
-/// Nothing: the monitor serves devices, and no system calls.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinuxState {}
+/// The monitor serves devices, and no system calls: what they are wired to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinuxState {
+    /// How often the machine had gone on from a snapshot.
+    pub generation: u32,
+    /// Its devices, in their order.
+    pub devices: Vec<Wiring>,
+}
 
 /// A built-in guest's name and arguments, for whoever looks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,7 +47,8 @@ impl GuestState {
     pub(crate) fn check(&self, memory: u64) -> Result<(), Impossible> {
         match self {
             Self::App(state) => state.check(memory),
-            Self::Bare(_) | Self::Linux(_) => Ok(()),
+            Self::Linux(state) => check_wiring(&state.devices),
+            Self::Bare(_) => Ok(()),
         }
     }
 
@@ -97,6 +104,13 @@ impl Guest for Any {
 
     fn store(&mut self, at: u64, data: &[u8], cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError> {
         self.guest().store(at, data, cpu, memory)
+    }
+
+    fn reach(&self, memory: &Memory) -> u64 {
+        match self {
+            Self::App(app) => app.reach(memory),
+            Self::Bare(bare) => bare.reach(memory),
+        }
     }
 
     fn save(&self) -> Result<GuestState, GuestError> {

@@ -20,12 +20,13 @@ use crate::devices::acpi::AcpiError;
 use crate::devices::virtio::mmio::TransportError;
 use crate::devices::{Board, DeviceError};
 use crate::guest::{Entry, Flow, Guest, GuestError};
-use crate::kvm::{self, KvmError};
+use crate::kvm::{self, KvmError, Slots};
 use crate::memory::{Memory, MemoryError};
 use crate::snapshot::SnapshotError;
 use crate::units::Mib;
 use crate::vcpu::{Vcpu, VcpuError};
 use overseer::{Moment, Overseer, Unattended, Verdict};
+use pc::WiringError;
 pub use place::Place;
 pub use saved::{Saved, Standing, Template};
 use stop::{Cause, Stop};
@@ -71,6 +72,9 @@ pub enum BootError {
         /// How many it can have.
         most: usize,
     },
+    /// A device has nothing on the host's side.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
     /// A device can't be made.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -94,6 +98,7 @@ impl BootError {
             Self::Kvm(error) => error.hint().map(str::to_owned),
             Self::Guest(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
+            Self::Wiring(error) => error.hint(),
             _ => None,
         }
     }
@@ -153,6 +158,9 @@ pub enum RunError {
     /// The processor could not be read or set.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// KVM did not give the guest more of its memory.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
     /// The snapshot that was asked for could not be taken.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -212,7 +220,8 @@ impl Machine {
         let memory = reserve(|| Memory::map(config.memory))?; // 1. addresses for its RAM, no page of it yet
         let kvm = kvm::open()?; //                            2. the hypervisor
         let vm = kvm::create_vm(&kvm)?; //                    3. an empty machine
-        kvm::register(&vm, &memory)?; //                      4. its RAM, before anything can be looking at it
+        let mut slots = Slots::default();
+        slots.extend(&vm, &memory, guest.reach(&memory))?; // 4. its RAM, before anything can be looking at it
         kvm::split_irqchip(&vm)?; //                          5. its interrupt controller, before its processor
         let (mut vcpu, cpuid) = Vcpu::create(&kvm, &vm)?; //  6. its processor, which knows what it is
         let entry = {
@@ -225,8 +234,9 @@ impl Machine {
             let reset = vcpu.sregs()?;
             guest.load(&memory, &reset, cpuid.as_slice())? // 7. the guest
         };
+        slots.extend(&vm, &memory, guest.reach(&memory))?; // a large one needs more RAM than a first piece
         set_up(&mut vcpu, &entry)?; //                        8. the registers it starts with
-        Ok(Paused { vcpu, vm, memory, guest, board: Board::new(console), timeout: config.timeout })
+        Ok(Paused { vcpu, vm, memory, guest, slots, board: Board::new(console), timeout: config.timeout })
     }
 }
 
@@ -256,6 +266,7 @@ pub struct Paused<G: Guest, W: Write> {
     vm: VmFd,
     memory: Memory,
     guest: G,
+    slots: Slots,
     board: Board<W>,
     timeout: Option<Duration>,
 }
@@ -379,6 +390,7 @@ impl<G: Guest, W: Write> Paused<G, W> {
         let mut cpu = self.vcpu.stopped()?;
         let flow = self.guest.store(at, data, &mut cpu, &self.memory)?;
         cpu.commit()?;
+        self.slots.extend(&self.vm, &self.memory, self.guest.reach(&self.memory))?;
         Ok(flow)
     }
 

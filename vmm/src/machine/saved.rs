@@ -1,7 +1,6 @@
 //! A machine becomes a snapshot, and a snapshot a machine.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,8 +12,8 @@ use tracing::info_span;
 use super::{BootError, Machine, Paused};
 use crate::devices::Board;
 use crate::guest::{Any, Guest, GuestState};
-use crate::kvm::{self, KvmError};
-use crate::memory::{Loading, Memory};
+use crate::kvm::{self, KvmError, Slots};
+use crate::memory::{Loading, Memory, MemoryError};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::raw::{Raw, hex};
 use crate::snapshot::state::State;
@@ -147,10 +146,6 @@ impl Template {
         &self.kvm
     }
 
-    pub(super) fn memory(&self) -> &File {
-        &self.snapshot.memory
-    }
-
     pub(super) fn cpuids(&self) -> &[CpuId] {
         &self.cpuids
     }
@@ -183,7 +178,9 @@ impl Machine {
         };
         let memory = load(template, loading)?; //                        1. its RAM: addresses that show the file
         let vm = kvm::create_vm(&template.kvm)?; //                      2. an empty machine
-        kvm::register(&vm, &memory)?; //                                 3. its RAM, as for a machine that boots
+        let mut guest = Any::of(&state.guest, &memory)?; //              what its guest's servant knew
+        let mut slots = Slots::default();
+        slots.extend(&vm, &memory, guest.reach(&memory))?; //            3. its RAM, as for a machine that boots
         kvm::split_irqchip(&vm)?; //                                     4. its interrupt controller
         let mut vcpu = Vcpu::create_as(&template.kvm, &vm, cpuid)?; // 5. its processor, the one it was
         snapshot::check(&processor.seen, vcpu.seen()?.as_slice()).map_err(SnapshotError::from)?;
@@ -192,11 +189,18 @@ impl Machine {
         // Its own count goes on; no flag says that it shall jump by the time that has passed.
         set_clock(&vm, &kvm_clock_data { flags: 0, ..state.clock.0 })?; //                                       6. its clock
         let board = Board::restore(&state.devices, console)?; //         7. its devices
-        let mut guest = Any::of(&state.guest, &memory)?; //         8. what its guest's servant knew
-        guest.renew(&memory)?; //                                        9. what no two machines may share
-        Ok(Paused { vcpu, vm, memory, guest, board, timeout })
+        guest.renew(&memory)?; //                                        8. what no two machines may share
+        Ok(Paused { vcpu, vm, memory, guest, slots, board, timeout })
     }
 }
+
+/// Brings a snapshot's memory back.
+pub(super) fn bring(memory: &Memory, template: &Template, loading: Loading) -> Result<(), MemoryError> {
+    memory.load(&template.snapshot.memory, loading, &template.snapshot.path().join(WORKING_SET))
+}
+
+/// The file beside a snapshot's memory that says which pages of it are touched first.
+const WORKING_SET: &str = "working-set";
 
 fn load(template: &Template, loading: Loading) -> Result<Memory, BootError> {
     let _span = info_span!(
@@ -206,7 +210,7 @@ fn load(template: &Template, loading: Loading) -> Result<Memory, BootError> {
     )
     .entered();
     let memory = Memory::map(Mib(template.snapshot.state.memory >> 20))?;
-    memory.load(&template.snapshot.memory, loading)?;
+    bring(&memory, template, loading)?;
     Ok(memory)
 }
 

@@ -3,6 +3,7 @@
 //! Nothing is set aside for it. The kernel only notes that the addresses are taken (`MAP_NORESERVE`), and finds a page when
 //! the guest, or the monitor on its behalf, first touches one. A machine of 128 MiB that uses 40 KiB costs 40 KiB.
 
+mod faults;
 pub(crate) mod laid;
 mod saved;
 mod touched;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::units::Mib;
+use faults::Faults;
 use laid::Laid;
 pub use saved::Loading;
 pub(crate) use saved::copy_sparse;
@@ -31,6 +33,8 @@ pub const GAP_END: u64 = 4 << 30;
 /// memory, which is there until the last copy is gone.
 #[derive(Debug, Clone)]
 pub struct Memory {
+    /// Who brings its pages, where they are not mapped. Before the memory: it ends while that is still there.
+    faults: Arc<Mutex<Option<Faults>>>,
     guest: GuestMemoryMmap,
     size: u64,
     /// Where files lie.
@@ -63,6 +67,12 @@ pub enum MemoryError {
         at: u64,
         /// Length in bytes.
         length: u64,
+    },
+    /// Nobody can bring its pages.
+    #[error("cannot bring the guest's pages when they are touched (userfaultfd)")]
+    Serve {
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A part of guest memory could not be changed.
     #[error("cannot {attempt} {length:#x} bytes at guest-physical {at:#x}")]
@@ -107,7 +117,7 @@ impl Memory {
         // vm-memory maps MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE: without the last, a host that counts its promises
         // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
         let guest = GuestMemoryMmap::from_ranges(ranges).map_err(|source| MemoryError::Map { size, source })?;
-        Ok(Self { guest, size: size.bytes(), laid: Arc::default() })
+        Ok(Self { guest, size: size.bytes(), laid: Arc::default(), faults: Arc::default() })
     }
 
     /// Its size in bytes.

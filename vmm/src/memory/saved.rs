@@ -8,9 +8,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::PoisonError;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
+use super::faults::{Faults, Piece};
 use super::touched::{self, Stretches};
 use super::{Memory, MemoryError, PAGE, laid};
 
@@ -21,6 +24,9 @@ pub enum Loading {
     Lazy,
     /// Its file is read, before the guest runs.
     Eager,
+    /// Its pages are brought when they are touched (userfaultfd(2)): those that the first machine so loaded has touched, before
+    /// the guest runs.
+    Recorded,
 }
 
 /// `ioctl(FICLONE)`: this file shall have that one's blocks (`ioctl_ficlone(2)`).
@@ -67,10 +73,15 @@ impl Memory {
         Ok(written)
     }
 
-    /// Brings back what [`Memory::save`] wrote. The file is at least as long as this memory, which nobody has touched.
-    pub fn load(&self, file: &File, loading: Loading) -> Result<(), MemoryError> {
+    /// Brings back what [`Memory::save`] wrote. The file is at least as long as this memory, which nobody has touched. Which
+    /// pages are touched first is read from `record`, or written to it, where that is wanted.
+    pub fn load(&self, file: &File, loading: Loading, record: &Path) -> Result<(), MemoryError> {
+        if loading == Loading::Recorded {
+            return self.serve(file, record);
+        }
         for part in self.placed() {
             match loading {
+                Loading::Recorded => {}
                 Loading::Lazy => self.map_file(GuestAddress(part.guest), file, part.file, part.length)?,
                 Loading::Eager => self.read_in(file, &part).map_err(|source| MemoryError::Change {
                     attempt: "read back",
@@ -81,6 +92,18 @@ impl Memory {
             }
         }
         Ok(())
+    }
+
+    fn serve(&self, file: &File, record: &Path) -> Result<(), MemoryError> {
+        let failed = |source| MemoryError::Serve { source };
+        let parts = self.placed();
+        let pieces = parts.iter().map(|part| Piece { host: part.host, length: part.length, file: part.file }).collect();
+        let faults = Faults::serve(pieces, file, record).map_err(failed)?;
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(faults);
+        // What was not touched is in the file, and belongs to what is saved next.
+        parts
+            .iter()
+            .try_for_each(|part| self.laid().lay(part.guest..part.guest + part.length, file, part.file).map_err(failed))
     }
 
     fn read_in(&self, file: &File, part: &Part) -> io::Result<()> {
@@ -187,12 +210,12 @@ mod tests {
         memory.save(&saved).unwrap();
         for loading in [Loading::Lazy, Loading::Eager] {
             let memory = Memory::map(Mib(4)).unwrap();
-            memory.load(&saved, loading).unwrap();
+            memory.load(&saved, loading, Path::new("")).unwrap();
             memory.guest().write_obj(3_u8, GuestAddress(6 * PAGE)).unwrap();
             let again = tempfile::tempfile().unwrap();
             assert_eq!(memory.save(&again).unwrap(), 2 * PAGE, "{loading:?}");
             let twice = Memory::map(Mib(4)).unwrap();
-            twice.load(&again, Loading::Eager).unwrap();
+            twice.load(&again, Loading::Eager, Path::new("")).unwrap();
             let read = |page: u64| twice.guest().read_obj::<u8>(GuestAddress(page * PAGE)).unwrap();
             assert_eq!((read(5), read(6), read(7)), (9, 3, 0), "{loading:?}");
         }

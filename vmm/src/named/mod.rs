@@ -8,8 +8,9 @@
 //!     running                     locked by the process that runs it, for as long as that lives
 //!     changing                    locked while its snapshots are made or removed
 //!     socket                      where it can be asked, while it runs
+//!     disks/                      what it has written to its disks (pc.rs)
 //!     snapshots/
-//!       before/                   state, memory, about.json
+//!       before/                   state, memory, about.json, and a file for each disk
 //!   web-2/                        a linked clone: a machine.json that names web@before
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! leaves begins with a dot, means nothing, and is removed by the next that comes by.
 
 mod clone;
+mod pc;
 mod record;
 mod store;
 mod tree;
@@ -32,7 +34,9 @@ pub use store::{Entry, Machine, Running, Store};
 pub use tree::{About, Branch};
 
 use crate::api::ClientError;
+use crate::devices::virtio::block::DiskError;
 use crate::snapshot::SnapshotError;
+use crate::snapshot::format::FormatError;
 
 /// Why something was not done to a named machine.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,20 @@ pub enum NamedError {
     /// The running machine did not do what it was asked for.
     #[error(transparent)]
     Asked(#[from] ClientError),
+    /// A disk can't be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The state of a snapshot's copy can't be written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// So many clones have no addresses.
+    #[error("there are no {count} addresses from {first} on in its network")]
+    Addresses {
+        /// The first.
+        first: String,
+        /// How many.
+        count: usize,
+    },
     /// It did not end when it was asked to.
     #[error("the machine {0} does not end")]
     DoesNotEnd(Name),
@@ -123,6 +141,7 @@ impl NamedError {
             Self::Runs(machine) => Some(format!("stop it first: isolab-vm stop {machine}")),
             Self::DoesNotRun(machine) => Some(format!("start it first: isolab-vm start --detach {machine}")),
             Self::Snapshot(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
             _ => None,
         }
     }

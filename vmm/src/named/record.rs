@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::pc::Wiring;
+
 /// The name of a machine or a snapshot: a letter or digit, then up to 63 letters, digits, dots, dashes and underscores. It
 /// is a file's name, so it can be neither a path nor hidden.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +86,19 @@ pub enum Inside {
         arguments: Vec<String>,
         /// `NAME=VALUE` each.
         environment: Vec<String>,
+    },
+    /// An operating system.
+    Linux {
+        /// The kernel's file.
+        kernel: String,
+        /// Its first file system.
+        initrd: Option<String>,
+        /// What it is told.
+        command_line: String,
+        /// How many processors it has.
+        cpus: u8,
+        /// Its devices. What it writes to its disks goes elsewhere than to these files.
+        devices: Vec<Wiring>,
     },
     /// A built-in guest.
     Bare {

@@ -169,7 +169,9 @@ impl Store {
     pub fn remove(&self, name: &Name) -> Result<(), NamedError> {
         let _lock = self.change()?;
         let machine = self.find(name)?;
-        let needed_by = self.linked_to(name, None)?;
+        let mut needed_by = self.linked_to(name, None)?;
+        let ids: Vec<String> = machine.tree()?.into_iter().map(|branch| branch.about.id).collect();
+        needed_by.extend(self.standing_on(&ids, Some(name))?);
         if !needed_by.is_empty() {
             return Err(NamedError::Needed { what: format!("the machine {name}"), needed_by });
         }

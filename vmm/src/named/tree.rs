@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::pc::stands_on;
 use super::record::{Base, Name, Record};
 use super::store::{Machine, Store};
 use super::{NamedError, UNFINISHED, failed, remove_whole, write_whole};
@@ -28,6 +29,9 @@ pub struct About {
     pub bytes: u64,
     /// The ids of the snapshots that it comes of, the nearest first.
     pub ancestors: Vec<String>,
+    /// The ids of the snapshots that its disks stand on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
 }
 
 /// A snapshot in the tree.
@@ -99,7 +103,7 @@ impl Machine {
         let ancestors = self.line(now.current.as_deref())?;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let taken = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let about = About { id: id.clone(), taken, bytes, ancestors };
+        let about = About { id: id.clone(), taken, bytes, ancestors, needs: stands_on(&to)? };
         let path = to.join("about.json");
         let text = serde_json::to_vec_pretty(&about).map_err(|error| NamedError::Garbled(path.clone(), error))?;
         write_whole(&path, &text)?;
@@ -136,8 +140,9 @@ impl Machine {
     pub fn remove_snapshot(&self, store: &Store, name: &Name) -> Result<(), NamedError> {
         let _machines = store.change()?;
         let _lock = self.change()?;
-        self.about(name)?;
+        let id = self.about(name)?.id;
         let mut needed_by = store.linked_to(&self.name, Some(name))?;
+        needed_by.extend(store.standing_on(&[id], None)?);
         if matches!(&self.record.base, Base::Snapshot { machine: None, snapshot, .. } if snapshot == name) {
             needed_by.push(format!("the machine {} starts from it", self.name));
         }
@@ -229,7 +234,7 @@ mod tests {
 
     fn snapshot(name: &str, taken: u64, ancestors: &[&str]) -> (Name, About) {
         let ancestors = ancestors.iter().map(ToString::to_string).collect();
-        (name.parse().unwrap(), About { id: name.to_owned(), taken, bytes: 0, ancestors })
+        (name.parse().unwrap(), About { id: name.to_owned(), taken, bytes: 0, ancestors, needs: Vec::new() })
     }
 
     fn drawn(found: Vec<(Name, About)>) -> String {

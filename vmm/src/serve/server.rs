@@ -18,6 +18,7 @@ use tracing::info_span;
 
 use super::packet::{Received, receive, send};
 use super::{Reply, Request, ServeError};
+use crate::machine::pc::{Pc, Renewal};
 use crate::machine::{BootError, Ended, Machine, RunError, Template};
 use crate::memory::Loading;
 
@@ -222,6 +223,13 @@ impl Server {
     }
 
     fn live(&self, timeout: Option<Duration>) -> Result<Ended, Failure> {
+        if self.template.is_pc() {
+            let console = Box::new(io::stdout());
+            let renewal = Renewal::default();
+            let pc = Pc::restore(&self.template, Loading::Lazy, timeout, console, &renewal).map_err(Failure::Boot)?;
+            let typist = io::stdin();
+            return pc.resume().and_then(|running| running.wait(Some(typist.as_fd()))).map_err(Failure::Run);
+        }
         let machine = Machine::restore(&self.template, Loading::Lazy, timeout, io::stdout()).map_err(Failure::Boot)?;
         machine.resume().map_err(Failure::Run)
     }

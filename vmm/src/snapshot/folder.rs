@@ -138,6 +138,11 @@ impl Unfinished {
         Ok(Self { folder, place: place.to_owned(), finished: false })
     }
 
+    /// Where it is being written.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes the memory; returns how many bytes of it hold anything.
     pub(crate) fn write_memory(&self, memory: &Memory) -> Result<u64, SnapshotError> {
         let _span = info_span!(

@@ -8,6 +8,7 @@
 //! A snapshot is never changed once it is there. It is written beside its place under another name and moved there whole
 //! ([`folder`]), so that whoever dies in between leaves nothing that could be taken for one.
 
+pub(crate) mod bundle;
 mod cpu;
 pub mod folder;
 pub mod format;
@@ -24,6 +25,7 @@ pub use folder::Snapshot;
 use format::FormatError;
 
 use crate::devices::DeviceError;
+use crate::devices::virtio::block::DiskError;
 use crate::guest::GuestError;
 use crate::kvm::KvmError;
 use crate::vcpu::VcpuError;
@@ -72,6 +74,15 @@ pub enum SnapshotError {
     /// Of a PC, where a machine with one processor was to be made, or the other way round.
     #[error("the snapshot is of another kind of machine ({0})")]
     Kind(&'static str),
+    /// A disk can't be kept.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A disk is a device of the host.
+    #[error("the disk {} is a block device, of which no copy is made", .0.display())]
+    BlockDevice(PathBuf),
+    /// A disk is an image whose place matters.
+    #[error("the disk {} stands on {}, a name that would lead elsewhere from a snapshot", .0.display(), .1.display())]
+    RelativeBase(PathBuf, PathBuf),
     /// A device can't be kept.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -99,6 +110,11 @@ impl SnapshotError {
             Self::Format(..) | Self::Memory { .. } => Some("it was changed or cut short since it was taken".to_owned()),
             Self::Cpu(_) => Some("use a host with a processor like the one it was taken on".to_owned()),
             Self::Kvm(error) => error.hint().map(str::to_owned),
+            Self::Disk(error) => error.hint(),
+            Self::RelativeBase(_, base) => Some(format!(
+                "give it an absolute one: qemu-img rebase -u -b $(realpath {}) makes it so",
+                base.display()
+            )),
             _ => None,
         }
     }

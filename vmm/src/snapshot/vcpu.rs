@@ -15,7 +15,9 @@
 //! Reading goes the other way round where it matters: the run state first, for asking it makes KVM take in what has come
 //! for a processor that halts, and the events after all else.
 
-use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry};
+use std::arch::x86_64::__cpuid;
+
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuFd};
 use tracing::info_span;
 
@@ -112,7 +114,7 @@ pub(crate) fn write(fd: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
     .entered();
     fd.set_mp_state(state.mp_state.0).map_err(failed("set the run state of"))?;
     fd.set_regs(&state.regs.0).map_err(failed("set the registers of"))?;
-    fd.set_sregs(&state.sregs.0).map_err(failed("set the special registers of"))?;
+    fd.set_sregs(&sregs_for(&state.sregs.0, is_emulated())).map_err(failed("set the special registers of"))?;
     fd.set_xcrs(&state.xcrs.0).map_err(failed("set XCR0 of"))?;
     // SAFETY: the structure is as large as KVM_SET_XSAVE reads; a guest with dynamic register sets is none of ours.
     unsafe { fd.set_xsave(&xsave(&state.xsave.0)) }.map_err(failed("set the vector registers of"))?;
@@ -120,6 +122,30 @@ pub(crate) fn write(fd: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
     fd.set_lapic(&state.lapic.0).map_err(failed("set the local APIC of"))?;
     write_msrs(fd, state)?;
     fd.set_vcpu_events(&state.events.0).map_err(failed("set the events of"))
+}
+
+/// The type of a task state that a processor has taken, and of one that none has.
+const BUSY: u8 = 11;
+const AVAILABLE: u8 = 9;
+
+/// The special registers, as a processor of this host wants them.
+///
+/// KVM on AMD tells of a task state that it is busy, which it is. QEMU's own processor, in which the testbed's KVM runs, looks
+/// for the ports that a program may use only in one that is available (`helper_check_io`), as it is there after the guest's own
+/// `ltr`: a guest's first process that was let at a port would die of its next access.
+fn sregs_for(saved: &kvm_sregs, emulated: bool) -> kvm_sregs {
+    let mut sregs = *saved;
+    if emulated && sregs.tr.type_ == BUSY {
+        sregs.tr.type_ = AVAILABLE;
+    }
+    sregs
+}
+
+/// Whether this host's processor is QEMU's own: its signature is in the leaf that hypervisors have.
+fn is_emulated() -> bool {
+    let hypervisor = __cpuid(1).ecx >> 31 != 0;
+    let leaf = hypervisor.then(|| __cpuid(0x4000_0000));
+    leaf.is_some_and(|leaf| [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat() == b"TCGTCGTCGTCG")
 }
 
 fn write_msrs(fd: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
@@ -137,4 +163,19 @@ fn write_msrs(fd: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
     let msrs = Msrs::from_entries(&entries).map_err(|_| VcpuError::Msr(first.index))?;
     let set = fd.set_msrs(&msrs).map_err(failed("set the model-specific registers of"))?;
     entries.get(set).map_or(Ok(()), |entry| Err(VcpuError::Msr(entry.index)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_emulated_processor_gets_its_task_state_otherwise_than_it_was() {
+        let mut saved = kvm_sregs::default();
+        saved.tr.type_ = BUSY;
+        assert_eq!(sregs_for(&saved, false), saved);
+        assert_eq!(sregs_for(&saved, true).tr.type_, AVAILABLE);
+        saved.tr.type_ = 3; // of 16 bits
+        assert_eq!(sregs_for(&saved, true), saved);
+    }
 }

@@ -12,10 +12,10 @@ use super::{TravelError, failed};
 use crate::snapshot::raw::{hex, unhex};
 
 /// The largest index or manifest that is read, in bytes: what registries accept.
-const LARGEST: u64 = 4 << 20;
+pub(super) const LARGEST: u64 = 4 << 20;
 /// The annotation that is a tag.
 const TAG: &str = "org.opencontainers.image.ref.name";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What points to a blob.
@@ -27,6 +27,48 @@ pub(super) struct Descriptor {
     pub(super) size: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    pub(super) fn new(media_type: &str, digest: String, size: u64) -> Self {
+        Self { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new() }
+    }
+}
+
+/// Where blobs are kept by their digests, and manifests by tags: a folder, or a registry.
+pub(super) trait Blobs {
+    /// Keeps a blob, once however often it is put.
+    fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, TravelError>;
+    /// The bytes of a blob, which are those that its digest names, and no more than `most`.
+    fn get(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, TravelError>;
+    /// Gives a manifest a tag, which may have been another's.
+    fn tag(&self, tag: &str, manifest: &Manifest) -> Result<(), TravelError>;
+    /// The manifest with a tag.
+    fn tagged(&self, tag: &str) -> Result<Manifest, TravelError>;
+}
+
+/// A blob as `read` finds it, by the digits of its digest, if it is the one that the digest names.
+pub(super) fn verified(
+    blob: &Descriptor,
+    most: u64,
+    read: impl FnOnce(&str) -> Result<Vec<u8>, TravelError>,
+) -> Result<Vec<u8>, TravelError> {
+    let fail = |why: String| TravelError::Blob { digest: blob.digest.clone(), why };
+    let sum = blob.digest.strip_prefix("sha256:").filter(|sum| unhex(sum).is_some_and(|sum| sum.len() == 32));
+    // A digest that is checked is no path that leads elsewhere.
+    let sum = sum.ok_or_else(|| fail("it is no SHA-256".to_owned()))?;
+    if blob.size > most {
+        return Err(fail(format!("{} bytes are more than the {most} that one of its kind can have", blob.size)));
+    }
+    let bytes = read(sum)?;
+    if bytes.len() as u64 != blob.size {
+        return Err(fail(format!("it should have {} bytes, and has {} or more", blob.size, bytes.len())));
+    }
+    let found = hex(&Sha256::digest(&bytes));
+    if found != sum {
+        return Err(fail(format!("its bytes have the digest sha256:{found}")));
+    }
+    Ok(bytes)
 }
 
 /// What lists the blobs of one thing.
@@ -81,65 +123,6 @@ impl Layout {
         Ok(Self { path: path.to_owned() })
     }
 
-    /// Keeps a blob, once however often it is put.
-    pub(super) fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, TravelError> {
-        let sum = hex(&Sha256::digest(bytes));
-        let path = self.path.join("blobs/sha256").join(&sum);
-        if !path.exists() {
-            self.write_whole(&path, bytes)?;
-        }
-        let (media_type, digest) = (media_type.to_owned(), format!("sha256:{sum}"));
-        Ok(Descriptor { media_type, digest, size: bytes.len() as u64, annotations: BTreeMap::new() })
-    }
-
-    /// The bytes of a blob, which are those that its digest names, and no more than `most`.
-    pub(super) fn get(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, TravelError> {
-        let fail = |why: String| TravelError::Blob { digest: blob.digest.clone(), why };
-        let sum = blob.digest.strip_prefix("sha256:").filter(|sum| unhex(sum).is_some_and(|sum| sum.len() == 32));
-        // A digest that is checked is no path that leads elsewhere.
-        let sum = sum.ok_or_else(|| fail("it is no SHA-256".to_owned()))?;
-        if blob.size > most {
-            return Err(fail(format!("{} bytes are more than the {most} that one of its kind can have", blob.size)));
-        }
-        let path = self.path.join("blobs/sha256").join(sum);
-        let bytes = read(&path, blob.size + 1)?;
-        if bytes.len() as u64 != blob.size {
-            return Err(fail(format!("it should have {} bytes, and has {} or more", blob.size, bytes.len())));
-        }
-        let found = hex(&Sha256::digest(&bytes));
-        if found != sum {
-            return Err(fail(format!("its bytes have the digest sha256:{found}")));
-        }
-        Ok(bytes)
-    }
-
-    /// Gives a manifest a tag, which may have been another's.
-    pub(super) fn tag(&self, tag: &str, manifest: &Manifest) -> Result<(), TravelError> {
-        let json = |error| TravelError::Json { what: "the manifest".to_owned(), source: error };
-        let bytes = serde_json::to_vec(manifest).map_err(json)?;
-        let mut descriptor = self.put(MANIFEST, &bytes)?;
-        descriptor.annotations.insert(TAG.to_owned(), tag.to_owned());
-        let path = self.path.join("index.json");
-        let mut index = if path.exists() {
-            self.index()?
-        } else {
-            Index { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() }
-        };
-        index.manifests.retain(|other| other.annotations.get(TAG).is_none_or(|name| name != tag));
-        index.manifests.push(descriptor);
-        self.write_whole(&path, &serde_json::to_vec_pretty(&index).map_err(json)?)
-    }
-
-    /// The manifest with a tag.
-    pub(super) fn tagged(&self, tag: &str) -> Result<Manifest, TravelError> {
-        let index = self.index()?;
-        let found = index.manifests.iter().find(|other| other.annotations.get(TAG).is_some_and(|name| name == tag));
-        let found = found.ok_or_else(|| TravelError::NoTag { path: self.path.clone(), tag: tag.to_owned() })?;
-        let bytes = self.get(found, LARGEST)?;
-        let what = format!("the manifest {}", found.digest);
-        serde_json::from_slice(&bytes).map_err(|source| TravelError::Json { what, source })
-    }
-
     fn index(&self) -> Result<Index, TravelError> {
         let path = self.path.join("index.json");
         let bytes = read(&path, LARGEST)?;
@@ -155,6 +138,46 @@ impl Layout {
             fs::rename(&unfinished, path)
         };
         write().map_err(failed("write", path))
+    }
+}
+
+impl Blobs for Layout {
+    fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, TravelError> {
+        let sum = hex(&Sha256::digest(bytes));
+        let path = self.path.join("blobs/sha256").join(&sum);
+        if !path.exists() {
+            self.write_whole(&path, bytes)?;
+        }
+        Ok(Descriptor::new(media_type, format!("sha256:{sum}"), bytes.len() as u64))
+    }
+
+    fn get(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, TravelError> {
+        verified(blob, most, |sum| read(&self.path.join("blobs/sha256").join(sum), blob.size + 1))
+    }
+
+    fn tag(&self, tag: &str, manifest: &Manifest) -> Result<(), TravelError> {
+        let json = |error| TravelError::Json { what: "the manifest".to_owned(), source: error };
+        let bytes = serde_json::to_vec(manifest).map_err(json)?;
+        let mut descriptor = self.put(MANIFEST, &bytes)?;
+        descriptor.annotations.insert(TAG.to_owned(), tag.to_owned());
+        let path = self.path.join("index.json");
+        let mut index = if path.exists() {
+            self.index()?
+        } else {
+            Index { schema_version: 2, media_type: Some(INDEX.to_owned()), manifests: Vec::new() }
+        };
+        index.manifests.retain(|other| other.annotations.get(TAG).is_none_or(|name| name != tag));
+        index.manifests.push(descriptor);
+        self.write_whole(&path, &serde_json::to_vec_pretty(&index).map_err(json)?)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Manifest, TravelError> {
+        let index = self.index()?;
+        let found = index.manifests.iter().find(|other| other.annotations.get(TAG).is_some_and(|name| name == tag));
+        let found = found.ok_or_else(|| TravelError::NoTag { path: self.path.clone(), tag: tag.to_owned() })?;
+        let bytes = self.get(found, LARGEST)?;
+        let what = format!("the manifest {}", found.digest);
+        serde_json::from_slice(&bytes).map_err(|source| TravelError::Json { what, source })
     }
 }
 

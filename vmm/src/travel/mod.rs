@@ -12,18 +12,23 @@
 //! isolab-vm import here:v1 web
 //! ```
 //!
+//! `push` and `pull` do the same in one step each (registry.rs).
+//!
 //! (OCI image specification 1.1: `image-layout.md`, `manifest.md`.)
 
 mod layout;
 mod pack;
+mod registry;
 mod unpack;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use pack::export;
+pub use pack::{export, push};
+pub use registry::Reference;
 use serde::{Deserialize, Serialize};
-pub use unpack::import;
+pub use unpack::{import, pull};
 
 use crate::named::{About, Name, NamedError, Record};
 use crate::snapshot::format::FormatError;
@@ -31,6 +36,7 @@ use crate::snapshot::format::FormatError;
 /// What each blob is.
 const STATE: &str = "application/vnd.isolab.vm.state.v1+zstd";
 const MEMORY: &str = "application/vnd.isolab.vm.memory.v1+zstd";
+const DISK: &str = "application/vnd.isolab.vm.disk.v1+zstd";
 /// What a registry's tools take the whole for: an image whose layers they need not understand.
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// What it is to whoever knows.
@@ -38,7 +44,10 @@ const ARTIFACT: &str = "application/vnd.isolab.vm.snapshot.v1";
 /// The annotation of a piece of memory: where it begins.
 const OFFSET: &str = "org.isolab.vm.offset";
 
-/// The least size of a piece of memory, in bytes: large enough for zstd to find something, small enough to have in common.
+/// The annotation of a piece: of which file it is.
+const OF: &str = "org.isolab.vm.file";
+
+/// The least size of a piece, in bytes: large enough for zstd to find something, small enough to have in common.
 const PIECE: u64 = 1 << 20;
 /// The most pieces: their list must fit into a manifest, which registries limit to 4 MiB.
 const PIECES: u64 = 4096;
@@ -71,6 +80,9 @@ struct Machine {
     snapshot: Name,
     about: About,
     record: Record,
+    /// How long its disks are, by their names.
+    #[serde(default)]
+    disks: BTreeMap<String, u64>,
 }
 
 /// Why a snapshot does not travel.
@@ -113,6 +125,27 @@ pub enum TravelError {
         /// What is wrong.
         why: String,
     },
+    /// The registry is out of reach.
+    #[error("cannot reach the registry {registry}")]
+    Registry {
+        /// Which.
+        registry: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// It wants to know who we are.
+    #[error("the registry {0} does not let us in")]
+    Unauthorized(String),
+    /// It would not.
+    #[error("the registry {registry} did not {what}: {why}")]
+    Refused {
+        /// Which.
+        registry: String,
+        /// What it was asked for.
+        what: String,
+        /// What it said.
+        why: String,
+    },
     /// The state is none.
     #[error("cannot use the state")]
     Format(#[from] FormatError),
@@ -126,6 +159,7 @@ impl TravelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Named(error) => error.hint(),
+            Self::Unauthorized(registry) => Some(format!("isolab-ctr login {registry} keeps a password for it")),
             Self::Blob { .. } => Some("it was changed or cut short on its way: fetch it again".to_owned()),
             _ => None,
         }

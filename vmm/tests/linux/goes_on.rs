@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isolab_vmm::api::{Answer, Doing, Request, Socket, ask};
-use isolab_vmm::machine::pc::{Config, Paused, Pc};
+use isolab_vmm::machine::pc::{Config, Paused, Pc, Renewal};
 use isolab_vmm::machine::{BootError, Ended, Machine, Standing, Template};
 use isolab_vmm::memory::Loading;
 use isolab_vmm::snapshot::Snapshot;
@@ -40,7 +40,10 @@ fn until(screen: &Screen, shown: impl Fn(&str) -> bool) -> Done {
 fn restored(at: &Path, loading: Loading) -> Result<(Pc, Screen), Failed> {
     let template = Template::new(Snapshot::open(at)?)?;
     let screen = Screen::default();
-    Ok((Pc::restore(&template, loading, Some(Duration::from_secs(20)), Box::new(screen.clone()))?, screen))
+    Ok((
+        Pc::restore(&template, loading, Some(Duration::from_secs(20)), Box::new(screen.clone()), &Renewal::default())?,
+        screen,
+    ))
 }
 
 /// Types a byte, and returns how the machine ends.

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use isolab_vmm::guest::linux::Linux;
-use isolab_vmm::machine::pc::{Config, Interpreted, Paused, Pc};
+use isolab_vmm::machine::pc::{Config, Interpreted, Paused, Pc, Wiring};
 use isolab_vmm::machine::{Ended, RunError};
 use isolab_vmm::units::Mib;
 use libtest_mimic::{Failed, Trial};
@@ -67,10 +67,14 @@ pub(super) const CONFIG: Config =
     Config { memory: Mib(8), cpus: 1, timeout: Some(Duration::from_secs(20)), interpreted: Interpreted::Run };
 
 pub(super) fn boot(config: &Config, code: &[u8]) -> Result<(Pc, Screen), Failed> {
+    boot_with(config, code, Vec::new())
+}
+
+pub(super) fn boot_with(config: &Config, code: &[u8], devices: Vec<Wiring>) -> Result<(Pc, Screen), Failed> {
     let file = kernel(code)?;
     let linux = Linux::open(file.path(), None, "")?;
     let screen = Screen::default();
-    Ok((Pc::boot(config, &linux, Box::new(screen.clone()), Vec::new())?, screen))
+    Ok((Pc::boot(config, &linux, Box::new(screen.clone()), devices)?, screen))
 }
 
 fn run(config: &Config, code: &[u8]) -> Result<(Result<Ended, RunError>, Screen), Failed> {

@@ -56,6 +56,9 @@ fn is_there(need: &str) -> bool {
     match need {
         "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
         "root" => nix::unistd::geteuid().is_root(),
+        "userfaultfd" => File::options().read(true).write(true).open("/dev/userfaultfd").is_ok(),
+        // It has no option that does nothing.
+        "htpasswd" => Command::new(need).output().is_ok(),
         other => Command::new(other).arg("--version").output().is_ok_and(|out| out.status.success()),
     }
 }

@@ -25,6 +25,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_counting_guest_counts_on_from_the_middle", &["kvm"], a_counter),
         trial("memory_that_was_not_touched_takes_no_disk", NEEDS, untouched_memory),
         trial("a_restored_machine_has_all_its_memory", NEEDS, all_its_memory),
+        trial(
+            "what_the_first_machine_touched_is_there_before_the_next_one_runs",
+            &["kvm", "gcc", "userfaultfd"],
+            recorded,
+        ),
+        trial("a_program_that_outgrows_its_first_piece_of_memory_gets_more", NEEDS, outgrows),
     ]
 }
 
@@ -222,6 +228,51 @@ fn untouched_memory() -> Done {
     assert_eq!(memory.len(), 2048 << 20);
     assert!(memory.blocks() * 512 < 4 << 20 && bytes < 4 << 20, "{} bytes of disk", memory.blocks() * 512);
     Ok(())
+}
+
+/// By userfaultfd: the first machine's pages are written down, the next one's are brought at once; and either is whole.
+fn recorded() -> Done {
+    let (mut machine, socket) = Live::teller("recorded", &[])?;
+    machine.answers("touch 2", "touched 2")?;
+    machine.answers("count", "count 1 0.5")?;
+    let at = place("recorded");
+    snapshot(&socket, &at)?;
+    let record = at.join("working-set");
+    let mut first = Live::restored(&at, &["--recorded"])?;
+    assert!(!record.exists());
+    first.answers("count", "count 2 1.0")?;
+    first.answers("nonce", "nonce recorded")?;
+    first.say("exit")?;
+    first.ends()?;
+    let text = fs::read_to_string(&record)?;
+    let pages =
+        |text: &str| -> Option<u64> { text.lines().map(|line| line.split_once(' ')?.1.parse::<u64>().ok()).sum() };
+    let count = pages(&text).ok_or("no record")?;
+    assert!((5..200).contains(&count), "{count} pages of the 512 and more that it had were needed");
+    // The next brings those, and a snapshot of it has all the others too.
+    let api = place("recorded-2.sock");
+    let mut second = Live::restored(&at, &["--recorded", "--api", &api.display().to_string()])?;
+    second.answers("count", "count 2 1.0")?;
+    let again = place("recorded-again");
+    snapshot(&api, &again)?;
+    second.answers("count", "count 3 1.5")?;
+    Live::restored(&again, &["--eager"])?.answers("count", "count 3 1.5")?;
+    assert_eq!(fs::read_to_string(&record)?, text, "the first record stays");
+    // A record that makes no sense costs time, and nothing else.
+    fs::write(&record, "0 99999999999\n18446744073709551615 1\nnonsense\n7 2\n")?;
+    Live::restored(&at, &["--recorded"])?.answers("count", "count 2 1.0")
+}
+
+/// More than 64 MiB: a piece of memory is added while the program runs, and more when it goes on.
+fn outgrows() -> Done {
+    let (mut machine, socket) = Live::teller("outgrows", &["--memory", "1024"])?;
+    machine.answers("touch 80", "touched 80")?;
+    let at = place("outgrows");
+    snapshot(&socket, &at)?;
+    let mut restored = Live::restored(&at, &[])?;
+    restored.answers("count", "count 1 0.5")?;
+    restored.answers("touch 300", "touched 300")?;
+    restored.answers("nonce", "nonce outgrows")
 }
 
 fn all_its_memory() -> Done {

@@ -9,13 +9,23 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::machines::{Done, done, place, trial};
+use crate::machines::{Done, done, place, refused, trial};
 use crate::named::Root;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_snapshot_travels_by_skopeo_and_goes_on_elsewhere", &["kvm", "gcc", "skopeo"], by_skopeo),
         trial("a_registry_keeps_a_snapshot", &["kvm", "gcc", "skopeo", "docker-registry"], by_a_registry),
+        trial(
+            "a_snapshot_is_pushed_pulled_and_handled_by_skopeo",
+            &["kvm", "gcc", "skopeo", "docker-registry"],
+            pushed,
+        ),
+        trial(
+            "a_registry_with_a_password_takes_what_docker_login_has_kept",
+            &["kvm", "gcc", "docker-registry", "htpasswd"],
+            with_a_password,
+        ),
         trial("pieces_that_snapshots_have_in_common_travel_once", &["kvm", "gcc"], in_common),
         trial("what_was_changed_on_its_way_makes_no_machine", &["kvm", "gcc"], changed),
     ]
@@ -64,14 +74,14 @@ fn by_skopeo() -> Done {
 struct Registry(Child, u16);
 
 impl Registry {
-    fn start() -> Result<Self, Failed> {
+    fn start(name: &str, auth: &str) -> Result<Self, Failed> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(); // free a moment ago
-        let (folder, config) = (place("registry"), place("registry.yml"));
+        let (folder, config) = (place(name), place(&format!("{name}.yml")));
         fs::write(
             &config,
             format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-                 http: {{addr: \"127.0.0.1:{port}\"}}\n",
+                 http: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
                 folder.display()
             ),
         )?;
@@ -98,7 +108,7 @@ impl Drop for Registry {
 fn by_a_registry() -> Done {
     let (here, there) = (Root::new("registry-here"), Root::new("registry-there"));
     counted(&here)?;
-    let registry = Registry::start()?;
+    let registry = Registry::start("registry", "")?;
     let (out, back) = (format!("oci:{}:v1", place("registry-out").display()), place("registry-back"));
     let name = format!("docker://127.0.0.1:{}/web:v1", registry.1);
     here.does(&format!("export web@one {}:v1", place("registry-out").display()))?;
@@ -108,6 +118,62 @@ fn by_a_registry() -> Done {
     skopeo(&["copy", "--src-tls-verify=false", &name, &format!("oci:{}:v1", back.display())])?;
     there.does(&format!("import {}:v1 copy", back.display()))?;
     there.start("copy")?.answers("count", "count 3 1.5")
+}
+
+fn pushed() -> Done {
+    let (here, there) = (Root::new("pushed-here"), Root::new("pushed-there"));
+    counted(&here)?;
+    let registry = Registry::start("pushed", "")?;
+    let name = format!("127.0.0.1:{}/lab/web", registry.1);
+    here.does(&format!("push web@one {name}:v1"))?;
+    here.does(&format!("push web {name}"))?; // the last, as "latest": all of it is there
+    let inspected: Value =
+        serde_json::from_str(&skopeo(&["inspect", "--tls-verify=false", &format!("docker://{name}:v1")])?)?;
+    assert!(inspected["Layers"].as_array().is_some_and(|layers| layers.len() > 1), "{inspected}");
+    // A tool that knows nothing of machines brings it to another name, from where it is fetched.
+    let (from, to) = (format!("docker://{name}:v1"), format!("docker://{name}-copy:v2"));
+    skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to])?;
+    there.does(&format!("pull {name}-copy:v2 copy"))?;
+    there.start("copy")?.answers("count", "count 3 1.5")?;
+    there.does(&format!("pull {name} other"))?;
+    there.refuses(&format!("pull {name}:no other-2"), &["has nothing with the tag no"])?;
+    there.refuses(&format!("pull {name} copy"), &["there is a machine copy already"])?;
+    drop(registry);
+    there.refuses(&format!("pull {name} late"), &["cannot reach the registry 127.0.0.1"])
+}
+
+fn with_a_password() -> Done {
+    let root = Root::new("password");
+    counted(&root)?;
+    let made = done({
+        let mut command = Command::new("htpasswd");
+        command.args(["-Bbn", "user", "secret"]);
+        command
+    })?;
+    let passwords = place("passwords");
+    fs::write(&passwords, made.trim())?;
+    let auth = format!("auth: {{htpasswd: {{realm: lab, path: {}}}}}\n", passwords.display());
+    let registry = Registry::start("password-registry", &auth)?;
+    let name = format!("127.0.0.1:{}/web:v1", registry.1);
+    let config = place("docker-config");
+    fs::create_dir(&config)?;
+    let with = |line: &str| {
+        let mut command = root.vm(&line.split(' ').collect::<Vec<_>>());
+        command.env("DOCKER_CONFIG", &config);
+        command
+    };
+    refused(with(&format!("push web@one {name}")), &["does not let us in", "hint: isolab-ctr login"])?;
+    // "user:secret" and "user:wrong" in base64, as docker login keeps them.
+    let keep = |kept: &str| {
+        let text = format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "{kept}"}}}}}}"#, registry.1);
+        fs::write(config.join("config.json"), text)
+    };
+    keep("dXNlcjp3cm9uZw==")?;
+    refused(with(&format!("push web@one {name}")), &["does not let us in"])?;
+    keep("dXNlcjpzZWNyZXQ=")?;
+    done(with(&format!("push web@one {name}")))?;
+    done(with(&format!("pull {name} copy")))?;
+    root.start("copy")?.answers("count", "count 3 1.5")
 }
 
 fn blobs(layout: &Path) -> Result<Vec<PathBuf>, Failed> {

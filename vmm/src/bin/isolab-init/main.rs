@@ -7,7 +7,9 @@
 mod files;
 mod modules;
 mod network;
+mod ports;
 mod process;
+mod renewal;
 mod status;
 
 use std::error::Error;
@@ -16,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 
 use isolab_vmm::guest::linux::init::{FAILED, FILE, Init};
+use renewal::Badge;
 
 /// Why the guest's program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +82,11 @@ fn run() -> Result<u8, InitError> {
     if let Some(name) = &init.hostname {
         nix::unistd::sethostname(name).map_err(|error| InitError::Host("set the host name", error.into()))?; // 6. a name
     }
-    network::bring_up(init.network.as_ref())?; //      7. an address
-    process::run(&init.process) //                     8. the program, to its end
+    let badge = Badge::find();
+    let told = badge.as_ref().and_then(Badge::read);
+    let network = init.network.or_else(|| renewal::first_network(&told?));
+    network::bring_up(network.as_ref())?; //           7. an address
+    process::run(&init.process, badge, network.as_ref()) // 8. the program, to its end
 }
 
 fn read() -> Result<Init, InitError> {

@@ -22,15 +22,44 @@ pub(crate) fn bring_up(network: Option<&Network>) -> Result<(), InitError> {
         return network
             .map_or(Ok(()), |network| Err(failed("find", &network.interface)(io::ErrorKind::Unsupported.into())));
     };
-    up(&socket, "lo")?;
+    switch(&socket, "lo", true)?;
     let Some(network) = network else { return Ok(()) };
     let (address, mask) = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
     let name = &network.interface;
     wait_for(&socket, name)?;
     set(&socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
     set(&socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))?;
-    up(&socket, name)?;
+    switch(&socket, name, true)?;
     network.gateway.map_or(Ok(()), |gateway| route(&socket, gateway)).map_err(failed("find the way out of", name))
+}
+
+/// Makes a card another one: its hardware address and, where one is said, its address.
+pub(crate) fn renew(network: &Network, mac: &str) -> Result<(), InitError> {
+    let name = &network.interface;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = socket.map_err(|error| failed("find", name)(error.into()))?;
+    // Switched off it forgets who its neighbours were, and to whom it was known.
+    switch(&socket, name, false)?;
+    set_mac(&socket, name, mac).map_err(failed("give a hardware address to", name))?;
+    if !network.address.is_empty() {
+        let (address, mask) = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
+        set(&socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
+        set(&socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))?;
+    }
+    switch(&socket, name, true)?;
+    network.gateway.map_or(Ok(()), |gateway| route(&socket, gateway)).map_err(failed("find the way out of", name))
+}
+
+fn set_mac(socket: &OwnedFd, name: &str, mac: &str) -> io::Result<()> {
+    let bytes: Option<Vec<u8>> = mac.split(':').map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+    let bytes = bytes.filter(|bytes| bytes.len() == 6).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: all zeroes are a valid `sockaddr`.
+    let mut address: libc::sockaddr = unsafe { zeroed() };
+    address.sa_family = libc::ARPHRD_ETHER;
+    address.sa_data.iter_mut().zip(bytes).for_each(|(to, from)| *to = from as libc::c_char);
+    let mut request = request(name);
+    request.ifr_ifru.ifru_hwaddr = address;
+    ask(socket, libc::SIOCSIFHWADDR, &mut request)
 }
 
 fn failed(attempt: &'static str, interface: &str) -> impl FnOnce(io::Error) -> InitError {
@@ -70,12 +99,14 @@ fn set(socket: &OwnedFd, name: &str, what: libc::Ioctl, address: Ipv4Addr) -> io
     ask(socket, what, &mut request)
 }
 
-fn up(socket: &OwnedFd, name: &str) -> Result<(), InitError> {
+fn switch(socket: &OwnedFd, name: &str, on: bool) -> Result<(), InitError> {
     let mut request = request(name);
     ask(socket, libc::SIOCGIFFLAGS, &mut request).map_err(failed("find", name))?;
+    let bits = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the kernel has just filled in the flags.
-    unsafe { request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short };
-    ask(socket, libc::SIOCSIFFLAGS, &mut request).map_err(failed("switch on", name))
+    let flags = unsafe { &mut request.ifr_ifru.ifru_flags };
+    *flags = if on { *flags | bits } else { *flags & !bits };
+    ask(socket, libc::SIOCSIFFLAGS, &mut request).map_err(failed("switch on or off", name))
 }
 
 fn wait_for(socket: &OwnedFd, name: &str) -> Result<(), InitError> {

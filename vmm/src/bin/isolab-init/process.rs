@@ -6,17 +6,20 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use isolab_vmm::guest::linux::init::Process;
+use isolab_vmm::guest::linux::init::{Network, Process};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::InitError;
+use crate::renewal::{self, Badge};
 
-/// Runs the program to its end; returns its status, as a shell tells of it.
-pub(crate) fn run(process: &Process) -> Result<u8, InitError> {
+/// Runs the program to its end; returns its status, as a shell tells of it. Where `badge` tells that the machine has become
+/// another one, so does the guest.
+pub(crate) fn run(process: &Process, badge: Option<Badge>, network: Option<&Network>) -> Result<u8, InitError> {
     let Some((program, arguments)) = process.args.split_first() else { return Err(InitError::NoProgram) };
     // The first process gets no signal that it does not ask for, and this one asks for all.
     let all = SigSet::all();
@@ -38,7 +41,7 @@ pub(crate) fn run(process: &Process) -> Result<u8, InitError> {
         });
     }
     let child = command.spawn().map_err(|source| InitError::Run { program: program.clone(), source })?;
-    wait_for(Pid::from_raw(child.id() as i32), &all)
+    wait_for(Pid::from_raw(child.id() as i32), &all, badge, network)
 }
 
 /// The terminal behind the kernel's console. The console itself can be nobody's terminal (tty(4)).
@@ -61,9 +64,17 @@ fn hand_over(command: &mut Command, terminal: &File) -> Result<(), InitError> {
 }
 
 /// Waits for the program, and for every process whose parent has gone; hands on signals.
-fn wait_for(child: Pid, signals: &SigSet) -> Result<u8, InitError> {
+fn wait_for(
+    child: Pid,
+    signals: &SigSet,
+    mut badge: Option<Badge>,
+    network: Option<&Network>,
+) -> Result<u8, InitError> {
     loop {
-        match signals.wait() {
+        if let Some(told) = badge.as_mut().and_then(Badge::look) {
+            renewal::become_another(&told, network);
+        }
+        match next(signals, badge.is_some()) {
             Ok(Signal::SIGCHLD) => {
                 if let Some(status) = reap(child)? {
                     return Ok(status);
@@ -71,10 +82,21 @@ fn wait_for(child: Pid, signals: &SigSet) -> Result<u8, InitError> {
             }
             // It may have ended meanwhile: then there is nobody to tell.
             Ok(signal) => drop(kill(child, signal)),
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(error) => return Err(InitError::Host("wait for signals", error.into())),
         }
     }
+}
+
+/// The next signal; with `look` not waited for longer than until the next look at who the machine is.
+fn next(signals: &SigSet, look: bool) -> Result<Signal, Errno> {
+    if !look {
+        return signals.wait();
+    }
+    let often = TimeSpec::from_duration(renewal::OFTEN);
+    // SAFETY: the set and the time live over the call; nothing more is wanted to be known of the signal.
+    let signal = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), often.as_ref()) };
+    Signal::try_from(Errno::result(signal)?)
 }
 
 /// Takes leave of all who have ended; the status of the program, if it was among them.

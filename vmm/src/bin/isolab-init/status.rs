@@ -1,10 +1,11 @@
 //! The end of the machine, and of this program's ways.
 
-use std::arch::asm;
 use std::convert::Infallible;
 
 use isolab_vmm::devices::EXIT;
 use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::ports::Ports;
 
 /// Writes to the disks what is not there yet, tells the monitor the status, and switches the machine off. It does not return.
 pub(crate) fn end_machine(status: u8) -> ! {
@@ -20,9 +21,7 @@ pub(crate) fn end_machine(status: u8) -> ! {
 
 /// Writes the status to the port that ends a machine.
 fn tell(status: u8) {
-    // SAFETY: it only asks to be let at one port.
-    if unsafe { libc::ioperm(libc::c_ulong::from(EXIT), 1, 1) } == 0 {
-        // SAFETY: this process may write to that port, and nothing of it lies behind.
-        unsafe { asm!("out dx, al", in("dx") EXIT, in("al") status, options(nomem, nostack, preserves_flags)) };
+    if let Some(ports) = Ports::open(EXIT, 1) {
+        ports.write(EXIT, status);
     }
 }

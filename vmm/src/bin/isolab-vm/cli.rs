@@ -118,8 +118,9 @@ pub(crate) struct Linux {
     /// A disk: a file, or a block device; raw, or qcow2 where its name ends so
     #[arg(long, value_name = "FILE[,ro][,format=raw|qcow2]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) disk: Vec<Disk>,
-    /// A network card on a tap, which is made where there is none
-    #[arg(long, value_name = "tap=NAME[,mac=MAC]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    /// A network card on a tap, which is made where there is none, or on a tap that is made for it and plugged into a bridge;
+    /// `address=A.B.C.D/N` and `gateway=A.B.C.D` are what isolab-init gives it when the machine goes on from a snapshot
+    #[arg(long, value_name = "tap=NAME|bridge=NAME[,...]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) net: Vec<NetCard>,
     /// Sockets between guest and host: the guest has this address (3 or higher), the host a Unix socket, and `PATH_PORT` for
     /// each port that the guest connects to
@@ -149,7 +150,7 @@ pub(crate) struct Restore {
     #[arg(value_name = "DIR", required_unless_present = "server")]
     pub(crate) from: Option<PathBuf>,
     /// Let a server that keeps the snapshot in memory make the machine (`isolab-vm serve`)
-    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["from", "api", "lazy", "eager"])]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["from", "api", "lazy", "eager", "recorded"])]
     pub(crate) server: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) loading: HowToLoad,
@@ -159,6 +160,12 @@ pub(crate) struct Restore {
     /// Listen here for requests: status, pause, resume, snapshot, stop
     #[arg(long, value_name = "SOCKET")]
     pub(crate) api: Option<PathBuf>,
+    /// Another network card than the Linux guest had: the first for the first, and so on
+    #[arg(long, value_name = "tap=NAME|bridge=NAME[,...]", conflicts_with = "server")]
+    pub(crate) net: Vec<NetCard>,
+    /// Other sockets than the Linux guest had
+    #[arg(long, value_name = "CID,socket=PATH", conflicts_with = "server")]
+    pub(crate) vsock: Option<Sockets>,
 }
 
 #[derive(Args)]
@@ -170,15 +177,27 @@ pub(crate) struct HowToLoad {
     /// Read the memory file before the machine runs
     #[arg(long)]
     eager: bool,
+    /// Bring what the first machine so restored has touched before the machine runs, and the rest when it is touched
+    #[arg(long)]
+    recorded: bool,
 }
 
 impl HowToLoad {
-    pub(crate) fn eager(&self) -> bool {
-        self.eager
+    /// The option that says so.
+    pub(crate) fn option(&self) -> Option<&'static str> {
+        match self.loading() {
+            Loading::Lazy => None,
+            Loading::Eager => Some("--eager"),
+            Loading::Recorded => Some("--recorded"),
+        }
     }
 
     pub(crate) fn loading(&self) -> Loading {
-        if self.eager { Loading::Eager } else { Loading::Lazy }
+        match (self.eager, self.recorded) {
+            (true, _) => Loading::Eager,
+            (_, true) => Loading::Recorded,
+            _ => Loading::Lazy,
+        }
     }
 }
 

@@ -13,8 +13,6 @@ use isolab_vmm::serve::ServeError;
 use isolab_vmm::snapshot::SnapshotError;
 use isolab_vmm::travel::TravelError;
 
-use crate::devices::DeviceFailure;
-
 /// The monitor itself failed (as with `docker run`): a status that no guest gave.
 const MONITOR_FAILED: u8 = 125;
 
@@ -27,8 +25,6 @@ pub(crate) enum Failure {
     Boot(#[from] BootError),
     #[error(transparent)]
     Run(#[from] RunError),
-    #[error(transparent)]
-    Device(#[from] DeviceFailure),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -61,7 +57,6 @@ impl Failure {
             Self::Guest(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Run(error) => error.hint(),
-            Self::Device(error) => error.hint(),
             Self::Snapshot(error) => error.hint(),
             Self::Listen(_, error) if error.kind() == io::ErrorKind::AddrInUse => Some(
                 "a machine listens there, or one was killed while it did: name another file, or remove that".to_owned(),

@@ -11,7 +11,9 @@ use std::time::Duration;
 use isolab_vmm::api::{Doing, Request};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
+use isolab_vmm::guest::linux::Linux;
 use isolab_vmm::guest::{Any, GuestError};
+use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine as Boots, Template};
 use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
 use isolab_vmm::serve::Server;
@@ -19,9 +21,10 @@ use isolab_vmm::snapshot::Snapshot;
 use isolab_vmm::travel;
 use isolab_vmm::units::Mib;
 
+use crate::devices;
 use crate::failure::Failure;
 use crate::named_cli::{Clone, Create, Named, Serve, Start};
-use crate::run::{attendant, environment, status};
+use crate::run::{attendant, environment, live_as_pc, status};
 
 /// Does what was asked for, with the machines beneath `root`; returns the status to end with.
 pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
@@ -45,29 +48,40 @@ pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
             travel::export(&store, &from.machine, from.snapshot.as_ref(), &to.folder, &to.tag).map(|_| ())?;
         }
         Named::Import { from, name } => travel::import(&store, &from.folder, &from.tag, name)?,
+        Named::Push { from, to } => travel::push(&store, &from.machine, from.snapshot.as_ref(), to).map(|_| ())?,
+        Named::Pull { from, name } => travel::pull(&store, from, name)?,
         Named::Serve(wanted) => return serve(&store, wanted),
     }
     Ok(0)
 }
 
 fn make(store: &Store, create: &Create) -> Result<(), Failure> {
-    let text = |word: &std::ffi::OsString| {
+    let text = |word: &std::ffi::OsStr| {
         word.to_str().map(str::to_owned).ok_or_else(|| Failure::NotText(word.to_string_lossy().into_owned()))
     };
-    let texts = |words: &[std::ffi::OsString]| words.iter().map(text).collect::<Result<Vec<_>, _>>();
+    let texts = |words: &[std::ffi::OsString]| words.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>();
     let arguments = texts(&create.arguments)?;
-    let inside = match (&create.inside.bare, &create.inside.app) {
-        (Some(guest), _) => Inside::Bare { guest: guest.clone(), arguments },
-        (_, Some(program)) => {
-            // From wherever it will be started.
-            let program = std::path::absolute(program).unwrap_or_else(|_| program.clone());
-            let program = text(&program.into_os_string())?;
-            Inside::App { program, arguments, environment: texts(&environment(&create.env))? }
+    // From wherever it will be started.
+    let path = |path: &Path| text(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).as_os_str());
+    let inside = match (&create.inside.bare, &create.inside.app, &create.inside.kernel) {
+        (Some(guest), _, _) => Inside::Bare { guest: guest.clone(), arguments },
+        (_, Some(program), _) => {
+            Inside::App { program: path(program)?, arguments, environment: texts(&environment(&create.env))? }
         }
-        (None, None) => unreachable!("clap requires one of the two"),
+        (_, _, Some(kernel)) => Inside::Linux {
+            kernel: path(kernel)?,
+            initrd: create.linux.initrd.as_deref().map(path).transpose()?,
+            command_line: create.linux.cmdline.clone(),
+            cpus: create.linux.cpus,
+            devices: devices::wirings(&create.linux),
+        },
+        (None, None, None) => unreachable!("clap requires one of the three"),
     };
     // What can't be put inside is refused now, not at the first start.
-    guest(&inside)?;
+    match &inside {
+        Inside::Linux { .. } => linux(&inside).map(|_| ())?,
+        Inside::App { .. } | Inside::Bare { .. } => guest(&inside).map(|_| ())?,
+    }
     store.create(&create.name, create.memory.0, inside)?;
     Ok(())
 }
@@ -82,7 +96,31 @@ fn guest(inside: &Inside) -> Result<Any, GuestError> {
         Inside::Bare { guest, arguments } => {
             Any::Bare(guest.parse().and_then(|name| Bare::new(name, arguments)).map_err(GuestError::from)?)
         }
+        Inside::Linux { .. } => return Err(GuestError::NotSaved),
     })
+}
+
+/// The kernel of a machine that has one, and how many processors.
+fn linux(inside: &Inside) -> Result<(Linux, u8), GuestError> {
+    let Inside::Linux { kernel, initrd, command_line, cpus, .. } = inside else { return Err(GuestError::NotSaved) };
+    Ok((Linux::open(Path::new(kernel), initrd.as_deref().map(Path::new), command_line)?, *cpus))
+}
+
+/// Runs a machine with an operating system to its end: from its boot, or from a snapshot.
+fn start_pc(machine: &Machine, base: Option<Snapshot>, wanted: &Start) -> Result<u8, Failure> {
+    let console = Box::new(io::stdout());
+    let Some(snapshot) = base else {
+        let (linux, cpus) = linux(&machine.record.inside)?;
+        let (memory, timeout) = (Mib(machine.record.memory), wanted.timeout);
+        let config = pc::Config { memory, cpus, timeout, interpreted: pc::Interpreted::Refuse };
+        let uuid = machine.record.identity.uuid.parse().map_err(Failure::NotText)?;
+        let pc = Pc::boot_as(uuid, &config, &linux, console, machine.wirings()?)?;
+        return live_as_pc(pc, true, Some(&machine.socket()));
+    };
+    // It holds the snapshot's lock until the machine has ended.
+    let template = Template::new(snapshot)?;
+    let pc = Pc::restore(&template, wanted.loading.loading(), wanted.timeout, console, &machine.renewal()?)?;
+    live_as_pc(pc, true, Some(&machine.socket()))
 }
 
 /// Runs the machine to its end.
@@ -90,7 +128,11 @@ fn start(store: &Store, wanted: &Start) -> Result<u8, Failure> {
     let mut machine = store.find(&wanted.name)?;
     let _running = machine.run()?;
     machine.begun()?;
-    if let Some(snapshot) = machine.open_base(store)? {
+    let base = machine.open_base(store)?;
+    if let Inside::Linux { .. } = machine.record.inside {
+        return start_pc(&machine, base, wanted);
+    }
+    if let Some(snapshot) = base {
         let template = Template::new(snapshot)?;
         let (_socket, mut attendant) = attendant(Some(&machine.socket()))?;
         let paused = Boots::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
@@ -120,9 +162,7 @@ fn detach(root: &Path, store: &Store, wanted: &Start) -> Result<(), Failure> {
     let input_end = File::options().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&input);
     let mut command = Command::new("/proc/self/exe");
     command.arg("--root").arg(root).arg("start").arg(wanted.name.to_string());
-    if wanted.loading.eager() {
-        command.arg("--eager");
-    }
+    command.args(wanted.loading.option());
     if let Some(timeout) = wanted.timeout {
         command.arg("--timeout").arg(timeout.as_secs_f64().to_string());
     }
@@ -155,7 +195,7 @@ fn make_clones(store: &Store, clone: &Clone) -> Result<(), Failure> {
         }
     };
     let kind = if clone.full { Kind::Full } else { Kind::Linked };
-    store.clone_machines(&parent, clone.from.snapshot.as_ref(), kind, &names)?;
+    store.clone_machines(&parent, clone.from.snapshot.as_ref(), kind, &names, clone.address.as_deref())?;
     Ok(())
 }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use isolab_vmm::named::{Name, NameError};
+use isolab_vmm::travel::Reference;
 use isolab_vmm::units::Mib;
 
-use crate::cli::{HowToLoad, seconds};
+use crate::cli::{HowToLoad, Inside, Linux, seconds};
+use crate::devices::network_address;
 
 #[derive(Subcommand)]
 pub(crate) enum Named {
@@ -74,6 +76,23 @@ pub(crate) enum Named {
         /// The name of the machine, which starts from that snapshot
         name: Name,
     },
+    /// Bring a snapshot to a registry
+    Push {
+        /// The machine, and which of its snapshots: the last, if it is not said
+        #[arg(value_name = "NAME[@SNAPSHOT]")]
+        from: At,
+        /// Where it goes
+        #[arg(value_name = "REGISTRY/REPOSITORY[:TAG]")]
+        to: Reference,
+    },
+    /// Fetch a snapshot from a registry, and make a machine of it
+    Pull {
+        /// Where it is
+        #[arg(value_name = "REGISTRY/REPOSITORY[:TAG]")]
+        from: Reference,
+        /// The name of the machine, which starts from that snapshot
+        name: Name,
+    },
     /// Keep a snapshot in memory and hand out clones of it (`isolab-vm restore --server SOCKET`), until it is ended
     Serve(Serve),
 }
@@ -85,25 +104,15 @@ pub(crate) struct Create {
     #[arg(long, value_name = "MIB", default_value = "128")]
     pub(crate) memory: Mib,
     #[command(flatten)]
-    pub(crate) inside: Kept,
+    pub(crate) inside: Inside,
+    #[command(flatten)]
+    pub(crate) linux: Linux,
     /// Give the program an environment variable; with the name alone, the monitor's own
-    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "bare")]
+    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with_all = ["bare", "kernel"])]
     pub(crate) env: Vec<OsString>,
     /// What the guest is told
-    #[arg(last = true)]
+    #[arg(last = true, conflicts_with = "kernel")]
     pub(crate) arguments: Vec<OsString>,
-}
-
-/// What can be inside a machine that is kept.
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Kept {
-    /// A built-in guest of a few instructions: real-hello, long-hello, counter, toucher
-    #[arg(long, value_name = "NAME")]
-    pub(crate) bare: Option<String>,
-    /// An unmodified static Linux program, with no kernel under it
-    #[arg(long, value_name = "ELF")]
-    pub(crate) app: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -130,6 +139,9 @@ pub(crate) struct Clone {
     /// Make so many, called NEW-1, NEW-2 and so on
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<NonZeroU32>,
+    /// The address of the first card of a Linux guest that isolab-init is the first process of, counted on for each clone
+    #[arg(long, value_name = "A.B.C.D/N", value_parser = network_address)]
+    pub(crate) address: Option<String>,
     /// The machine, and which of its snapshots: the last, if it is not said
     #[arg(value_name = "NAME[@SNAPSHOT]")]
     pub(crate) from: At,

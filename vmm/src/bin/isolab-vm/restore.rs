@@ -2,7 +2,7 @@
 
 use std::io;
 
-use isolab_vmm::machine::pc::Pc;
+use isolab_vmm::machine::pc::{Pc, Renewal};
 use isolab_vmm::machine::{Machine, Template};
 use isolab_vmm::serve::clone_here;
 use isolab_vmm::snapshot::Snapshot;
@@ -21,7 +21,12 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
     let template = Template::new(Snapshot::open(from)?)?;
     let loading = wanted.loading.loading();
     if template.is_pc() {
-        let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()))?;
+        let renewal = Renewal {
+            cards: wanted.net.iter().map(|card| card.0.clone()).collect(),
+            sockets: wanted.vsock.as_ref().map(|sockets| sockets.0.clone()),
+            ..Renewal::default()
+        };
+        let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()), &renewal)?;
         return live_as_pc(pc, true, wanted.api.as_deref());
     }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;

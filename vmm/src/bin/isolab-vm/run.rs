@@ -68,7 +68,7 @@ fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
     let guest = Linux::open(kernel, linux.initrd.as_deref(), &linux.cmdline).map_err(GuestError::from)?;
     let config =
         pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
-    let pc = Pc::boot(&config, &guest, Box::new(io::stdout()), devices::open(linux)?)?;
+    let pc = Pc::boot(&config, &guest, Box::new(io::stdout()), devices::wirings(linux))?;
     // Where the guest has a terminal of its own, that is what is typed at.
     live_as_pc(pc, !linux.console, run.api.as_deref())
 }

@@ -15,6 +15,10 @@ pub struct ConfigSpace {
     bytes: Mutex<Vec<u8>>,
     /// What the guest may write.
     writable: Range<usize>,
+    /// What is this device's own: a device that goes on from a snapshot does not take it over.
+    own: Range<usize>,
+    /// Nothing of it may be another than it was.
+    fixed: bool,
     /// Changes with each change by the device, so that a driver that reads in pieces can tell if they belong together.
     generation: AtomicU32,
     line: OnceLock<Arc<Line>>,
@@ -24,6 +28,16 @@ impl ConfigSpace {
     /// A configuration of these bytes, of which the guest may write those in `writable`.
     pub fn new(bytes: Vec<u8>, writable: Range<usize>) -> Arc<Self> {
         Arc::new(Self { bytes: Mutex::new(bytes), writable, ..Self::default() })
+    }
+
+    /// The same, of which the bytes in `own` are new in each machine that goes on from a snapshot.
+    pub fn with_own(bytes: Vec<u8>, own: Range<usize>) -> Arc<Self> {
+        Arc::new(Self { bytes: Mutex::new(bytes), own, ..Self::default() })
+    }
+
+    /// A configuration that must be the same in each machine that goes on from a snapshot.
+    pub fn fixed(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes: Mutex::new(bytes), fixed: true, ..Self::default() })
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -83,14 +97,22 @@ impl ConfigSpace {
         (self.bytes().clone(), self.generation())
     }
 
-    /// Takes what the guest had written, and what the device had said, from a saved configuration of the same size.
+    /// Takes what the guest had written, and what the device had said, from a saved configuration of the same size. What is
+    /// the device's own stays; where that makes a difference, it is a change.
     pub(super) fn restore(&self, saved: &[u8], generation: u32) -> bool {
         let mut bytes = self.bytes();
-        if bytes.len() != saved.len() {
+        if bytes.len() != saved.len() || self.fixed && *bytes != saved {
             return false;
         }
-        bytes.copy_from_slice(saved);
-        self.generation.store(generation, Ordering::SeqCst);
+        let mut changed = 0;
+        for (place, (there, saved)) in bytes.iter_mut().zip(saved).enumerate() {
+            if !self.own.contains(&place) {
+                *there = *saved;
+            } else if there != saved {
+                changed = 1;
+            }
+        }
+        self.generation.store(generation.wrapping_add(changed), Ordering::SeqCst);
         true
     }
 }
@@ -109,6 +131,16 @@ mod tests {
         assert_eq!(read, [1, 2, 9, 4, 0, 0]);
         space.read(u64::MAX - 1, &mut read);
         assert_eq!(read, [0; 6]);
+    }
+
+    #[test]
+    fn what_is_its_own_is_not_taken_over_and_what_is_fixed_must_be_the_same() {
+        let space = ConfigSpace::with_own(vec![1, 2, 3], 0..2);
+        assert!(space.restore(&[7, 2, 9], 4));
+        assert_eq!((space.save().0, space.generation()), (vec![1, 2, 9], 5));
+        assert!(!space.restore(&[7, 2], 4));
+        let fixed = ConfigSpace::fixed(vec![1, 2]);
+        assert!(fixed.restore(&[1, 2], 0) && !fixed.restore(&[1, 3], 0));
     }
 
     #[test]

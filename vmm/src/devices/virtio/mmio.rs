@@ -433,34 +433,50 @@ impl Transport {
         state: &State,
     ) -> Result<Self, TransportError> {
         let mut transport = Self::new(device, memory, irq)?;
-        let name = transport.name;
-        let same = state.kind == transport.kind
-            && state.queues.len() == transport.sizes.len()
-            && state.features & !transport.offered == 0
-            && transport.config.restore(&state.config, state.generation);
+        transport.go_on(state)?;
+        Ok(transport)
+    }
+
+    /// Makes a device that no driver has set up yet what it was when it was saved; it is paused.
+    pub fn go_on(&mut self, state: &State) -> Result<(), TransportError> {
+        let name = self.name;
+        let same = state.kind == self.kind
+            && state.queues.len() == self.sizes.len()
+            && state.features & !self.offered == 0
+            && self.config.restore(&state.config, state.generation);
         if !same {
             return Err(TransportError::Foreign(name));
         }
-        transport.paused = true;
-        transport.registers = Registers {
+        self.paused = true;
+        self.registers = Registers {
             device_select: state.device_select,
             driver_select: state.driver_select,
             features: state.features,
             queue_select: state.queue_select,
             queues: state.queues.clone(),
         };
-        transport.line.set_status(state.status);
-        transport.line.set_pending(state.interrupts);
-        if let Labour::Idle(_) = transport.labour
+        self.line.set_status(state.status);
+        self.line.set_pending(state.interrupts);
+        if let Labour::Idle(_) = self.labour
             && state.status & VIRTIO_CONFIG_S_DRIVER_OK != 0
-            && let Labour::Idle(mut device) = std::mem::replace(&mut transport.labour, Labour::Lost)
+            && let Labour::Idle(mut device) = std::mem::replace(&mut self.labour, Labour::Lost)
         {
             device.restored();
-            let active = transport.assemble(device);
+            let active = self.assemble(device);
             let active = active.map_err(|(_, source)| TransportError::Restore { kind: name, source })?;
-            transport.labour = Labour::Still(active);
+            self.labour = Labour::Still(active);
         }
-        Ok(transport)
+        Ok(())
+    }
+
+    /// Brings what the device has written where a reader of its files finds it; it is paused, and stays so.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.pause();
+        match &mut self.labour {
+            Labour::Idle(device) => device.flush(),
+            Labour::Still(active) => active.device.flush(),
+            Labour::Working(_) | Labour::Lost => Ok(()),
+        }
     }
 
     /// Raises the interrupt line again if the guest has not answered yet: after the guest's interrupt controller is restored.

@@ -127,6 +127,11 @@ pub trait VirtioDevice: Send {
     /// The device stands still, and shall be saved: what it has taken from a ring and not finished goes back.
     fn settle(&mut self, _rings: &mut [Ring]) {}
 
+    /// It stands still, and its files are to be read by others: all that it has written must be in them.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The device was made anew, as a copy of one that was saved while it worked.
     fn restored(&mut self) {}
 

@@ -28,6 +28,11 @@ impl Frames {
         self.free.iter().map(|(start, end)| (*start, *end))
     }
 
+    /// Where what is free up to `end` begins: no frame from there on is taken.
+    pub(super) fn reach(&self, end: u64) -> u64 {
+        self.free.last_key_value().filter(|(_, last)| **last == end).map_or(end, |(start, _)| *start)
+    }
+
     /// How many bytes are free.
     pub(super) fn available(&self) -> u64 {
         self.available
@@ -107,6 +112,17 @@ mod tests {
         assert_eq!(frames.take_run(0x1000), Some(0x2000..0x3000));
         frames.give(0x1000..0x2000);
         assert_eq!(frames.take_run(0x2000), Some(0x3000..0x5000));
+    }
+
+    #[test]
+    fn the_reach_ends_where_nothing_more_is_taken() {
+        let mut frames = Frames::new(0x1000..0x9000);
+        assert_eq!(frames.reach(0x9000), 0x1000);
+        frames.take_run(0x3000);
+        frames.give(0x1000..0x2000);
+        assert_eq!(frames.reach(0x9000), 0x4000);
+        frames.take(0x6000);
+        assert_eq!(frames.reach(0x9000), 0x9000);
     }
 
     #[test]

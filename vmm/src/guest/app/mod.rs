@@ -278,6 +278,11 @@ impl Guest for App {
         }
     }
 
+    /// The program's page tables name no frame that was not taken; before it is loaded, it is in the first few.
+    fn reach(&self, memory: &Memory) -> u64 {
+        self.running.as_ref().map_or(1, |running| running.reach(memory.size()))
+    }
+
     fn save(&self) -> Result<GuestState, GuestError> {
         let running = self.running.as_ref().ok_or(GuestError::NotSaved)?;
         Ok(GuestState::App(Box::new(running.save()?)))
@@ -306,6 +311,12 @@ impl App {
 }
 
 impl Running {
+    /// Below which address, in a memory of this size, all frames lie that the program has.
+    fn reach(&self, size: u64) -> u64 {
+        let (_, frames, _, _) = self.task.space.parts();
+        frames.reach(size)
+    }
+
     /// Serves one system call: number and arguments in registers, the answer in RAX.
     fn system_call(&mut self, cpu: &mut Cpu<'_>, memory: &Memory) -> Result<Flow, GuestError> {
         let returns = match self.returns {

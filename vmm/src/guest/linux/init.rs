@@ -110,6 +110,35 @@ impl Default for Process {
     }
 }
 
+/// What is new in a machine that goes on from a snapshot, as its first process is told
+/// ([`crate::devices::BADGE`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// How often the machine has gone on from a snapshot.
+    pub generation: u32,
+    /// Its UUID.
+    pub uuid: String,
+    /// The time of day: nanoseconds since 1970.
+    pub time: u64,
+    /// 32 random bytes, in hexadecimal; nothing where the host has none.
+    pub seed: String,
+    /// Its network cards, in the order of `eth0`, `eth1` and so on.
+    pub cards: Vec<Card>,
+}
+
+/// A network card, as the machine's owner wants it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its hardware address.
+    pub mac: String,
+    /// Its address and the length of its network's; nothing to leave it as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Who knows the way to everybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<std::net::Ipv4Addr>,
+}
+
 impl Network {
     /// The address, and the mask of its network; none where they are no such.
     pub fn parsed(&self) -> Option<(std::net::Ipv4Addr, std::net::Ipv4Addr)> {

@@ -7,6 +7,7 @@
 //!      0x20000  the command line
 //!      0x9fc00  end of low memory: on a PC the firmware's own data begins here
 //!      0xe0000  ACPI tables, where a kernel has always looked for the firmware's
+//!      0xf0000  SMBIOS tables, likewise; 0xf0f00: which generation of its machine this is
 //!      0xffff0  where firmware begins: a few instructions that reset the machine
 //!     0x100000  the kernel
 //!          ...  the initial file system, as high as it can lie
@@ -30,8 +31,13 @@ pub(super) const COMMAND_LINE_ROOM: u64 = 0x1_0000;
 const LOW_END: u64 = 0x9_fc00;
 /// Where the ACPI tables lie, the root pointer first (ACPI 6.5, section 5.2.5.1: a kernel searches from here).
 pub const ACPI: u64 = 0xe_0000;
-/// And where they must end: at the address where the firmware of a PC begins when the processor is reset.
-pub const ACPI_END: u64 = RESET_VECTOR;
+/// And where they must end.
+pub const ACPI_END: u64 = SMBIOS;
+/// Where the SMBIOS tables lie (SMBIOS 3.2, section 5.2.2: a kernel looks from here to the end of the first MiB).
+pub const SMBIOS: u64 = 0xf_0000;
+/// Where the 16 bytes lie that are others in each machine that goes on from a snapshot.
+pub const GENERATION: u64 = 0xf_0f00;
+/// Where the firmware of a PC begins when the processor is reset.
 pub(super) const RESET_VECTOR: u64 = 0xf_fff0;
 /// The end of the first MiB.
 pub(super) const HIGH: u64 = 0x10_0000;

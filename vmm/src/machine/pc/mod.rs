@@ -6,11 +6,13 @@
 
 mod attended;
 mod cpuid;
+mod identity;
 mod input;
 mod processor;
 mod running;
 mod saved;
 mod signals;
+mod wiring;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +24,18 @@ use tracing::info_span;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::cpuid::Topology;
+pub use self::identity::Uuid;
 pub use self::input::Terminal;
 pub use self::running::{Paused, Running};
+pub(crate) use self::wiring::check as check_wiring;
+pub use self::wiring::{Card, Disk, Renewal, Sockets, Wiring, WiringError};
+use self::wiring::{Wired, cards};
 use super::{BootError, reserve, set_up};
 use crate::devices::acpi::{self, Described};
 use crate::devices::bus::WINDOW;
 use crate::devices::ioapic::LINES;
 pub use crate::devices::pc::Console;
-use crate::devices::pc::{Board, FIRST_LINE, FIRST_WINDOW, SERIAL_LINE};
+use crate::devices::pc::{Board, FIRST_LINE, FIRST_WINDOW, GENERATION_LINE, SERIAL_LINE};
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::mmio::{NOTIFY, Transport};
 use crate::guest::GuestError;
@@ -41,6 +47,9 @@ use crate::vcpu::Vcpu;
 
 /// How many processors a machine can have. Each costs the host a thread; more than it has are slower than as many as it has.
 pub const MOST_CPUS: u8 = 64;
+
+/// How many devices it can have: each needs an interrupt line.
+pub const MOST_DEVICES: usize = LINES - FIRST_LINE as usize;
 
 /// Three pages that KVM needs where the hardware can't run 16-bit code by itself; below the firmware that every PC has there.
 const TASK_STATE: usize = 0xfffb_d000;
@@ -76,16 +85,35 @@ pub struct Pc {
     /// Written to when the thread that waits for the machine should look at it.
     notice: Arc<EventFd>,
     timeout: Option<Duration>,
+    own: Own,
+}
+
+/// What a machine has that no other has.
+struct Own {
+    uuid: Uuid,
+    /// How often it has gone on from a snapshot.
+    generation: u32,
+    wired: Vec<Wired>,
+    /// The line by which a kernel hears that its machine is another one. While this is open it is KVM's.
+    renewal: EventFd,
 }
 
 impl Pc {
     /// Puts a machine together with `linux` in it, up to its first instruction. What it prints goes to `console`; the kernel
     /// finds `devices` in this order.
-    pub fn boot(
+    pub fn boot(config: &Config, linux: &Linux, console: Console, devices: Vec<Wiring>) -> Result<Self, BootError> {
+        let random = |source| BootError::Host { attempt: "make a UUID for the machine", source };
+        let uuid = Uuid::random().map_err(random)?;
+        Self::boot_as(uuid, config, linux, console, devices)
+    }
+
+    /// The same with this UUID.
+    pub fn boot_as(
+        uuid: Uuid,
         config: &Config,
         linux: &Linux,
         console: Console,
-        devices: Vec<Box<dyn VirtioDevice>>,
+        devices: Vec<Wiring>,
     ) -> Result<Self, BootError> {
         check(config)?;
         let memory = reserve(|| Memory::map_around_gap(config.memory))?; // 1. addresses for its RAM, no page of it yet
@@ -96,11 +124,13 @@ impl Pc {
         let vcpus = make_processors(&kvm, &vm, config.cpus)?; //     6. its processors, each of which knows who it is
         let notice = Arc::new(event()?);
         let mut board = chips(&vm, console, &notice)?; //            7. the devices that every PC has
-        let described = plug(&vm, &memory, &mut board, devices)?; // 8. and those that this one has besides
+        let (described, wired) = plug(&vm, &memory, &mut board, devices)?; // 8. and those that this one has besides
         describe(&memory, config.cpus, &described)?; //              9. the tables that tell of them
+        let own = Own { uuid, generation: 0, wired, renewal: renewal_line(&vm)? };
+        own.tell(&memory, &board)?; //                              10. who it is
         let board = Arc::new(board);
-        let mut pc = Self { vcpus, board, vm, memory, notice, timeout: config.timeout };
-        pc.load(linux)?; //                                         10. the kernel, and where the first processor starts
+        let mut pc = Self { vcpus, board, vm, memory, notice, timeout: config.timeout, own };
+        pc.load(linux)?; //                                         11. the kernel, and where the first processor starts
         Ok(pc)
     }
 
@@ -119,6 +149,29 @@ impl Pc {
         set_up(first, &entry)?;
         Ok(())
     }
+}
+
+impl Own {
+    /// Puts who the machine is where its guest finds it.
+    fn tell(&self, memory: &Memory, board: &Board) -> Result<(), BootError> {
+        let _span = info_span!(
+            "identity.write",
+            call = "getrandom(2)",
+            why = "a UUID, and a number that is another one in each machine: a kernel that sees it change draws its random numbers anew"
+        )
+        .entered();
+        let host = |source| BootError::Host { attempt: "write who the machine is to its memory", source };
+        identity::write_uuid(memory, self.uuid).map_err(std::io::Error::other).map_err(host)?;
+        identity::write_generation(memory).map_err(host)?;
+        board.introduce(self.generation, self.uuid.to_string(), cards(&self.wired));
+        Ok(())
+    }
+}
+
+fn renewal_line(vm: &VmFd) -> Result<EventFd, BootError> {
+    let line = event()?;
+    tie(vm, &line, GENERATION_LINE)?;
+    Ok(line)
 }
 
 fn check(config: &Config) -> Result<(), BootError> {
@@ -189,34 +242,44 @@ fn plug(
     vm: &VmFd,
     memory: &Memory,
     board: &mut Board,
-    devices: Vec<Box<dyn VirtioDevice>>,
-) -> Result<Vec<Described>, BootError> {
+    devices: Vec<Wiring>,
+) -> Result<(Vec<Described>, Vec<Wired>), BootError> {
     let _span = info_span!(
         "devices.plug",
         call = "ioctl(KVM_IRQFD), ioctl(KVM_IOEVENTFD)",
         why = "guest and device ring for each other by eventfds that KVM passes on: neither waits for the monitor"
     )
     .entered();
-    let most = LINES - FIRST_LINE as usize;
-    if devices.len() > most {
-        return Err(BootError::Devices { given: devices.len(), most });
+    if devices.len() > MOST_DEVICES {
+        return Err(BootError::Devices { given: devices.len(), most: MOST_DEVICES });
     }
     let places = (FIRST_LINE..).zip((FIRST_WINDOW..).step_by(WINDOW as usize));
-    devices
-        .into_iter()
-        .zip(places)
-        .map(|(device, (line, base))| {
-            let interrupt = event()?;
-            tie(vm, &interrupt, line)?;
-            let transport = Transport::new(device, memory.clone(), interrupt)?;
-            for (queue, bell) in (0_u32..).zip(transport.queue_events()) {
-                vm.register_ioevent(bell, &IoEventAddress::Mmio(base + NOTIFY), queue)
-                    .map_err(|source| KvmError::Machine { attempt: "tie a device's bell to an eventfd", source })?;
-            }
-            board.bus.put(base, transport);
-            Ok(Described { base: base as u32, line })
-        })
-        .collect()
+    let (mut described, mut all) = (Vec::with_capacity(devices.len()), Vec::with_capacity(devices.len()));
+    for (wiring, (line, base)) in devices.into_iter().zip(places) {
+        let (device, wired) = wiring.open()?;
+        board.bus.put(base, attach(vm, memory, device, line, base)?);
+        described.push(Described { base: base as u32, line });
+        all.push(wired);
+    }
+    Ok((described, all))
+}
+
+/// A device's registers, whose interrupt line and bells are KVM's.
+fn attach(
+    vm: &VmFd,
+    memory: &Memory,
+    device: Box<dyn VirtioDevice>,
+    line: u32,
+    base: u64,
+) -> Result<Transport, BootError> {
+    let interrupt = event()?;
+    tie(vm, &interrupt, line)?;
+    let transport = Transport::new(device, memory.clone(), interrupt)?;
+    for (queue, bell) in (0_u32..).zip(transport.queue_events()) {
+        vm.register_ioevent(bell, &IoEventAddress::Mmio(base + NOTIFY), queue)
+            .map_err(|source| KvmError::Machine { attempt: "tie a device's bell to an eventfd", source })?;
+    }
+    Ok(transport)
 }
 
 fn tie(vm: &VmFd, interrupt: &EventFd, line: u32) -> Result<(), KvmError> {

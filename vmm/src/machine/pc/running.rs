@@ -17,10 +17,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, info_span};
 
-use super::Pc;
 use super::input::{Input, Typed};
 use super::processor::{self, Shared};
 use super::signals::{self, Signals};
+use super::{Own, Pc};
 use crate::machine::{Ended, Place, RunError};
 use crate::vcpu::Vcpu;
 
@@ -45,6 +45,8 @@ pub struct Running {
 struct Frame {
     vm: Arc<kvm_ioctls::VmFd>,
     timeout: Option<Duration>,
+    /// Nothing once the machine has been handed back.
+    own: Option<Own>,
 }
 
 /// What has become of a machine that should stand still.
@@ -60,7 +62,7 @@ pub(super) enum Waited {
     /// It has ended.
     Ended(Ended),
     /// Somebody wants something of it.
-    Asked(Running),
+    Asked(Box<Running>),
 }
 
 /// Why the thread that waits does so no more.
@@ -122,13 +124,13 @@ impl Pc {
         let host = |attempt| move |source| RunError::Host { attempt, source };
         signals::expect_kicks().map_err(RunError::Signals)?;
         let signals = Signals::block().map_err(RunError::Signals)?;
-        let Self { vcpus, board, vm, memory, notice, timeout } = self;
+        let Self { vcpus, board, vm, memory, notice, timeout, own } = self;
         // What was noticed before is looked at anyway.
         let _ = notice.read();
         board.bus.resume();
         let shared = Arc::new(Shared::new(board, memory, notice));
-        let mut running =
-            Running { processors: Vec::new(), shared, signals, pc: Frame { vm, timeout }, started: Instant::now() };
+        let pc = Frame { vm, timeout, own: Some(own) };
+        let mut running = Running { processors: Vec::new(), shared, signals, pc, started: Instant::now() };
         for (number, vcpu) in vcpus.into_iter().enumerate() {
             running.processors.push(Processor::start(number, vcpu, running.shared.clone())?);
         }
@@ -166,7 +168,7 @@ impl Running {
             self.attend(input.map(Input::new), asked)
         };
         if matches!(ended, Ok(Some(Woken::Asked))) {
-            return Ok(Waited::Asked(self));
+            return Ok(Waited::Asked(Box::new(self)));
         }
         let stood_still = self.halt();
         // A processor that does not come back may hold the console.
@@ -199,6 +201,10 @@ impl Running {
             self.shared.board.flush()?;
             return outcome.map(Paused::Ended);
         }
+        let Some(own) = self.pc.own.take() else {
+            let source = io::Error::from(Errno::ESRCH);
+            return Err(RunError::Host { attempt: "get a machine back twice", source });
+        };
         let Shared { board, memory, notice, .. } = &*self.shared;
         // After the processors: none of them can ring any more.
         board.bus.pause();
@@ -211,6 +217,7 @@ impl Running {
             memory: memory.clone(),
             notice: notice.clone(),
             timeout,
+            own,
         }))
     }
 

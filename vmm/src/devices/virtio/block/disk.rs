@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use serde::{Deserialize, Serialize};
 
+use super::image::format_of;
 use super::qcow2::Qcow2;
 use super::raw::Raw;
 use super::{Buffer, SECTOR};
@@ -34,7 +36,8 @@ pub trait Disk: Send {
 }
 
 /// How a file is a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The file's bytes are the disk's.
     Raw,
@@ -97,6 +100,14 @@ pub enum DiskError {
     /// It looks like what nobody has said that it is.
     #[error("{0} is to be a raw disk, and begins like a qcow2 image")]
     Ambiguous(PathBuf),
+    /// It can't be made.
+    #[error("cannot make the disk {path}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It is no image that can be read.
     #[error("cannot use {path} as a qcow2 image")]
     Image {
@@ -133,10 +144,9 @@ impl DiskError {
 pub fn open(options: &Options) -> Result<Box<dyn Disk>, DiskError> {
     let path = &options.path;
     let file = open_locked(path, !options.read_only)?;
-    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2"));
     let disk: Box<dyn Disk> = match options.format {
         Some(Format::Qcow2) => Box::new(Qcow2::open(file, path, !options.read_only)?),
-        None if named => Box::new(Qcow2::open(file, path, !options.read_only)?),
+        None if format_of(path) == Format::Qcow2 => Box::new(Qcow2::open(file, path, !options.read_only)?),
         None if begins_like_qcow2(&file) => return Err(DiskError::Ambiguous(path.clone())),
         Some(Format::Raw) | None => Box::new(Raw::new(file, path)?),
     };

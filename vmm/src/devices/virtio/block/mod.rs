@@ -6,6 +6,7 @@
 
 mod check;
 mod disk;
+pub mod image;
 mod qcow2;
 mod raw;
 
@@ -228,7 +229,7 @@ impl VirtioDevice for Block {
         put(48, &SPAN.to_le_bytes()); //                       max_write_zeroes_sectors
         put(52, &(RANGES as u32).to_le_bytes()); //            max_write_zeroes_seg
         put(56, &[1]); //                                      write_zeroes_may_unmap
-        ConfigSpace::new(bytes, 0..0)
+        ConfigSpace::fixed(bytes)
     }
 
     fn activate(&mut self, features: u64, events: &Events) -> io::Result<()> {
@@ -239,6 +240,10 @@ impl VirtioDevice for Block {
     fn queue_ready(&mut self, queue: usize, rings: &mut [Ring], _: &Events) -> Result<(), Fault> {
         let Some(ring) = rings.get_mut(queue) else { return Ok(()) };
         ring.serve(|memory, chain| self.request(memory, chain))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.read_only { Ok(()) } else { self.disk.flush() }
     }
 
     /// The limiter's timer.

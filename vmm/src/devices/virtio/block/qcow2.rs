@@ -19,7 +19,7 @@ use super::disk::{self, Disk, DiskError};
 use crate::memory::Memory;
 
 /// How many images may stand on each other.
-const DEEPEST: u32 = 16;
+const DEEPEST: u32 = 64;
 
 /// An image.
 pub(super) struct Qcow2 {
@@ -34,14 +34,20 @@ impl Qcow2 {
         }
         let storage = Storage::from_open_file(file, StorageOpenOptions::new().filename(path).write(write));
         let image = Image::<Storage>::builder(storage.map_err(failed)?);
-        let image = image.write(write).open(Gate { depth: 0 }).map_err(failed)?;
+        let image = image.write(write).open(Gate::new()).map_err(failed)?;
         Ok(Self { image: FormatAccess::new(image) })
     }
 }
 
 /// Opens what an image stands on.
-struct Gate {
+pub(super) struct Gate {
     depth: u32,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { depth: 0 }
+    }
 }
 
 impl ImplicitOpenGate<Storage> for Gate {

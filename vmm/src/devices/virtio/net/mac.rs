@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Six bytes. The lowest bit of the first is 0, or it would be the address of many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Mac(pub(super) [u8; 6]);
 
 /// Why text is no address of a card.
@@ -21,13 +24,18 @@ pub enum MacError {
 impl Mac {
     /// An address that nobody was given: the second lowest bit of the first byte says that it is of this place only.
     pub fn random() -> Self {
-        let mut bytes = [0_u8; 6];
-        // SAFETY: the pointer and length are of an array that is there over the call.
-        let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-        debug_assert_eq!(count, 6, "getrandom(2) never gives less where it is asked for so little");
+        let mut bytes = random_bytes();
         bytes[0] = bytes[0] & !1 | 2;
         Self(bytes)
     }
+}
+
+fn random_bytes() -> [u8; 6] {
+    let mut bytes = [0_u8; 6];
+    // SAFETY: the pointer and length are of an array that is there over the call.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    debug_assert_eq!(count, 6, "getrandom(2) never gives less where it is asked for so little");
+    bytes
 }
 
 impl FromStr for Mac {
@@ -48,6 +56,20 @@ impl FromStr for Mac {
             return Err(MacError::Group(text.to_owned()));
         }
         Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = MacError;
+
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
     }
 }
 

@@ -212,7 +212,7 @@ impl VirtioDevice for Net {
     fn config(&self) -> Arc<ConfigSpace> {
         let mut bytes = vec![0; 12];
         bytes.iter_mut().zip(self.mac.0).for_each(|(to, from)| *to = from);
-        ConfigSpace::new(bytes, 0..0)
+        ConfigSpace::with_own(bytes, 0..6)
     }
 
     fn activate(&mut self, features: u64, events: &Events) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
 use virtio_bindings::bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
 };
@@ -46,6 +46,14 @@ pub enum TapError {
     /// There is an interface of this name that is something else.
     #[error("the network interface {0} is no tap")]
     NoTap(String),
+    /// It can't be a port of that bridge.
+    #[error("cannot plug a tap into the bridge {bridge}")]
+    Bridge {
+        /// Which.
+        bridge: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// It could not be had.
     #[error("cannot attach to the tap {name}")]
     Attach {
@@ -64,6 +72,9 @@ impl TapError {
             Self::Attach { name, source } if source.raw_os_error() == Some(libc::EPERM) => Some(format!(
                 "as root: ip tuntap add {name} mode tap vnet_hdr user $USER makes one that this user may use"
             )),
+            Self::Bridge { bridge, source } if source.raw_os_error() == Some(libc::ENODEV) => {
+                Some(format!("ip link add {bridge} type bridge && ip link set {bridge} up makes one"))
+            }
             Self::Taken(_) => Some("each machine needs a tap of its own; a bridge joins them".to_owned()),
             _ => None,
         }
@@ -81,6 +92,32 @@ impl Tap {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.bytes().any(strange) || name.contains('%') {
             return Err(TapError::Name(name.to_owned()));
         }
+        Self::attach(name).map(|(tap, _)| tap)
+    }
+
+    /// Makes a tap with a name of the kernel's choice, plugs it into a bridge, and switches it on. It goes away with us.
+    pub fn on_bridge(bridge: &str) -> Result<Self, TapError> {
+        let (tap, name) = Self::attach("isolab%d")?;
+        let join = |source| TapError::Bridge { bridge: bridge.to_owned(), source };
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+        let socket = socket.map_err(|error| join(error.into()))?;
+        let mut request = named(&name);
+        ask(&socket, libc::SIOCGIFINDEX, &mut request).map_err(join)?;
+        // SAFETY: the kernel has just filled in the number.
+        let index = unsafe { request.ifr_ifru.ifru_ifindex };
+        let mut request = named(bridge);
+        request.ifr_ifru.ifru_ifindex = index;
+        ask(&socket, BRIDGE_ADD, &mut request).map_err(join)?;
+        let mut request = named(&name);
+        ask(&socket, libc::SIOCGIFFLAGS, &mut request).map_err(join)?;
+        // SAFETY: the kernel has just filled in the flags.
+        unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+        ask(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(join)?;
+        Ok(tap)
+    }
+
+    /// Attaches to a tap, and returns it with its name.
+    fn attach(name: &str) -> Result<(Self, String), TapError> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
         let file = file.map_err(TapError::Device)?;
         let attach = |error: Errno| match error {
@@ -88,17 +125,37 @@ impl Tap {
             Errno::EINVAL => TapError::NoTap(name.to_owned()),
             other => TapError::Attach { name: name.to_owned(), source: other.into() },
         };
-        // SAFETY: all zeroes are a valid `ifreq`.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        request.ifr_name.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+        let mut request = named(name);
         // Frames as on Ethernet, no header of the tap's own, but the one that says what is left to do.
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
         // SAFETY: the request is an `ifreq`, which is what TUNSETIFF takes.
-        unsafe { tun::set_interface(file.as_raw_fd(), &raw const request) }.map_err(attach)?;
+        unsafe { tun::set_interface(file.as_raw_fd(), (&raw mut request).cast_const()) }.map_err(attach)?;
         let size = super::HEADER as libc::c_int;
         // SAFETY: the number lives over the call.
         unsafe { tun::set_header_size(file.as_raw_fd(), &raw const size) }.map_err(attach)?;
-        Ok(Self(file))
+        // The kernel has put in the name that it has chosen.
+        let chosen = request.ifr_name.iter().map(|letter| *letter as u8).take_while(|letter| *letter != 0).collect();
+        Ok((Self(file), String::from_utf8(chosen).unwrap_or_default()))
+    }
+}
+
+/// `SIOCBRADDIF`: this interface shall be a port of that bridge.
+const BRIDGE_ADD: libc::Ioctl = 0x89a2;
+
+/// A request about an interface. Longer names than the kernel has are cut, and so not found.
+fn named(name: &str) -> libc::ifreq {
+    // SAFETY: all zeroes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    request.ifr_name.iter_mut().zip(name.bytes()).take(room).for_each(|(to, from)| *to = from as libc::c_char);
+    request
+}
+
+fn ask(socket: &OwnedFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: each request here takes an `ifreq`, which lives over the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -381,7 +381,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn config(&self) -> Arc<ConfigSpace> {
-        ConfigSpace::new(self.cid.to_le_bytes().to_vec(), 0..0)
+        ConfigSpace::with_own(self.cid.to_le_bytes().to_vec(), 0..8)
     }
 
     fn activate(&mut self, _: u64, events: &Events) -> io::Result<()> {
