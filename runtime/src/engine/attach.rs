@@ -30,13 +30,25 @@ pub enum Parting {
 
 /// How to talk.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one stream, or one choice of the command line")]
 pub struct Manner {
     /// Whether what is typed goes to the container.
     pub input: bool,
+    /// Whether what it prints is heard.
+    pub output: bool,
+    /// Whether its errors are.
+    pub errors: bool,
     /// Whether signals go on to it.
     pub signals: bool,
     /// The keys that leave it, as bytes.
     pub keys: Vec<u8>,
+}
+
+impl Manner {
+    /// Whether nothing that the container prints is left out.
+    pub(super) fn hears_all(&self) -> bool {
+        self.output && self.errors
+    }
 }
 
 /// docker's keys: Ctrl-P, Ctrl-Q.
@@ -125,8 +137,8 @@ fn converse(wire: &Wire, record: &Record, manner: &Manner) -> Result<Parting, En
         if said {
             match wire.hear().map_err(failed)? {
                 Some(message) => match message.kind {
-                    b'o' => print(&mut io::stdout(), &message.bytes),
-                    b'e' => print(&mut io::stderr(), &message.bytes),
+                    b'o' if manner.output => print(&mut io::stdout(), &message.bytes),
+                    b'e' if manner.errors => print(&mut io::stderr(), &message.bytes),
                     b'x' => return Ok(Parting::Ended(number(&message.bytes))),
                     _ => {}
                 },

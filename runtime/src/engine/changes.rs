@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use tracing::info_span;
+
 use super::error::{EngineError, io_error};
 use super::record::Record;
 use super::volumes::clean;
@@ -41,6 +43,13 @@ impl Change {
 impl Engine {
     /// What a container has changed, by path, a folder before what is in it.
     pub fn changes(&self, record: &Record) -> Result<Vec<(Change, PathBuf)>, EngineError> {
+        let _span = info_span!(
+            "engine.compare",
+            call = "getdents64(2), statx(2)",
+            why =
+                "the upper folder has all that was written; the layers below say whether that is new, changed or gone"
+        )
+        .entered();
         let layers = self.layers(record)?;
         let upper = self.place(record).upper;
         let mut comparing = Comparing { skip: self.scaffolding(record)?, found: Vec::new() };

@@ -16,10 +16,20 @@ use super::record::{CloneLayer, ImageOf, Life, Record, now};
 use super::shelf::{check_name, random_id};
 use super::{Engine, Place, State, names};
 use crate::image::{Digest, ImageError, copy_tree, descriptor, diff_without};
+use crate::network::PortWish;
 
 impl Engine {
     /// Makes a clone of a container, which may run: it is held still while its files are read. The clone is not started.
-    pub fn clone_container(&self, parent: &str, name: Option<&str>, full: bool) -> Result<Record, EngineError> {
+    ///
+    /// Its ports are `ports`, where they are said. Else the parent's ports inside are led to from ports of the host that are
+    /// free when it starts: those of the parent are the parent's.
+    pub fn clone_container(
+        &self,
+        parent: &str,
+        name: Option<&str>,
+        full: bool,
+        ports: Option<Vec<PortWish>>,
+    ) -> Result<Record, EngineError> {
         let _span = info_span!(
             "engine.clone",
             call = "read(2), write(2), mkdir(2)",
@@ -34,7 +44,7 @@ impl Engine {
         if running {
             self.runtime.pause(&parent.id.parse()?)?; //                  2. nobody writes
         }
-        let made = self.make_clone(&parent, name, full); //               3. a layer, a folder, a record
+        let made = self.make_clone(&parent, name, full, ports); //        3. a layer, a folder, a record
         if running {
             // One that was killed meanwhile has nothing to go on with.
             let _ = self.runtime.resume(&parent.id.parse()?);
@@ -43,7 +53,13 @@ impl Engine {
         made
     }
 
-    fn make_clone(&self, parent: &Record, name: Option<&str>, full: bool) -> Result<Record, EngineError> {
+    fn make_clone(
+        &self,
+        parent: &Record,
+        name: Option<&str>,
+        full: bool,
+        ports: Option<Vec<PortWish>>,
+    ) -> Result<Record, EngineError> {
         let mut record = Record {
             id: random_id()?,
             name: name.map_or_else(|| names::invent(false), |name| Ok(name.to_owned()))?,
@@ -53,8 +69,13 @@ impl Engine {
         };
         record.wishes.name = name.map(str::to_owned);
         record.wishes.hostname = None;
-        for endpoint in &mut record.wishes.networking.endpoints {
+        let networking = &mut record.wishes.networking;
+        for endpoint in &mut networking.endpoints {
             (endpoint.address, endpoint.mac) = (None, None);
+        }
+        match ports {
+            Some(ports) => networking.ports = ports,
+            None => networking.ports.iter_mut().for_each(|port| port.host_ports = None),
         }
         // What stands on a layer of its own keeps nothing of the store.
         let mut kept = if full { Vec::new() } else { self.kept(parent) };

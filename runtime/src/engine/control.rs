@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tracing::info_span;
 
 use super::error::EngineError;
+use super::limits::Limits;
 use super::record::{Record, State};
-use super::wishes::{Limits, Restart};
+use super::wishes::Restart;
 use super::{Engine, Locked};
 use crate::container::{ContainerError, StateError, parse_signal};
 
@@ -76,6 +78,12 @@ impl Engine {
 
     /// Holds every process of a container still.
     pub fn pause(&self, text: &str) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.pause",
+            call = "write(2)",
+            why = "the freezer holds all processes of a cgroup at once, so none sees another one stopped; a signal would be seen"
+        )
+        .entered();
         let locked = self.lock(text)?;
         match self.state(&locked.record)? {
             State::Running => self.runtime.pause(&locked.record.id.parse()?)?,
@@ -87,6 +95,12 @@ impl Engine {
 
     /// Lets the processes of a paused container go on.
     pub fn unpause(&self, text: &str) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.unpause",
+            call = "write(2)",
+            why = "the freezer lets all processes of the cgroup go on where they were"
+        )
+        .entered();
         let locked = self.lock(text)?;
         match self.state(&locked.record)? {
             State::Paused => self.runtime.resume(&locked.record.id.parse()?)?,
@@ -98,6 +112,13 @@ impl Engine {
 
     /// Changes what a container may use, and what follows its end; what is not said stays as it is.
     pub fn update(&self, text: &str, limits: Limits, restart: Option<Restart>) -> Result<(), EngineError> {
+        limits.check()?;
+        let _span = info_span!(
+            "engine.update",
+            call = "write(2), rename(2)",
+            why = "limits are files of the cgroup: what is written there holds from then on; the record keeps them for the next start"
+        )
+        .entered();
         let mut locked = self.lock(text)?;
         if self.state(&locked.record)?.is_up() && limits != Limits::default() {
             let asked = serde_json::to_value(limits.resources()).and_then(serde_json::from_value);
@@ -140,6 +161,12 @@ impl Engine {
             locked.record.life.stopped = true;
             locked.write()?;
         }
+        let _span = info_span!(
+            "engine.signal",
+            call = "pidfd_send_signal(2)",
+            why = "the first process is meant, by a descriptor that no other process can have, even if its number is used again"
+        )
+        .entered();
         match self.runtime.kill(&locked.record.id.parse()?, signal, false) {
             // It has ended meanwhile, which is what was wanted.
             Err(ContainerError::Status { .. }) if ends => Ok(()),

@@ -120,6 +120,12 @@ impl Engine {
 
     /// Waits for a container's end; the status it ended with, where anybody saw that.
     pub fn wait(&self, text: &str) -> Result<Option<i32>, EngineError> {
+        let _span = info_span!(
+            "engine.wait",
+            call = "poll(2)",
+            why = "a descriptor of a process becomes readable with its end; only a parent hears the status, so the record is read then"
+        )
+        .entered();
         let record = self.find(text)?;
         if record.wishes.remove && record.life.running.is_some() {
             // Its record is gone with its end. Its keeper tells those who are connected.

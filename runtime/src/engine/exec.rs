@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tracing::info_span;
 
 use super::Engine;
 use super::document::set_variable;
@@ -12,7 +13,7 @@ use super::error::{EngineError, io_error};
 use super::record::{Record, State};
 use super::rights;
 use super::streams::Streams;
-use super::user::identify;
+use super::user::{identify, join_groups};
 use crate::container::{Ending, Exec};
 use crate::image::Temporary;
 
@@ -79,7 +80,8 @@ impl Engine {
             // Who was added in the container itself is known there too.
             let mut layers = vec![self.folder(record).join("upper")];
             layers.extend(self.layers(record)?);
-            let identity = identify(user, &layers)?;
+            let mut identity = identify(user, &layers)?;
+            join_groups(&mut identity, &record.wishes.groups, &layers)?;
             process["user"] = json!({ "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups });
             process["capabilities"] = rights::capabilities(&record.wishes.rights, identity.uid == 0);
             set_variable(&mut env, "HOME", &identity.home);
@@ -99,6 +101,12 @@ impl Engine {
 
     /// The processes of a container that runs.
     pub fn top(&self, text: &str) -> Result<Vec<Process>, EngineError> {
+        let _span = info_span!(
+            "engine.top",
+            call = "read(2)",
+            why = "the cgroup lists its processes by the host's numbers; /proc tells the rest of each"
+        )
+        .entered();
         let record = self.find(text)?;
         let state = self.state(&record)?;
         if !state.is_up() {

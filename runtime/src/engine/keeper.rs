@@ -7,10 +7,10 @@
 //! through that, since a process keeps its children when it becomes another program.
 
 use std::convert::Infallible;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -23,6 +23,7 @@ use nix::unistd::{Pid, chdir, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::error::{EngineError, io_error};
+use super::log_file::LogFile;
 use super::record::{Record, State, log_path};
 use super::streams::{Streams, null};
 use super::wire::{Wire, let_in, listen_at};
@@ -229,9 +230,7 @@ impl Engine {
             pass("p", init.ok_or(io::ErrorKind::NotFound)?)?;
             pass("d", listen_at(&self.make_door(&locked.record.id)?)?)?;
             if locked.record.wishes.log == Log::Json {
-                let mut options = OpenOptions::new();
-                let log = options.create(true).append(true).mode(0o640).open(log_path(locked.folder()))?;
-                pass("l", log.into())?;
+                pass("l", LogFile::open(&log_path(locked.folder()))?.into())?;
             }
             for (letter, end) in [("o", ends.output), ("e", ends.error), ("t", ends.terminal), ("i", ends.input)] {
                 if let Some(end) = end {
@@ -246,6 +245,9 @@ impl Engine {
                 let interval = or(check.interval, super::health::INTERVAL);
                 let soon = or(check.start_interval, super::health::START_INTERVAL);
                 arguments.push(format!("h{interval},{},{soon}", check.start_period).into());
+            }
+            if let Some(rotation) = locked.record.wishes.rotation {
+                arguments.push(format!("r{},{}", rotation.size, rotation.files).into());
             }
             let null = File::options().read(true).write(true).open("/dev/null")?;
             let mut command = Command::new("/proc/self/exe");

@@ -75,13 +75,15 @@ impl Engine {
         }
     }
 
-    /// The runtime's name for a container, and its bundle, written anew: what it joins may have changed since.
+    /// The runtime's name for a container, and its bundle, written anew where it was not made just now: what it joins may
+    /// have changed since.
     fn bundle(&self, locked: &mut Locked, handed: Handed) -> Result<(ContainerId, Bundle), EngineError> {
         let life = &mut locked.record.life;
         (life.error, life.stopped, life.restarting, life.health) = (None, false, None, None);
-        let layers = self.layers(&locked.record)?;
         let place = Place::at(locked.folder());
-        self.write_bundle(&locked.record, &place, &layers)?;
+        if !std::mem::take(&mut locked.fresh) {
+            self.write_bundle(&locked.record, &place, &self.layers(&locked.record)?)?;
+        }
         let mut bundle = Bundle::load(place.folder())?;
         bundle.hand(handed, Vec::new());
         Ok((locked.record.id.parse()?, bundle))

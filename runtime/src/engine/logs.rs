@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Engine;
 use super::error::{EngineError, io_error};
+use super::log_file::{open_newer, open_oldest};
 use super::record::{State, log_path};
 use super::wishes::{Log, WishError, parse_duration, refused};
 use crate::container::{rfc3339, since_epoch};
@@ -50,17 +51,20 @@ impl Engine {
         errors: &mut dyn Write,
     ) -> Result<(), EngineError> {
         let record = self.find(text)?;
-        if record.wishes.log == Log::None
-            || (record.life.started.is_some() && !log_path(&self.folder(&record)).exists())
-        {
+        if record.wishes.log == Log::None {
             return Err(EngineError::NoLog { name: record.name });
         }
         let path = log_path(&self.folder(&record));
-        let mut file = match File::open(&path) {
+        let mut file = match open_oldest(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && record.life.started.is_some() => {
+                return Err(EngineError::NoLog { name: record.name });
+            }
             // It was never started.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => BufReader::new(other.map_err(io_error("open", &path))?),
         };
+        // The file that continues it, which is read once all of this one is.
+        let mut newer: Option<File> = None;
         let mut half = Vec::new();
         let mut last: VecDeque<Line> = VecDeque::new();
         let (mut first_pass, mut done) = (true, false);
@@ -90,6 +94,18 @@ impl Engine {
                         }
                     }
                 }
+            }
+            if let Some(next) = newer.take() {
+                file = BufReader::new(next);
+                half.clear();
+                continue;
+            }
+            if !done {
+                newer = open_newer(&path, file.get_ref()).map_err(io_error("open", &path))?;
+            }
+            if newer.is_some() {
+                // Its last lines may have come after the look, and before the next file was begun.
+                continue;
             }
             if first_pass {
                 last.drain(..).try_for_each(|line| show(&line, reading, output, errors))?;

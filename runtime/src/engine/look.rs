@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::error::EngineError;
+use super::limits::{DiskKind, Limits};
 use super::prepare::arguments;
 use super::record::{Record, State, log_path};
 use super::wishes::{Log, Restart, Seccomp};
@@ -101,6 +102,7 @@ fn config(record: &Record, words: &[String]) -> Value {
     let command = words.get(entrypoint.as_ref().map_or(0, Vec::len)..).unwrap_or_default();
     let mut all = json!({
         "Hostname": wishes.hostname.as_deref().unwrap_or(record.short_id()),
+        "Domainname": wishes.domainname.clone().unwrap_or_default(),
         "User": wishes.user.as_ref().unwrap_or(&config.user),
         "Tty": wishes.terminal,
         "OpenStdin": wishes.interactive,
@@ -121,6 +123,14 @@ fn config(record: &Record, words: &[String]) -> Value {
     all
 }
 
+/// docker's options of a log.
+fn log_options(record: &Record) -> Value {
+    match record.wishes.rotation {
+        None => json!({}),
+        Some(it) => json!({ "max-size": it.size.to_string(), "max-file": it.files.to_string() }),
+    }
+}
+
 fn host_config(record: &Record) -> Value {
     let wishes = &record.wishes;
     let (limits, rights) = (&wishes.limits, &wishes.rights);
@@ -137,13 +147,12 @@ fn host_config(record: &Record) -> Value {
     if rights.no_new_privileges {
         security.push("no-new-privileges".to_owned());
     }
-    let number = |value: Option<i64>| value.unwrap_or(0);
-    json!({
+    let mut all = json!({
         "AutoRemove": wishes.remove,
         "Privileged": rights.privileged,
         "ReadonlyRootfs": wishes.read_only,
         "RestartPolicy": { "Name": policy, "MaximumRetryCount": count },
-        "LogConfig": { "Type": if wishes.log == Log::Json { "json-file" } else { "none" }, "Config": {} },
+        "LogConfig": { "Type": if wishes.log == Log::Json { "json-file" } else { "none" }, "Config": log_options(record) },
         "NetworkMode": networking::mode(record),
         "PortBindings": networking::wished_ports(&wishes.networking),
         "PublishAllPorts": wishes.networking.publish_all,
@@ -154,14 +163,9 @@ fn host_config(record: &Record) -> Value {
         "PidMode": wishes.pid.to_string(),
         "IpcMode": wishes.ipc.to_string(),
         "UTSMode": wishes.uts.to_string(),
-        "Memory": number(limits.memory),
-        "MemorySwap": number(limits.memory_swap.or(limits.memory.map(|memory| memory.saturating_mul(2)))),
-        "MemoryReservation": number(limits.memory_reservation),
-        "NanoCpus": limits.nano_cpus.unwrap_or(0),
-        "CpuShares": limits.cpu_shares.unwrap_or(0),
-        "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
-        "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
-        "PidsLimit": limits.pids,
+        "GroupAdd": wishes.groups,
+        "Annotations": wishes.annotations,
+        "CgroupnsMode": wishes.cgroup.as_ref().map_or_else(String::new, ToString::to_string),
         "CapAdd": rights.add,
         "CapDrop": rights.drop,
         "SecurityOpt": security,
@@ -176,5 +180,33 @@ fn host_config(record: &Record) -> Value {
         "ShmSize": wishes.shm_size.unwrap_or(64 << 20),
         "Sysctls": wishes.sysctls,
         "Init": wishes.init,
+    });
+    if let (Value::Object(all), Value::Object(limits)) = (&mut all, limits_told(limits)) {
+        all.extend(limits);
+    }
+    all
+}
+
+fn limits_told(limits: &Limits) -> Value {
+    let number = |value: Option<i64>| value.unwrap_or(0);
+    let disks = |kind: DiskKind| {
+        let all = limits.disks.iter().filter(|disk| disk.kind == kind);
+        all.map(|disk| json!({ "Path": disk.device, "Rate": disk.rate })).collect::<Vec<_>>()
+    };
+    json!({
+        "Memory": number(limits.memory),
+        "MemorySwap": number(limits.memory_swap.or(limits.memory.map(|memory| memory.saturating_mul(2)))),
+        "MemoryReservation": number(limits.memory_reservation),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period.unwrap_or(0),
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
+        "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
+        "PidsLimit": limits.pids,
+        "BlkioDeviceReadBps": disks(DiskKind::ReadBytes),
+        "BlkioDeviceWriteBps": disks(DiskKind::WriteBytes),
+        "BlkioDeviceReadIOps": disks(DiskKind::Reads),
+        "BlkioDeviceWriteIOps": disks(DiskKind::Writes),
     })
 }

@@ -6,17 +6,17 @@
 //! | file | what |
 //! |---|---|
 //! | `document`, `user`, `layered` | what an image says about itself, and whom it knows |
-//! | `wishes`, `rights` | what a user wants otherwise |
+//! | `wishes`, `rights`, `limits` | what a user wants otherwise |
 //! | `prepare`, `specification`, `place` | a bundle made of both, and the folder that it lies in |
 //! | `record`, `shelf`, `names` | what is known between commands; where that is kept; names for who has none |
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
 //! | `keeper`, `monitor`, `wire` | the process that stands by a container, in its two forms; what is said to it and by it |
-//! | `attach`, `logs`, `exec`, `health`, `init` | talking to a container, reading what it printed, running something in it |
+//! | `attach`, `logs`, `log_file`, `exec`, `health`, `init` | talking to a container, reading what it printed, running something in it |
 //! | `networking` | its network |
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
 //! | `changes`, `copy`, `clone` | what a container has written: told, carried in and out, doubled; `ground` keeps paths inside |
-//! | `events`, `usage` | what happened, and what is used |
+//! | `events`, `usage`, `disk` | what happened, and what is used |
 //! | `look` | what is told of a container |
 //! | `template` | texts in which what is told is filled in |
 
@@ -26,6 +26,7 @@ mod clone;
 mod control;
 mod copy;
 mod create;
+mod disk;
 pub mod document;
 mod end;
 mod error;
@@ -38,6 +39,8 @@ mod joints;
 mod keeper;
 mod launch;
 mod layered;
+mod limits;
+mod log_file;
 mod logs;
 mod look;
 mod monitor;
@@ -62,11 +65,13 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use serde_json::Value;
+use tracing::info_span;
 
 pub use attach::{KEYS, Manner, Parting, parse_keys};
 pub use changes::Change;
 pub use copy::{CopyError, CopyOptions, End};
 pub use create::Making;
+pub use disk::{DiskUsage, Share};
 pub use document::{Document, RunConfig};
 pub use end::TimedOut;
 pub use error::EngineError;
@@ -74,6 +79,8 @@ pub use events::Event;
 pub use exec::{Other, Process};
 pub use init::init;
 pub(crate) use layered::has;
+pub use limits::{DiskKind, DiskLimit, Limits};
+pub use log_file::Rotation;
 pub use logs::{Reading, parse_moment};
 pub use monitor::{inherited, monitor};
 pub use networking::Networking;
@@ -87,7 +94,7 @@ pub use usage::Usage;
 pub use user::{Identity, identify};
 pub use volumes::{MountKind, MountWish, Volume, VolumeError, VolumesFrom};
 pub use wishes::{
-    Device, Limits, Log, Mount, Network, Restart, Rights, Seccomp, Sharing, Ulimit, WishError, Wishes, parse_cpus,
+    Device, DeviceRule, Log, Mount, Network, Restart, Rights, Seccomp, Sharing, Ulimit, WishError, Wishes, parse_cpus,
     parse_duration, parse_size,
 };
 
@@ -141,6 +148,12 @@ impl Engine {
 
     /// The container that a person means: by name, id, or the beginning of that. What ended unseen is settled first.
     pub fn find(&self, text: &str) -> Result<Record, EngineError> {
+        let _span = info_span!(
+            "engine.find",
+            call = "readlink(2), read(2), pidfd_open(2)",
+            why = "a name is a link to an id, and the record a file there; whether its process runs only the kernel knows, so it is asked"
+        )
+        .entered();
         let id = self.shelf.find(text)?;
         let missing = || EngineError::NoContainer { name: text.to_owned() };
         let record = self.shelf.read(&id)?.ok_or_else(missing)?;
@@ -149,6 +162,12 @@ impl Engine {
 
     /// All containers, the youngest first. One that is removed meanwhile is not among them.
     pub fn list(&self) -> Result<Vec<Record>, EngineError> {
+        let _span = info_span!(
+            "engine.list",
+            call = "getdents64(2), read(2)",
+            why = "no daemon keeps a list: the folders are the list, and whose process is gone is noted as ended now"
+        )
+        .entered();
         let mut all = Vec::new();
         for id in self.shelf.ids()? {
             let Some(record) = self.shelf.read(&id)? else { continue };
@@ -163,6 +182,12 @@ impl Engine {
 
     /// Opens a container to change it, settled. Nobody else changes it meanwhile.
     pub fn lock(&self, text: &str) -> Result<Locked, EngineError> {
+        let _span = info_span!(
+            "engine.lock",
+            call = "flock(2)",
+            why = "two commands may want the same container; a lock is let go by the kernel, however its holder ends"
+        )
+        .entered();
         let id = self.shelf.find(text)?;
         let begin = Instant::now();
         loop {
@@ -205,7 +230,7 @@ impl Engine {
     pub fn run(&self, making: Making, manner: &Manner) -> Result<i32, EngineError> {
         let Making { locked, .. } = making;
         let record = locked.record.clone();
-        if record.wishes.remove && !record.wishes.terminal && record.healthcheck().is_none() {
+        if record.wishes.remove && !record.wishes.terminal && manner.hears_all() && record.healthcheck().is_none() {
             return Ok(self.run_attached(locked)?.ending.code());
         }
         drop(locked);
@@ -236,6 +261,12 @@ impl Engine {
 
     /// Gives a container another name.
     pub fn rename(&self, text: &str, name: &str) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.rename",
+            call = "symlink(2), unlink(2)",
+            why = "the new name is taken before the old one is let go: at each instant it has at least one"
+        )
+        .entered();
         let mut locked = self.lock(text)?;
         let old = locked.record.name.clone();
         self.shelf.rename(&mut locked, name)?;

@@ -13,6 +13,9 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::keeper::read_size;
+use super::log_file::{LogFile, Rotation};
+use super::record::log_path;
+use super::shelf::Shelf;
 use super::wire::{MOST, Wire, let_in};
 use crate::container::{Ending, pidfd_signal, reap, rfc3339, set_size, settings, since_epoch};
 
@@ -28,7 +31,7 @@ struct Monitor {
     id: OsString,
     init: OwnedFd,
     door: OwnedFd,
-    log: Option<OwnedFd>,
+    log: Option<LogFile>,
     sources: Vec<Source>,
     /// What the container's program reads, or its terminal, which is among the sources too.
     input: Option<OwnedFd>,
@@ -103,12 +106,16 @@ pub fn inherited(numbers: &[RawFd]) -> Vec<OwnedFd> {
 impl Monitor {
     fn new(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         let (root, id) = (arguments.next()?, arguments.next()?);
-        let (mut init, mut door, mut log, mut input, mut check) = (None, None, None, None, None);
+        let (mut init, mut door, mut log, mut input, mut check, mut rotation) = (None, None, None, None, None, None);
         let (mut sources, mut guests) = (Vec::new(), Vec::new());
         for argument in arguments {
             let (letter, number) = argument.to_str()?.split_at_checked(1)?;
-            if letter == "h" {
-                check = Some(Check::parse(number)?);
+            match letter {
+                "h" => check = Some(Check::parse(number)?),
+                "r" => rotation = Some(parse_rotation(number)?),
+                _ => {}
+            }
+            if matches!(letter, "h" | "r") {
                 continue;
             }
             let descriptor = inherited(&[number.parse().ok()?]).pop()?;
@@ -134,6 +141,8 @@ impl Monitor {
             fcntl(input, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).ok()?;
         }
         let (init, door) = (init?, door?);
+        let path = || log_path(&Shelf::below(root.as_ref()).folder_of(&id.to_string_lossy()));
+        let log = log.map(|log| LogFile::new(log, path(), rotation));
         Some(Self { root, id, init, door, log, sources, input, typed: Vec::new(), guests, check })
     }
 
@@ -271,7 +280,7 @@ impl Monitor {
                 Ok(count) => {
                     any = true;
                     let bytes = buffer.get(..count).unwrap_or_default();
-                    if let Some(log) = &self.log {
+                    if let Some(log) = &mut self.log {
                         source.note(log, bytes);
                     }
                     let letter = source.letter;
@@ -311,7 +320,7 @@ impl Monitor {
                 break;
             }
         }
-        if let Some(log) = &self.log {
+        if let Some(log) = &mut self.log {
             self.sources.iter_mut().for_each(|source| source.note_rest(log));
         }
         if let Some(mut child) = self.check.as_mut().and_then(|check| check.running.take()) {
@@ -360,7 +369,7 @@ impl Guest {
 
 impl Source {
     /// Writes whole lines to the log, and keeps what has no end yet.
-    fn note(&mut self, log: &OwnedFd, mut bytes: &[u8]) {
+    fn note(&mut self, log: &mut LogFile, mut bytes: &[u8]) {
         let mut text = Vec::new();
         while !bytes.is_empty() {
             let room = LINE.saturating_sub(self.line.len()).max(1);
@@ -372,14 +381,14 @@ impl Source {
                 self.entry(&mut text);
             }
         }
-        append(log, &text);
+        log.append(&text);
     }
 
-    fn note_rest(&mut self, log: &OwnedFd) {
+    fn note_rest(&mut self, log: &mut LogFile) {
         if !self.line.is_empty() {
             let mut text = Vec::new();
             self.entry(&mut text);
-            append(log, &text);
+            log.append(&text);
         }
     }
 
@@ -394,13 +403,8 @@ impl Source {
     }
 }
 
-/// What cannot be written, as on a full disk, is lost: the container goes on.
-fn append(log: &OwnedFd, mut text: &[u8]) {
-    while !text.is_empty() {
-        match nix::unistd::write(log, text) {
-            Ok(count) => text = text.get(count..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
-    }
+/// As the heavy form wrote it: a size, and how many files.
+fn parse_rotation(text: &str) -> Option<Rotation> {
+    let (size, files) = text.split_once(',')?;
+    Some(Rotation { size: size.parse().ok()?, files: files.parse().ok()? })
 }

@@ -80,7 +80,15 @@ impl Engine {
         if let Some(pid) = running(&locked.record) {
             let namespace = Namespace::open(&namespace_of(pid))?;
             let hosts = locked.folder().join("hosts");
-            networks.connect(guest(&locked.record, &hosts), &endpoint, &namespace)?;
+            let guest = guest(&locked.record, &hosts);
+            match networks.connect(guest, &endpoint, &namespace) {
+                Err(NetworkError::Attached { .. }) => {
+                    // A command that was killed had begun: the record, which is written last, knows nothing of it.
+                    networks.disconnect(&locked.record.id, &locked.record.name, &network, &namespace)?;
+                    networks.connect(guest, &endpoint, &namespace)?;
+                }
+                other => drop(other?),
+            }
         }
         locked.record.wishes.networking.endpoints.push(endpoint);
         tell(&networks, &mut locked)

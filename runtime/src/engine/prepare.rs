@@ -8,7 +8,7 @@ use super::document::{RunConfig, set_variable};
 use super::error::{EngineError, io_error};
 use super::place::{self, Place};
 use super::specification::{INIT, PATH, Parts};
-use super::user::{Identity, identify};
+use super::user::{Identity, identify, join_groups};
 use super::wishes::{Mount, Sharing, Wishes};
 use crate::container::{Bundle, ContainerId, Ending, Runtime};
 
@@ -74,7 +74,8 @@ impl Recipe<'_> {
         .entered();
         let (config, wishes) = (self.config, self.wishes);
         let mut arguments = arguments(config, wishes)?; //                                 1. what to run
-        let identity = identify(wishes.user.as_deref().unwrap_or(&config.user), self.layers)?; // 2. as whom
+        let mut identity = identify(wishes.user.as_deref().unwrap_or(&config.user), self.layers)?; // 2. as whom
+        join_groups(&mut identity, &wishes.groups, self.layers)?;
         let own = || place::hostname(wishes.network, self.name);
         let hostname = match wishes.uts {
             Sharing::Private => wishes.hostname.clone().unwrap_or_else(own),

@@ -244,6 +244,12 @@ impl Record {
             || self.healthcheck().is_some()
     }
 
+    /// Whether it, or its image, has this note; with this value, where one is asked for.
+    pub fn has_label(&self, name: &str, value: Option<&str>) -> bool {
+        let found = self.wishes.labels.get(name).or_else(|| self.config.labels.get(name));
+        found.is_some_and(|found| value.is_none_or(|value| found == value))
+    }
+
     /// The status it ended with, as a command that waited for it ends with; an end that nobody saw is none of the
     /// container's own statuses.
     pub fn code(&self) -> Option<i32> {

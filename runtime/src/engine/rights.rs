@@ -31,6 +31,7 @@ pub const CAPABILITIES: [&str; 14] = [
 
 /// Refuses what could only fail at the container's start.
 pub(super) fn check(wishes: &Wishes) -> Result<(), EngineError> {
+    wishes.limits.check()?;
     let rights = &wishes.rights;
     for name in rights.add.iter().chain(&rights.drop) {
         if whole(name) != "CAP_ALL" && !every_capability().contains(&whole(name)) {
@@ -165,6 +166,15 @@ pub(super) fn device_rules(rights: &Rights) -> Value {
     rules.extend(rights.devices.iter().filter_map(|device| {
         let (kind, major, minor) = number(&device.from)?;
         Some(json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": device.access }))
+    }));
+    rules.extend(rights.device_rules.iter().map(|rule| {
+        let mut all = json!({ "allow": true, "type": rule.kind.to_string(), "access": rule.access });
+        for (key, number) in [("major", rule.major), ("minor", rule.minor)] {
+            if let Some(number) = number {
+                all[key] = json!(number);
+            }
+        }
+        all
     }));
     Value::Array(rules)
 }

@@ -41,6 +41,8 @@ pub struct Locked {
     _lock: Flock<File>,
     /// What is known of it; [`Locked::write`] keeps a change.
     pub record: Record,
+    /// Whether its bundle was written under this very lock, so that nothing in it can be old.
+    pub(super) fresh: bool,
 }
 
 impl Shelf {
@@ -71,7 +73,7 @@ impl Shelf {
         let folder = self.folder_of(&record.id);
         make_folder(&folder)?;
         let lock = lock(&folder)?.ok_or_else(|| EngineError::NoContainer { name: record.id.clone() })?;
-        let locked = Locked { folder, _lock: lock, record };
+        let locked = Locked { folder, _lock: lock, record, fresh: true };
         let made = furnish(&locked.folder).and_then(|()| self.claim(&locked.record.name, &locked.record.id));
         if let Err(error) = made.and_then(|()| locked.write()) {
             self.disown(&locked.record);
@@ -89,7 +91,7 @@ impl Shelf {
         let lock = lock(&folder)?.ok_or_else(missing)?;
         // Whoever held the lock before may have removed it.
         let record = read(&folder)?.ok_or_else(missing)?;
-        Ok(Locked { folder, _lock: lock, record })
+        Ok(Locked { folder, _lock: lock, record, fresh: false })
     }
 
     /// What is known of a container.

@@ -86,20 +86,23 @@ impl Parts<'_> {
         if !wishes.sysctls.is_empty() {
             linux["sysctl"] = json!(wishes.sysctls);
         }
+        let mut annotations = json!(wishes.annotations);
+        annotations[OVERLAY_LOWER] = json!(lower.join(":"));
+        annotations[OVERLAY_UPPER] = json!(self.upper);
+        annotations[OVERLAY_WORK] = json!(self.work);
         let mut all = json!({
             "ociVersion": "1.2.1",
             "process": process,
             "root": { "path": "root", "readonly": wishes.read_only },
             "mounts": self.all_mounts(),
-            "annotations": {
-                OVERLAY_LOWER: lower.join(":"),
-                OVERLAY_UPPER: self.upper,
-                OVERLAY_WORK: self.work,
-            },
+            "annotations": annotations,
             "linux": linux,
         });
         if wishes.uts == Sharing::Private {
             all["hostname"] = json!(self.hostname);
+            if let Some(domain) = &wishes.domainname {
+                all["domainname"] = json!(domain);
+            }
         }
         all
     }
@@ -117,7 +120,7 @@ impl Parts<'_> {
             ("ipc", wishes.ipc == Sharing::Private),
             ("uts", wishes.uts == Sharing::Private),
             ("mount", true),
-            ("cgroup", !wishes.rights.privileged),
+            ("cgroup", wishes.cgroup.as_ref().map_or(!wishes.rights.privileged, |it| *it == Sharing::Private)),
             ("network", matches!(wishes.network, Network::None | Network::Bridge)),
         ];
         let joined = self.joined.iter().map(|(kind, path)| json!({ "type": kind, "path": path }));

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Instant;
 
+use tracing::info_span;
+
 use super::error::EngineError;
 use super::record::Record;
 use super::{Engine, State};
@@ -22,6 +24,12 @@ pub struct Usage {
 impl Engine {
     /// Looks at a container's counts; nothing where it does not run.
     pub fn usage(&self, record: &Record) -> Result<Option<Usage>, EngineError> {
+        let _span = info_span!(
+            "engine.count",
+            call = "read(2)",
+            why = "the kernel counts for each cgroup what its processes use; a rate is the difference of two looks"
+        )
+        .entered();
         let state = self.state(record)?;
         let (true, Some(running)) = (matches!(state, State::Running | State::Paused), &record.life.running) else {
             return Ok(None);

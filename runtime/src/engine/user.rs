@@ -33,6 +33,18 @@ pub fn identify(text: &str, layers: &[PathBuf]) -> Result<Identity, EngineError>
     resolve(text, &passwd, &group)
 }
 
+/// Adds groups, by name or number, to those of a user.
+pub(super) fn join_groups(identity: &mut Identity, wanted: &[String], layers: &[PathBuf]) -> Result<(), EngineError> {
+    let group = if wanted.is_empty() { None } else { layered::read(layers, "etc/group") }.unwrap_or_default();
+    for name in wanted {
+        let number = group_number(name, &group)?;
+        if number != identity.gid && !identity.groups.contains(&number) {
+            identity.groups.push(number);
+        }
+    }
+    Ok(())
+}
+
 fn resolve(text: &str, passwd: &str, group: &str) -> Result<Identity, EngineError> {
     let (user, wanted_group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::document::Healthcheck;
+use super::limits::Limits;
+use super::log_file::Rotation;
 use super::networking::Networking;
 use super::volumes::{MountWish, VolumesFrom};
 
@@ -58,8 +60,12 @@ pub struct Wishes {
     pub folder: Option<String>,
     /// As whom.
     pub user: Option<String>,
+    /// Groups that its program is in besides, by name or number.
+    pub groups: Vec<String>,
     /// What the container calls itself.
     pub hostname: Option<String>,
+    /// Its domain, as setdomainname(2) means it.
+    pub domainname: Option<String>,
     /// What it sees of the host's files, once that is decided.
     pub mounts: Vec<Mount>,
     /// Volumes, and files of the host, that it shall see.
@@ -80,6 +86,8 @@ pub struct Wishes {
     pub remove: bool,
     /// Notes.
     pub labels: BTreeMap<String, String>,
+    /// Notes for the runtime, in the bundle's configuration.
+    pub annotations: BTreeMap<String, String>,
     /// What follows its end.
     pub restart: Restart,
     /// What asks it to end.
@@ -88,6 +96,8 @@ pub struct Wishes {
     pub stop_timeout: Option<u64>,
     /// What becomes of what it prints.
     pub log: Log,
+    /// When that is continued in a new file; never, where nothing is said.
+    pub rotation: Option<Rotation>,
     /// What it may use.
     pub limits: Limits,
     /// What it may do.
@@ -104,6 +114,8 @@ pub struct Wishes {
     pub ipc: Sharing,
     /// Whose host name it has.
     pub uts: Sharing,
+    /// Whose control groups it sees; its own, unless it is privileged, where nothing is said.
+    pub cgroup: Option<Sharing>,
     /// Whether a small first process reaps what others leave.
     pub init: bool,
     /// How to see whether it works; `["NONE"]` for not at all.
@@ -264,74 +276,6 @@ macro_rules! through_text {
 
 through_text!(Restart, Sharing);
 
-/// What a container may use; nothing is limited that is not said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    /// Memory, in bytes.
-    pub memory: Option<i64>,
-    /// Memory and swap together, in bytes; -1 for as much swap as there is.
-    pub memory_swap: Option<i64>,
-    /// What the kernel tries to leave it with when memory is short, in bytes.
-    pub memory_reservation: Option<i64>,
-    /// Processors' time, in billionths of a processor.
-    pub nano_cpus: Option<u64>,
-    /// Its weight against others that want processors (1024 is usual).
-    pub cpu_shares: Option<u64>,
-    /// Which processors, as a list such as `0-3,7`.
-    pub cpuset_cpus: Option<String>,
-    /// Which nodes of memory.
-    pub cpuset_mems: Option<String>,
-    /// Processes and threads; -1 for no limit.
-    pub pids: Option<i64>,
-}
-
-impl Limits {
-    /// The same in the runtime's words (config-linux.md, "Control groups"), without what is not said.
-    pub fn resources(&self) -> Map<String, Value> {
-        /// The period that a share of a processor is counted in, in microseconds.
-        const PERIOD: u64 = 100_000;
-        let mut all = Map::new();
-        let mut memory = Map::new();
-        // Docker's habit: as much swap as memory, where only memory is said.
-        let swap = self.memory_swap.or_else(|| self.memory.map(|memory| memory.saturating_mul(2)));
-        for (key, value) in [("limit", self.memory), ("swap", swap), ("reservation", self.memory_reservation)] {
-            memory.extend(value.map(|value| (key.to_owned(), json!(value))));
-        }
-        let mut cpu = Map::new();
-        if let Some(nano) = self.nano_cpus {
-            cpu.insert("quota".to_owned(), json!(nano / (1_000_000_000 / PERIOD)));
-            cpu.insert("period".to_owned(), json!(PERIOD));
-        }
-        cpu.extend(self.cpu_shares.map(|shares| ("shares".to_owned(), json!(shares))));
-        for (key, value) in [("cpus", &self.cpuset_cpus), ("mems", &self.cpuset_mems)] {
-            cpu.extend(value.as_ref().map(|value| (key.to_owned(), json!(value))));
-        }
-        for (key, part) in [("memory", memory), ("cpu", cpu)] {
-            if !part.is_empty() {
-                all.insert(key.to_owned(), Value::Object(part));
-            }
-        }
-        all.extend(self.pids.map(|pids| ("pids".to_owned(), json!({ "limit": if pids == 0 { -1 } else { pids } }))));
-        all
-    }
-
-    /// These, and where they say nothing those of before.
-    #[must_use]
-    pub fn over(self, before: Self) -> Self {
-        Self {
-            memory: self.memory.or(before.memory),
-            memory_swap: self.memory_swap.or(before.memory_swap),
-            memory_reservation: self.memory_reservation.or(before.memory_reservation),
-            nano_cpus: self.nano_cpus.or(before.nano_cpus),
-            cpu_shares: self.cpu_shares.or(before.cpu_shares),
-            cpuset_cpus: self.cpuset_cpus.or(before.cpuset_cpus),
-            cpuset_mems: self.cpuset_mems.or(before.cpuset_mems),
-            pids: self.pids.or(before.pids),
-        }
-    }
-}
-
 /// What a container may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -350,6 +294,8 @@ pub struct Rights {
     pub ulimits: Vec<Ulimit>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Devices that it may use where it makes their files itself.
+    pub device_rules: Vec<DeviceRule>,
     /// How much sooner than others it is killed when memory runs out: -1000 to 1000.
     pub oom_score: Option<i32>,
 }
@@ -385,6 +331,19 @@ pub struct Device {
     pub from: PathBuf,
     /// In the container.
     pub to: PathBuf,
+    /// What may be done with it: letters of `rwm`.
+    pub access: String,
+}
+
+/// Devices by their numbers, as cgroups know them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// `a` for all, `b` for block devices, `c` for character devices.
+    pub kind: char,
+    /// The number of the driver; nothing for all.
+    pub major: Option<u32>,
+    /// The number of the device; nothing for all.
+    pub minor: Option<u32>,
     /// What may be done with it: letters of `rwm`.
     pub access: String,
 }
@@ -430,8 +389,6 @@ impl FromStr for Device {
 
     fn from_str(text: &str) -> Result<Self, WishError> {
         const EXPECTED: &str = "/dev/ON-THE-HOST[:/dev/IN-THE-CONTAINER][:rwm]";
-        let is_access =
-            |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte));
         let parts: Vec<&str> = text.split(':').collect();
         let (from, to, access) = match parts.as_slice() {
             [from] => (*from, *from, "rwm"),
@@ -444,6 +401,27 @@ impl FromStr for Device {
             return refused(text, EXPECTED);
         }
         Ok(Self { from: from.into(), to: to.into(), access: access.to_owned() })
+    }
+}
+
+fn is_access(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
+}
+
+impl FromStr for DeviceRule {
+    type Err = WishError;
+
+    fn from_str(text: &str) -> Result<Self, WishError> {
+        const EXPECTED: &str = "TYPE MAJOR:MINOR ACCESS, such as 'c 10:200 rwm'; * for any number";
+        let parse = || {
+            let mut words = text.split(' ');
+            let kind = words.next().filter(|word| matches!(*word, "a" | "b" | "c"))?.chars().next()?;
+            let (major, minor) = words.next()?.split_once(':')?;
+            let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+            let access = words.next().filter(|word| is_access(word))?.to_owned();
+            words.next().is_none().then_some(Self { kind, major: number(major)?, minor: number(minor)?, access })
+        };
+        parse().map_or_else(|| refused(text, EXPECTED), Ok)
     }
 }
 
@@ -509,8 +487,7 @@ pub fn parse_duration(text: &str) -> Result<u64, WishError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Device, Limits, Restart, Sharing, Ulimit, parse_cpus, parse_duration, parse_size};
-    use serde_json::{Value, json};
+    use super::{Device, DeviceRule, Restart, Sharing, Ulimit, parse_cpus, parse_duration, parse_size};
 
     #[test]
     fn a_policy_is_read_as_it_is_written() {
@@ -540,21 +517,16 @@ mod tests {
     }
 
     #[test]
-    fn limits_say_only_what_is_wanted() {
-        assert_eq!(Value::Object(Limits::default().resources()), json!({}));
-        let limits = Limits { memory: Some(64), nano_cpus: Some(500_000_000), pids: Some(0), ..Limits::default() };
-        let expected = json!({
-            "memory": { "limit": 64, "swap": 128 }, "cpu": { "quota": 50_000, "period": 100_000 }, "pids": { "limit": -1 }
-        });
-        assert_eq!(Value::Object(limits.resources()), expected);
-    }
-
-    #[test]
     fn devices_limits_and_namespaces_have_their_forms() {
         let device = "/dev/null:/dev/x:rw".parse::<Device>().expect("a device");
         assert_eq!((device.to.to_str(), device.access.as_str()), (Some("/dev/x"), "rw"));
         assert!("/dev/null:r".parse::<Device>().is_ok_and(|device| device.access == "r" && device.to == device.from));
         assert!("null".parse::<Device>().is_err());
+        let rule = "c 10:* rw".parse::<DeviceRule>().expect("a rule");
+        assert_eq!((rule.kind, rule.major, rule.minor, rule.access.as_str()), ('c', Some(10), None, "rw"));
+        for text in ["", "c", "d 1:2 r", "c 1 r", "c 1:x r", "c 1:2 x", "c 1:2 r r"] {
+            assert!(text.parse::<DeviceRule>().is_err(), "{text}");
+        }
         assert!("nofile=1:2".parse::<Ulimit>().is_ok_and(|limit| (limit.soft, limit.hard) == (1, 2)));
         assert!(["nofile", "files=1", "nofile=2:1", "nofile=x"].iter().all(|text| text.parse::<Ulimit>().is_err()));
         assert_eq!("container:a".parse::<Sharing>().ok(), Some(Sharing::Container("a".to_owned())));

@@ -47,6 +47,7 @@ pub(super) fn raise(held: &Held<'_>, network: &Network) -> Result<Link, NetworkE
     } else if found.is_none() {
         firewall.add_network(&network.bridge, network.subnet)?;
     }
+    firewall.pass_neighbour(&network.bridge)?;
     if found.is_none() {
         link::switch_on(&held.socket, &network.bridge, link)?;
     }
@@ -97,7 +98,9 @@ pub(super) fn take_down(held: &Held<'_>, network: &Network) -> Result<(), Networ
         why = "nobody is in it: its bridge goes, and with it the addresses that the host had there"
     )
     .entered();
-    held.firewall()?.remove_network(&network.bridge, network.subnet)?;
+    let firewall = held.firewall()?;
+    firewall.leave_neighbour(&network.bridge)?;
+    firewall.remove_network(&network.bridge, network.subnet)?;
     Ok(link::remove(&held.socket, &network.bridge)?)
 }
 

@@ -37,9 +37,12 @@ fn seen() -> Result<(), Failed> {
     let lab = Lab::new()?;
     let folder = tempfile::tempdir()?;
     let (file, cid) = (folder.path().join("env"), folder.path().join("cid"));
+    let labels = folder.path().join("labels");
+    std::fs::write(&labels, "# told\na=file\nb=file\n")?;
+    let labels = labels.display().to_string();
     std::fs::write(&file, "# told\nfrom=file\n")?;
     let (file, cid) = (file.display().to_string(), cid.display().to_string());
-    let table: [Row<'_>; 13] = [
+    let table: [Row<'_>; 17] = [
         (&["-e", "a=1", "--env-file", &file], "echo $a $from $of", "1 file image"),
         (&["-w", "/srv"], "pwd", "/srv"),
         (&["-u", "web"], "id -u; echo $HOME", "33\n/srv"),
@@ -61,9 +64,27 @@ fn seen() -> Result<(), Failed> {
         (&["--entrypoint", "", "--cidfile", &cid], "echo plain", "plain"),
         (&["--oom-score-adj", "300"], "cat /proc/self/oom_score_adj", "300"),
         (&["--label", "x=y"], "true", ""),
+        (&["--group-add", "web", "--group-add", "1234"], "id -G", "0 33 1234"),
+        (&["--domainname", "example"], "cat /proc/sys/kernel/domainname", "example"),
+        (&["--cgroupns", "host"], "grep -q isolab /proc/self/cgroup && echo seen", "seen"),
+        (&["--device-cgroup-rule", "c 10:229 rwm"], "mknod /fuse c 10 229 && (: <> /fuse) && echo open", "open"),
     ];
     check(&lab, &table)?;
     same(&std::fs::read_to_string(&cid)?.len(), &64)?;
+    let name = lab.name("noted");
+    let flags = ["--label-file", &labels, "--label", "a=line", "--annotation", "org.example.note=x"];
+    lab.out(&[&["create", "--name", &name], &flags[..], &["bb"]].concat())?;
+    let noted = lab.inspect(&name, "/Config/Labels")?;
+    same(&(&noted["a"], &noted["b"]), &(&json!("line"), &json!("file")))?;
+    let bundle = std::fs::read_to_string(lab.folder(&name)?.join("config.json"))?;
+    has(&bundle, "\"org.example.note\": \"x\"")?;
+    // Of both streams, only the one that is asked for.
+    let line = ["bb", "sh", "-c", "echo out; echo err >&2"];
+    let heard = lab.run(&[&["run", "--rm", "-a", "stderr"], &line[..]].concat())?;
+    same(
+        &(String::from_utf8_lossy(&heard.stdout).as_ref(), String::from_utf8_lossy(&heard.stderr).as_ref()),
+        &("", "err\n"),
+    )?;
     let again = lab.run(&["run", "--rm", "--cidfile", &cid, "bb", "true"])?;
     same(&again.status.success(), &false)
 }
@@ -117,12 +138,18 @@ fn limits() -> Result<(), Failed> {
     let forks = "i=0; while [ $i -lt 30 ]; do sleep 1 & i=$((i+1)); done; wait";
     let bombed = lab.run(&["run", "--rm", "--pids-limit", "8", "bb", "sh", "-c", forks])?;
     has(&String::from_utf8_lossy(&bombed.stderr), "can't fork")?;
-    let table: [Row<'_>; 2] = [
+    let table: [Row<'_>; 3] = [
         (&["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status | awk '{print $2}'", "0"),
         (
             &["--cpus", "0.5"],
             "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || awk '{print $1}' /sys/fs/cgroup/cpu.max",
             "50000",
+        ),
+        (
+            &["--cpu-quota", "20000", "--cpu-period", "80000"],
+            "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us 2>/dev/null | xargs \
+             || cat /sys/fs/cgroup/cpu.max",
+            "20000 80000",
         ),
     ];
     check(&lab, &table)?;
@@ -163,7 +190,7 @@ fn orphans() -> Result<(), Failed> {
 
 fn refused() -> Result<(), Failed> {
     let lab = Lab::new()?;
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 14] = [
         (&["--restart", "sometimes"], "sometimes"),
         (&["-m", "much"], "much"),
         (&["--cap-add", "FLY"], "FLY"),
@@ -172,6 +199,12 @@ fn refused() -> Result<(), Failed> {
         (&["--rm", "--restart", "always"], "not started again"),
         (&["--security-opt", "apparmor=x"], "apparmor"),
         (&["--gpus", "all"], "--device hands"),
+        (&["--userns", "auto"], "isolab-oci maps users"),
+        (&["--log-opt", "max-file=3"], "max-size"),
+        (&["--log-opt", "tag=x"], "max-size"),
+        (&["--cpus", "1", "--cpu-quota", "1000"], "one of the two"),
+        (&["--device-read-bps", "/dev/null:1m"], "a disk"),
+        (&["--cgroupns", "container:x"], "host or private"),
     ];
     for (flags, told) in table {
         let output = lab.run(&[&["create"], flags, &["bb"]].concat())?;

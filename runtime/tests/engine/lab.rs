@@ -28,7 +28,9 @@ static FOLDER: Mutex<Option<TempDir>> = Mutex::new(None);
 pub(crate) struct Lab {
     root: PathBuf,
     prefix: String,
-    /// A folder of its own, gone after its containers.
+    /// A file system of its own, gone after its containers.
+    _mounted: Option<Mounted>,
+    /// A folder of its own, gone after that.
     _folder: Option<TempDir>,
 }
 
@@ -38,18 +40,28 @@ impl Lab {
         let root = ROOT.get_or_init(|| prepare().inspect_err(|error| eprintln!("{error:?}")).ok()).clone();
         let root = root.ok_or("the image could not be built")?;
         let prefix = format!("t{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { root, prefix, _folder: None })
+        Ok(Self { root, prefix, _mounted: None, _folder: None })
     }
 
     /// One whose root is its own.
     pub(crate) fn apart() -> Result<Self, Failed> {
+        Self::make(false)
+    }
+
+    /// One whose root is a file system of 14 MiB, of which a file `ballast` takes two.
+    pub(crate) fn small() -> Result<Self, Failed> {
+        Self::make(true)
+    }
+
+    fn make(small: bool) -> Result<Self, Failed> {
         let shared = Self::new()?;
         let folder = tempfile::Builder::new().prefix("isolab-engine-").tempdir()?;
         let image = folder.path().join("image.tar");
         let saved = shared.run(&["save", "-o", &image.display().to_string(), "bb"])?;
         succeed(&saved)?;
         let root = folder.path().join("root");
-        let lab = Self { root, prefix: shared.prefix.clone(), _folder: Some(folder) };
+        let mounted = if small { Some(Mounted::make(&root)?) } else { None };
+        let lab = Self { root, prefix: shared.prefix.clone(), _mounted: mounted, _folder: Some(folder) };
         succeed(&lab.run(&["load", "-q", "-i", &image.display().to_string()])?)?;
         Ok(lab)
     }
@@ -117,6 +129,25 @@ impl Drop for Lab {
             // A trial that failed has told what was wrong.
             let _ = self.run(&[&["rm", "-f"], ids.as_slice()].concat());
         }
+    }
+}
+
+/// A file system in memory, unmounted when this is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn make(folder: &Path) -> Result<Self, Failed> {
+        fs::create_dir_all(folder)?;
+        nix::mount::mount(Some("small"), folder, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=14m"))?;
+        let mounted = Self(folder.to_owned());
+        fs::write(folder.join("ballast"), vec![0; 2 << 20])?;
+        Ok(mounted)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

@@ -11,11 +11,13 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 4] = [
+    let all: [(&str, Test); 6] = [
         ("both_streams_are_kept_apart_with_times", streams),
         ("a_part_of_a_log_is_read", parts),
         ("a_log_is_followed_to_the_end", followed),
         ("nothing_of_much_output_is_lost", much),
+        ("a_log_is_continued_in_new_files_and_read_through_all_of_them", rotated),
+        ("a_full_disk_ends_no_container_and_later_lines_are_kept", full),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup"];
     all.into_iter().map(|(name, test)| needs::trial(name, &needs, test)).collect()
@@ -77,4 +79,58 @@ fn much() -> Result<(), Failed> {
     let logged = lab.out(&["logs", &name])?;
     same(&(printed.len(), logged.len()), &(4_000_040, 4_000_040))?;
     same(&(printed == logged), &true)
+}
+
+fn rotated() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    // Some 90 bytes a line in the file: of 1,000 lines about 300 are kept, and all are followed.
+    let script = "i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i+1)); done; sleep 0.2";
+    let flags = ["--log-opt", "max-size=10k", "--log-opt", "max-file=3"];
+    let name = lab.detached("rotated", &flags, &["sh", "-c", &format!("sleep 0.3; {script}")])?;
+    let followed = lab.out(&["logs", "-f", &name])?;
+    let folder = lab.folder(&name)?;
+    let sizes = |file: &str| std::fs::metadata(folder.join(file)).map_or(0, |it| it.len());
+    let [new, old, older, oldest] = ["log.json", "log.json.1", "log.json.2", "log.json.3"].map(sizes);
+    assert!((10_240..11_000).contains(&old) && (10_240..11_000).contains(&older), "{old} {older}");
+    assert!(new < 11_000 && oldest == 0, "{new} {oldest}");
+    let kept = lab.out(&["logs", &name])?;
+    let lines: Vec<&str> = kept.lines().collect();
+    assert!((200..400).contains(&lines.len()), "{} lines", lines.len());
+    let expected: Vec<String> = (1000 - lines.len()..1000).map(|number| format!("line {number}")).collect();
+    same(&lines, &expected.iter().map(String::as_str).collect::<Vec<_>>())?;
+    same(&lab.out(&["logs", "--tail", "250", &name])?.lines().count(), &250)?;
+    // Who follows is slower than who prints only where whole files are lost in between; what was heard is in its order.
+    assert!(followed.ends_with(&kept), "{} lines were followed", followed.lines().count());
+    Ok(())
+}
+
+/// The root is a small file system of its own, which the log fills.
+fn full() -> Result<(), Failed> {
+    let lab = Lab::small()?;
+    let script = "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000; echo filled; while true; do sleep 0.1; echo later; done";
+    let name = lab.detached("full", &[], &["sh", "-c", script])?;
+    // One page is nothing that a command could need, and much for a line.
+    let full = || Ok::<_, Failed>(nix::sys::statvfs::statvfs(lab.root())?.blocks_available() == 0);
+    super::lab::until("the disk is full", full)?;
+    same(&lab.status(&name)?, &"running".to_owned())?;
+    let refused = lab.run(&["run", "--rm", "bb", "true"])?;
+    has(&String::from_utf8_lossy(&refused.stderr), "No space left on device")?;
+    same(&refused.status.code(), &Some(125))?;
+    for words in [["commit", &name], ["cp", &format!("{name}:/bin/busybox")]] {
+        let to = lab.root().join("x").display().to_string();
+        let words = if words[0] == "cp" { vec![words[0], words[1], &to] } else { words.to_vec() };
+        let refused = lab.run(&words)?;
+        has(&String::from_utf8_lossy(&refused.stderr), "No space left on device")?;
+    }
+    let _ = std::fs::remove_file(lab.root().join("x"));
+    // Nothing is lost but lines; with room again, later ones are there, each whole.
+    let ballast = lab.root().join("ballast");
+    std::fs::remove_file(&ballast)?;
+    let later = || Ok::<_, Failed>(lab.out(&["logs", "--tail", "3", &name])? == "later\nlater\nlater\n");
+    super::lab::until("later lines are kept", later)?;
+    let text = std::fs::read_to_string(lab.folder(&name)?.join("log.json"))?;
+    let broken = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err()).count();
+    assert!(broken <= 2, "{broken} lines are broken");
+    lab.out(&["rm", "-f", &name])?;
+    same(&lab.out(&["run", "--rm", "bb", "echo", "well"])?, &"well\n".to_owned())
 }

@@ -8,10 +8,11 @@ mod lab;
 mod needs;
 mod volumes;
 mod watch;
+mod whole;
 
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [volumes::trials(), format::trials(), files::trials(), watch::trials()];
+    let groups = [volumes::trials(), format::trials(), files::trials(), watch::trials(), whole::trials()];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

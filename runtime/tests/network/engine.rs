@@ -4,6 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
@@ -46,7 +47,7 @@ impl Shop {
         Ok(Self { lab: Lab::new()?, root: "root" })
     }
 
-    fn new() -> Result<Self, Failed> {
+    pub(crate) fn new() -> Result<Self, Failed> {
         let shop = Self::empty()?;
         let context = shop.lab.path("context");
         fs::create_dir(&context)?;
@@ -73,6 +74,23 @@ impl Shop {
         Ok(Output { status, stdout: fs::read(out)?, stderr: fs::read(err)? })
     }
 
+    /// As [`Shop::ok`], beside others: what is printed goes through a file of its own. For commands that end.
+    pub(crate) fn try_apart(&self, words: &[&str]) -> Result<String, Failed> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = self.lab.path(&format!("out-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let mut command = Command::new(CTR);
+        command
+            .arg("--root")
+            .arg(self.lab.path(self.root))
+            .args(words)
+            .stdin(Stdio::null())
+            .env_remove("ISOLAB_NETWORK");
+        let status =
+            command.stdout(fs::File::create(&path)?).stderr(fs::File::options().append(true).open(&path)?).status()?;
+        let told = fs::read_to_string(&path)?;
+        if status.success() { Ok(told) } else { Err(format!("{words:?}: {told}").into()) }
+    }
+
     pub(crate) fn ok(&self, words: &[&str]) -> Result<String, Failed> {
         let output = self.try_run(words)?;
         if output.status.success() {
@@ -96,7 +114,7 @@ impl Shop {
     }
 
     /// What is left of networks on the host.
-    fn remains() -> Result<String, Failed> {
+    pub(crate) fn remains() -> Result<String, Failed> {
         let links = run(&["ip", "-oneline", "link"])?;
         let cables = links.lines().filter(|line| line.contains("veth")).collect::<Vec<_>>().join("\n");
         let rules = run(&["nft", "list", "ruleset"])?;

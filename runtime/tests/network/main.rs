@@ -6,15 +6,19 @@
 mod across;
 #[path = "../container/checks.rs"]
 mod checks;
+mod crowd;
 mod engine;
+mod faults;
 mod lab;
 mod life;
 mod many;
 #[path = "../container/needs.rs"]
 mod needs;
+mod neighbour;
 mod ports;
 mod remains;
 mod rules;
+mod service;
 mod user;
 
 use libtest_mimic::Arguments;
@@ -29,6 +33,10 @@ fn main() {
         user::trials(),
         engine::trials(),
         life::trials(),
+        neighbour::trials(),
+        faults::trials(),
+        crowd::trials(),
+        service::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

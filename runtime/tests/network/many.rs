@@ -71,13 +71,13 @@ fn race() -> Result<(), Failed> {
         threads.into_iter().map(join).collect::<Result<Vec<_>, Failed>>()
     })?;
     let given: Vec<_> = given.into_iter().flatten().collect();
-    let addresses: BTreeSet<_> = given.iter().map(|(address, _)| *address).collect();
-    let ports: BTreeSet<_> = given.iter().map(|(_, port)| *port).collect();
+    let addresses: BTreeSet<_> = given.iter().map(|(address, ..)| *address).collect();
+    let ports: BTreeSet<_> = given.iter().map(|(_, port, _)| *port).collect();
     same((addresses.len(), ports.len()), (given.len(), given.len()))
 }
 
 /// Attaches one after the other, and keeps them all until its end.
-fn starter(lab: &Lab, number: usize) -> Result<Vec<(Ipv4Addr, Published)>, Failed> {
+fn starter(lab: &Lab, number: usize) -> Result<Vec<(Ipv4Addr, Published, Namespace)>, Failed> {
     setns(lab.here().as_fd(), CloneFlags::CLONE_NEWNET)?;
     let mut all = Vec::new();
     for index in 0..10 {
@@ -88,10 +88,10 @@ fn starter(lab: &Lab, number: usize) -> Result<Vec<(Ipv4Addr, Published)>, Faile
         let attachment = lab.networks.attach(guest, &namespace, &[on("bridge")], &wishes(&["80"])?)?;
         all.push((attachment.leases()[0].address, attachment.leases()[0].ports[0], attachment, namespace));
     }
-    // Kept, so that no thread is given what another one has just let go.
-    let keep = |(address, port, attachment, _): (_, _, Attachment<'_>, _)| {
+    // Their namespaces go on, so that no other thread is given what this one had.
+    let keep = |(address, port, attachment, namespace): (_, _, Attachment<'_>, _)| {
         attachment.keep();
-        (address, port)
+        (address, port, namespace)
     };
     Ok(all.into_iter().map(keep).collect())
 }

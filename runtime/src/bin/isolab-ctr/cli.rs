@@ -6,9 +6,11 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::build;
 use crate::containers;
+use crate::groups;
 use crate::images;
 use crate::network;
 use crate::registry;
+use crate::system;
 use crate::volume;
 
 /// Runs containers, and makes, keeps and moves their images. No daemon: each command does its work itself.
@@ -56,4 +58,12 @@ pub(crate) enum Command {
     Build(build::Build),
     #[command(flatten)]
     Registry(registry::Verb),
+    /// docker's newer form of the verbs of containers
+    #[command(subcommand)]
+    Container(groups::Container),
+    /// Show and clear what there is in all
+    #[command(subcommand)]
+    System(system::Verb),
+    Info(system::Info),
+    Version(system::Version),
 }

@@ -5,11 +5,13 @@ mod build;
 mod cli;
 mod containers;
 mod format;
+mod groups;
 mod images;
 mod network;
 mod print;
 mod registry;
 mod strangers;
+mod system;
 mod voice;
 mod volume;
 
@@ -31,13 +33,14 @@ fn main() -> ExitCode {
     if let Some(code) = small() {
         return code;
     }
+    let words = groups::plain(std::env::args_os().collect());
     // Before anything is opened.
-    if enters_containers()
+    if enters_containers(&words)
         && let Err(error) = shield()
     {
         return voice::complain(&Failure::Shield(error));
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => return strangers::tell(&error),
     };
@@ -74,6 +77,10 @@ fn obey(arguments: &Arguments, told: impl FnOnce()) -> Result<u8, Failure> {
         Command::Port(port) => port.obey(&global.engine()?),
         Command::Build(wanted) => build::obey(wanted, &global.store()?),
         Command::Registry(verb) => registry::obey(verb, global),
+        Command::Container(groups::Container::Prune(prune)) => prune.obey(&global.engine()?),
+        Command::System(verb) => system::obey(verb, &global.engine()?),
+        Command::Info(info) => info.obey(&global.engine()?),
+        Command::Version(version) => version.obey(),
     }
 }
 
@@ -92,18 +99,9 @@ fn small() -> Option<ExitCode> {
 }
 
 /// Whether the verb starts something in a container, which could reach this command's own file then.
-fn enters_containers() -> bool {
+fn enters_containers(words: &[std::ffi::OsString]) -> bool {
     const VERBS: [&str; 6] = ["run", "start", "restart", "exec", "keep", "build"];
-    let mut words = std::env::args_os().skip(1);
-    while let Some(word) = words.next() {
-        match word.to_str() {
-            Some("--root") => drop(words.next()),
-            Some(flag) if flag.starts_with('-') => {}
-            Some(verb) => return VERBS.contains(&verb),
-            None => return false,
-        }
-    }
-    false
+    groups::verb_of(words).and_then(std::ffi::OsStr::to_str).is_some_and(|verb| VERBS.contains(&verb))
 }
 
 /// Prepares the fault that the environment asks for; whether there is one.

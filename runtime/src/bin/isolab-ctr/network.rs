@@ -258,7 +258,7 @@ fn remove(engine: &Engine, force: bool, names: &[String]) -> Result<u8, Failure>
     Ok(code)
 }
 
-fn prune(engine: &Engine) -> Result<u8, Failure> {
+pub(crate) fn prune(engine: &Engine) -> Result<u8, Failure> {
     let pruned = engine.networks().prune()?;
     let lines = |names: &[String]| names.iter().flat_map(|name| [name.as_str(), "\n"]).collect::<String>();
     if !pruned.networks.is_empty() {

@@ -1,4 +1,4 @@
-//! Flags that docker has and this command has not: each is named, with what there is instead.
+//! Flags and verbs that docker has and this command has not: each is named, with what there is instead.
 
 use std::process::ExitCode;
 
@@ -9,51 +9,62 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 const REFUSED: u8 = 125;
 
 /// docker's flags of `run` and `create` that are not here.
-const STRANGERS: [(&str, &str); 38] = [
-    ("--annotation", "--label notes something about a container"),
-    ("--attach", "without -d a command hears both outputs; `attach` hears those of one that runs"),
+const STRANGERS: [(&str, &str); 23] = [
     ("--blkio-weight", "no kernel of today has that knob without a scheduler of its own"),
     ("--blkio-weight-device", "no kernel of today has that knob without a scheduler of its own"),
     ("--cgroup-parent", "each container has a cgroup of its own below the caller's"),
-    ("--cgroupns", "each container sees its own cgroup as the root, but for privileged ones"),
     ("--cpu-count", "it is for Windows; --cpus limits processors' time"),
     ("--cpu-percent", "it is for Windows; --cpus limits processors' time"),
-    ("--cpu-period", "--cpus is the same in one number"),
-    ("--cpu-quota", "--cpus is the same in one number"),
     ("--cpu-rt-period", "--cpus limits processors' time"),
     ("--cpu-rt-runtime", "--cpus limits processors' time"),
-    ("--device-cgroup-rule", "--device hands one device over"),
-    ("--device-read-bps", "isolab-oci has limits of disks, in a bundle's config.json"),
-    ("--device-read-iops", "isolab-oci has limits of disks, in a bundle's config.json"),
-    ("--device-write-bps", "isolab-oci has limits of disks, in a bundle's config.json"),
-    ("--device-write-iops", "isolab-oci has limits of disks, in a bundle's config.json"),
     ("--disable-content-trust", "an image is known by its digest, and every byte is checked against it"),
-    ("--domainname", "--hostname takes a name with dots"),
-    ("--gpus", "--device hands a device over"),
-    ("--group-add", "--user takes a user and a group"),
+    ("--gpus", "--device hands a device over: /dev/nvidia0 and its like, one by one"),
     ("--io-maxbandwidth", "it is for Windows"),
     ("--io-maxiops", "it is for Windows"),
     ("--ip6", "containers have addresses of IPv4; --network host has the host's"),
     ("--isolation", "it is for Windows; isolab-vm runs a machine of its own"),
     ("--kernel-memory", "kernels of today have no such knob; --memory counts the kernel's memory too"),
-    ("--label-file", "--label notes one thing"),
     ("--link", "containers of one network find each other by name"),
     ("--link-local-ip", "--ip says the address"),
-    ("--log-opt", "the log is one file, docker's json-file without rotation"),
     ("--memory-swappiness", "--memory-swap limits swap"),
     ("--oom-kill-disable", "--oom-score-adj says how soon it is killed"),
     ("--platform", "`pull --platform` fetches an image for another kind of machine"),
     ("--runtime", "there is one; isolab-oci is its own command"),
     ("--storage-opt", "what a container writes lies on the file system of the images' root"),
     ("--use-api-socket", "there is no daemon, and so no socket of one"),
-    ("--userns", "containers of root have the host's users; isolab-oci maps users, in a bundle's config.json"),
     ("--volume-driver", "volumes are folders below the images' root"),
+];
+
+/// docker's verbs that are not here.
+const VERBS: [(&str, &str); 18] = [
+    ("builder", "`build` makes images, and `prune` clears its cache"),
+    ("buildx", "`build` makes images"),
+    ("checkpoint", "`commit` keeps a container's files; isolab-vm keeps a whole machine with its memory"),
+    ("compose", "a shell script with `network create` and `run` starts several containers"),
+    ("config", "there is no swarm; -v lets a container see a file"),
+    ("context", "there is no daemon elsewhere; --root names another store"),
+    ("manifest", "`pull --platform` chooses among an image's kinds of machines"),
+    ("node", "there is no swarm: containers run on this machine"),
+    ("plugin", "there are none: networks are bridges, and volumes folders"),
+    ("scout", "`image layers` shows what is in an image"),
+    ("search", "a registry's own page finds images; `pull` fetches one by its name"),
+    ("secret", "there is no swarm; -v lets a container see a file"),
+    ("service", "there is no swarm; `run -d --restart always` keeps a container running"),
+    ("stack", "there is no swarm: containers run on this machine"),
+    ("swarm", "there is none: containers run on this machine"),
+    ("trust", "an image is known by its digest, and every byte is checked against it"),
+    ("volume update", "it is for swarms; a volume is a folder"),
+    ("volumes", "it is called `volume`"),
 ];
 
 /// Tells what cannot be understood, or the help that was asked for.
 pub(crate) fn tell(error: &Error) -> ExitCode {
     if let Some((flag, instead)) = stranger(error) {
         eprintln!("error: docker's {flag} is not here\nhint: {instead}");
+        return ExitCode::from(REFUSED);
+    }
+    if let Some((verb, instead)) = strange_verb(error) {
+        eprintln!("error: docker's {verb} is not here\nhint: {instead}");
         return ExitCode::from(REFUSED);
     }
     // Where it cannot be printed there is nobody to tell that.
@@ -70,9 +81,23 @@ fn stranger(error: &Error) -> Option<(&'static str, &'static str)> {
     STRANGERS.into_iter().find(|(stranger, _)| *stranger == name)
 }
 
+fn strange_verb(error: &Error) -> Option<(&'static str, &'static str)> {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    // Of a group's verb the parser names the second word alone.
+    let group = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+    let is = |stranger: &str| match stranger.split_once(' ') {
+        None => stranger == verb,
+        Some((first, second)) => second == verb && group.contains(first),
+    };
+    VERBS.into_iter().find(|(stranger, _)| is(stranger))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{STRANGERS, stranger};
+    use super::{STRANGERS, VERBS, strange_verb, stranger};
     use crate::cli::Arguments;
     use clap::{CommandFactory, Parser};
 
@@ -89,5 +114,13 @@ mod tests {
         let known: Vec<String> = run.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))).collect();
         let wrong = STRANGERS.iter().find(|(name, _)| known.iter().any(|known| known == name));
         assert_eq!(wrong, None);
+    }
+
+    #[test]
+    fn a_verb_of_dockers_is_named_and_none_that_is_here() {
+        let error = Arguments::try_parse_from(["isolab-ctr", "swarm", "init"]).err().expect("unknown");
+        assert!(strange_verb(&error).is_some_and(|(verb, _)| verb == "swarm"));
+        let command = Arguments::command();
+        assert!(VERBS.iter().all(|(verb, _)| command.find_subcommand(verb).is_none()));
     }
 }

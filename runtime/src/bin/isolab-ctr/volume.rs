@@ -45,8 +45,8 @@ pub(crate) enum Verb {
         /// Also those with a name
         #[arg(short, long)]
         all: bool,
-        /// Ask nothing (nothing is asked)
-        #[arg(short, long, hide = true)]
+        /// For docker's scripts: nothing is asked
+        #[arg(short, long)]
         force: bool,
     },
 }

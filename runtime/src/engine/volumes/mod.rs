@@ -64,6 +64,12 @@ pub(super) struct VolumesHeld(#[expect(dead_code, reason = "held, and let go by 
 impl Engine {
     /// Makes a volume; where nobody says a name, one of 64 digits. One that is there already is as good.
     pub fn create_volume(&self, name: Option<&str>, labels: BTreeMap<String, String>) -> Result<Volume, EngineError> {
+        let _span = info_span!(
+            "engine.volume",
+            call = "mkdir(2), rename(2)",
+            why = "a volume is a folder that no container owns, so it stays when they go"
+        )
+        .entered();
         let _held = self.hold_volumes(FlockArg::LockShared)?;
         self.make_volume(name, labels)
     }
@@ -133,6 +139,12 @@ impl Engine {
 
     /// Takes a volume and its files away. Refused where a container has it.
     pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        let _span = info_span!(
+            "engine.volume_remove",
+            call = "rename(2), unlink(2)",
+            why = "who uses it is looked up in the containers' records; renamed first, it is gone for all at once"
+        )
+        .entered();
         let _held = self.hold_volumes(FlockArg::LockExclusive)?;
         self.volume(name)?;
         let users = self.volume_users(name)?;
@@ -145,6 +157,12 @@ impl Engine {
     /// Takes away the volumes that no container has: those without a name, and with `all` the others too. Answers them and
     /// how many bytes their files had.
     pub fn prune_volumes(&self, all: bool) -> Result<(Vec<String>, u64), EngineError> {
+        let _span = info_span!(
+            "engine.volume_prune",
+            call = "getdents64(2), unlink(2)",
+            why = "what no container's record names is nobody's"
+        )
+        .entered();
         let _held = self.hold_volumes(FlockArg::LockExclusive)?;
         sweep(&self.volumes_folder()).map_err(io_error("clean", &self.volumes_folder()))?;
         let (mut removed, mut bytes) = (Vec::new(), 0);

@@ -125,7 +125,12 @@ impl MountWish {
         wish.checked(text)
     }
 
-    fn checked(self, text: &str) -> Result<Self, WishError> {
+    fn checked(mut self, text: &str) -> Result<Self, WishError> {
+        if self.kind == MountKind::Bind && self.source.starts_with('.') {
+            // As docker's command does: from where the user stands.
+            let absolute = std::path::absolute(&self.source).ok().map(|path| lexical(&path));
+            self.source = absolute.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default();
+        }
         match self.kind {
             MountKind::Bind if !self.source.starts_with('/') => refused(text, "an absolute path of the host"),
             MountKind::Volume if !self.source.is_empty() && super::check_name(&self.source).is_err() => {
@@ -138,6 +143,18 @@ impl MountWish {
             _ => Ok(self),
         }
     }
+}
+
+/// The path without `..`, which means the folder before it.
+fn lexical(path: &Path) -> PathBuf {
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(whole.pop()),
+            other => whole.push(other),
+        }
+    }
+    whole
 }
 
 fn add(options: &mut String, option: &str) {
@@ -213,10 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_a_dot_is_where_the_user_stands() {
+        let here = std::env::current_dir().expect("a folder").join("b");
+        let wish = MountWish::parse_short("./a/../b:/c").expect("a mount");
+        assert_eq!((wish.kind, wish.source.as_str()), (super::MountKind::Bind, here.to_str().expect("text")));
+    }
+
+    #[test]
     fn what_is_no_mount_is_refused() {
-        for text in
-            ["", "data", ":/x", "a:b", "web:/", "/a:/b:x", "/a:/b:ro:rw", "-x:/y", "./a:/b", "a/b:/c", "/a:/b:nocopy"]
-        {
+        for text in ["", "data", ":/x", "a:b", "web:/", "/a:/b:x", "/a:/b:ro:rw", "-x:/y", "a/b:/c", "/a:/b:nocopy"] {
             assert!(MountWish::parse_short(text).is_err(), "{text:?}");
         }
         for text in [

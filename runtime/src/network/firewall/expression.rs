@@ -26,6 +26,8 @@ pub(super) enum Register {
 pub(super) enum Verdict {
     Accept,
     Drop,
+    /// Back to the chain from which this one was reached.
+    Return,
     /// On to another chain; and back, if nothing there decides.
     Jump(&'static str),
 }
@@ -76,6 +78,8 @@ pub(super) enum Expression {
     DestinationKind(Register),
     /// Goes on where the register equals the bytes.
     Equals(Register, &'static [u8]),
+    /// Goes on where the register begins with so many bytes of an interface's name.
+    Name(Register, [u8; 16], usize),
     /// Goes on where the register has one of the bits.
     HasBits(Register, u32),
     /// Goes on where the key is in the set; for a map, with the value in `to`.
@@ -139,6 +143,7 @@ impl Expression {
                 it.number(3, 2).number(2, 3).number(1, to.number());
             }),
             Self::Equals(register, bytes) => compare(list, register, 0, bytes),
+            Self::Name(register, name, length) => compare(list, register, 0, name.get(..length).unwrap_or(&name)),
             Self::HasBits(register, bits) => {
                 mask(list, register, bits);
                 compare(list, register, 1, &[0; 4]);
@@ -201,6 +206,7 @@ fn decide(list: &mut Attributes<'_>, verdict: Verdict) {
     let (code, chain) = match verdict {
         Verdict::Drop => (0, None),
         Verdict::Accept => (1, None),
+        Verdict::Return => (libc::NFT_RETURN as u32, None),
         Verdict::Jump(chain) => (libc::NFT_JUMP as u32, Some(chain)),
     };
     step(list, "immediate", |it| {

@@ -1,7 +1,7 @@
 //! Batches for `nf_tables`: all of it is done, or none of it (a transaction, `linux/netfilter/nf_tables.h`).
 
 use super::expression::Expression;
-use crate::network::netlink::{Attributes, Batch, NetlinkError, Socket, flags};
+use crate::network::netlink::{Attributes, Batch, NetlinkError, Socket, find, flags};
 
 /// `NFNL_SUBSYS_NFTABLES`: the high byte of a message's kind.
 const SUBSYSTEM: u16 = 10 << 8;
@@ -13,7 +13,10 @@ pub(super) const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
+const DELETE_RULE: u16 = 8;
 pub(super) const NEW_SET: u16 = 9;
 pub(super) const NEW_ELEMENT: u16 = 12;
 pub(super) const DELETE_ELEMENT: u16 = 14;
@@ -94,6 +97,42 @@ impl<'a> Transaction<'a> {
         });
     }
 
+    /// A rule before all others of a chain, with a comment by which it is found again.
+    pub(super) fn rule_in_front(&mut self, chain: &str, comment: &str, expressions: &[Expression]) {
+        self.add(format!("insert a rule into chain {chain}"), NEW_RULE, flags::CREATE, |attributes| {
+            attributes.text(2, chain);
+            attributes.nested(4, |list| expressions.iter().for_each(|it| it.write(list)));
+            // NFTA_RULE_USERDATA: kind 0 is a comment, with its length and the zero that ends it.
+            let text = comment.as_bytes();
+            attributes.bytes(7, &[&[0, text.len() as u8 + 1], text, &[0]].concat());
+        });
+    }
+
+    /// Takes a rule out of a chain.
+    pub(super) fn delete_rule(&mut self, chain: &str, handle: [u8; 8]) {
+        self.add(format!("take a rule out of chain {chain}"), DELETE_RULE, 0, |attributes| {
+            attributes.text(2, chain).bytes(3, &handle); // NFTA_RULE_CHAIN, NFTA_RULE_HANDLE
+        });
+    }
+
+    /// The rules of a chain, in their order.
+    pub(super) fn rules_of(socket: &Socket, table: &str, chain: &str) -> Result<Vec<Rule>, NetlinkError> {
+        let mut batch = Batch::default();
+        // A list of the rules of a chain that is not there is empty; asked for itself it is missing.
+        let head = header(libc::AF_INET as u8, 0);
+        batch.add(format!("look for chain {chain}"), SUBSYSTEM | GET_CHAIN, flags::ACK, &head, |attributes| {
+            attributes.text(TABLE, table).text(3, chain);
+        });
+        socket.ask(&batch)?;
+        let mut batch = Batch::default();
+        batch.add(format!("list the rules of chain {chain}"), SUBSYSTEM | GET_RULE, flags::DUMP, &head, |attributes| {
+            attributes.text(TABLE, table).text(2, chain);
+        });
+        let mut all = Vec::new();
+        socket.exchange(&batch, |message| all.extend(Rule::read(message.body)))?;
+        Ok(all)
+    }
+
     /// Brings it to the kernel.
     pub(super) fn commit(mut self, socket: &Socket) -> Result<(), NetlinkError> {
         self.batch.add("end a transaction of packet rules", END, 0, &header(0, 10), |_| {});
@@ -105,6 +144,29 @@ impl<'a> Transaction<'a> {
     pub(super) fn into_batch(mut self) -> Batch {
         self.batch.add("end a transaction of packet rules", END, 0, &header(0, 10), |_| {});
         self.batch
+    }
+}
+
+/// A rule as the kernel tells of it.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// The kernel's number.
+    pub(super) handle: [u8; 8],
+    /// What was noted with it.
+    pub(super) comment: Vec<u8>,
+}
+
+impl Rule {
+    /// Reads what comes behind `struct nfgenmsg`.
+    fn read(body: &[u8]) -> Option<Self> {
+        let attributes = body.get(4..)?;
+        let handle = find(attributes, 3)?.try_into().ok()?;
+        let noted = find(attributes, 7).unwrap_or_default();
+        let comment = match noted {
+            [0, length, text @ ..] => text.get(..usize::from(*length).saturating_sub(1)).unwrap_or_default(),
+            _ => &[],
+        };
+        Some(Self { handle, comment: comment.to_vec() })
     }
 }
 

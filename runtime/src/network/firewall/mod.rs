@@ -6,10 +6,11 @@
 //! of a map, so publishing takes one message, and a lookup among a thousand takes as long as among three.
 //!
 //! [`Firewall`] holds the rules, readable as nft(8) prints them; `expression` is what rules are made of, `set` what they
-//! look into, `message` how both are told to the kernel.
+//! look into, `message` how both are told to the kernel; `neighbour` is a door in docker's rules.
 
 mod expression;
 mod message;
+mod neighbour;
 mod set;
 mod table;
 

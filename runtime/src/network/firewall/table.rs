@@ -90,6 +90,16 @@ impl<'a> Firewall<'a> {
         forgive(transaction.commit(&self.socket), Errno::ENOENT)
     }
 
+    /// Sees to it that docker's rules, where there are any, let the packets of a network through.
+    pub(in crate::network) fn pass_neighbour(&self, bridge: &str) -> Result<(), NetlinkError> {
+        super::neighbour::open(&self.socket, bridge)
+    }
+
+    /// Takes that back.
+    pub(in crate::network) fn leave_neighbour(&self, bridge: &str) -> Result<(), NetlinkError> {
+        super::neighbour::close(&self.socket, bridge)
+    }
+
     /// Leads ports to a container, all or none.
     pub(in crate::network) fn publish(&self, target: Target<'_>) -> Result<(), NetlinkError> {
         let mut transaction = Transaction::on(self.table);

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use isolab_runtime::build::{CommitRequest, commit};
-use isolab_runtime::engine::{CopyOptions, End, Engine};
+use isolab_runtime::engine::{CopyOptions, End, Engine, EngineError};
 use isolab_runtime::image::Reference;
+use isolab_runtime::network::{NetworkError, PortWish};
 
 use crate::print;
 use crate::voice::Failure;
@@ -113,6 +114,9 @@ pub(crate) struct Clone {
     /// Copy all files into one layer of its own, that shares nothing
     #[arg(long, conflicts_with = "linked")]
     full: bool,
+    /// Lead a port of the host to a port of the clone [default: a free port for each that the parent publishes]
+    #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]")]
+    publish: Vec<String>,
     /// The parent's name or id
     container: String,
     /// The clone's name
@@ -121,7 +125,10 @@ pub(crate) struct Clone {
 
 impl Clone {
     pub(crate) fn obey(&self, engine: &Engine) -> Result<u8, Failure> {
-        let clone = engine.clone_container(&self.container, self.name.as_deref(), self.full)?;
+        let ports = self.publish.iter().map(|text| PortWish::parse(text).map_err(NetworkError::from));
+        let ports = ports.collect::<Result<Vec<_>, _>>().map_err(EngineError::from)?.concat();
+        let ports = Some(ports).filter(|ports| !ports.is_empty());
+        let clone = engine.clone_container(&self.container, self.name.as_deref(), self.full, ports)?;
         print::text(&format!("{}\n", clone.id))?;
         Ok(0)
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use isolab_runtime::engine::document::Healthcheck;
 use isolab_runtime::engine::{
-    self, Device, Limits, Log, MountKind, MountWish, Restart, Rights, Seccomp, Sharing, Ulimit, VolumesFrom, WishError,
-    Wishes,
+    self, Device, DeviceRule, DiskKind, DiskLimit, Limits, Log, MountKind, MountWish, Restart, Rights, Rotation,
+    Seccomp, Sharing, Ulimit, VolumesFrom, WishError, Wishes,
 };
 
 use super::network::NetworkFlags;
@@ -28,6 +28,12 @@ pub(crate) struct LimitFlags {
     /// How many processors' time it may use, such as 1.5
     #[arg(long, value_name = "NUMBER", value_parser = engine::parse_cpus)]
     cpus: Option<u64>,
+    /// How many microseconds of each period it may use processors; -1 for all
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// That period, in microseconds; 100000 is usual
+    #[arg(long, value_name = "NUMBER")]
+    cpu_period: Option<u64>,
     /// Its weight against others that want processors; 1024 is usual
     #[arg(short, long, value_name = "NUMBER")]
     cpu_shares: Option<u64>,
@@ -49,10 +55,13 @@ impl LimitFlags {
             memory_swap: self.memory_swap,
             memory_reservation: self.memory_reservation.map(|size| size as i64),
             nano_cpus: self.cpus,
+            cpu_quota: self.cpu_quota,
+            cpu_period: self.cpu_period,
             cpu_shares: self.cpu_shares,
             cpuset_cpus: self.cpuset_cpus.clone(),
             cpuset_mems: self.cpuset_mems.clone(),
             pids: self.pids_limit,
+            disks: Vec::new(),
         }
     }
 }
@@ -91,18 +100,30 @@ pub(crate) struct Flags {
     /// Note something about it
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
+    /// Note what a file says, one thing a line
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Note something for the runtime, in the bundle's configuration
+    #[arg(long, value_name = "NAME=VALUE")]
+    annotation: Vec<String>,
     /// Where the program runs
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// As whom it runs
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// A group that it is in besides
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
     /// The program, in place of the image's
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// What the container calls itself
     #[arg(short = 'h', long)]
     hostname: Option<String>,
+    /// Its domain (NIS)
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
     /// Let it see a volume, or a file or folder of the host
     #[arg(short, long, value_name = "[HOST|NAME:]CONTAINER[:ro]", value_parser = MountWish::parse_short)]
     volume: Vec<MountWish>,
@@ -123,6 +144,18 @@ pub(crate) struct Flags {
     shm_size: Option<u64>,
     #[command(flatten)]
     limits: LimitFlags,
+    /// How many bytes a second it may read from a disk
+    #[arg(long, value_name = "DISK:RATE")]
+    device_read_bps: Vec<String>,
+    /// How many bytes a second it may write to a disk
+    #[arg(long, value_name = "DISK:RATE")]
+    device_write_bps: Vec<String>,
+    /// How often a second it may read from a disk
+    #[arg(long, value_name = "DISK:NUMBER")]
+    device_read_iops: Vec<String>,
+    /// How often a second it may write to a disk
+    #[arg(long, value_name = "DISK:NUMBER")]
+    device_write_iops: Vec<String>,
     /// What follows its end: no, always, on-failure[:N], unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: Restart,
@@ -135,6 +168,9 @@ pub(crate) struct Flags {
     /// What becomes of its output: json-file, or none, which leaves no process of ours beside a detached container
     #[arg(long, value_name = "DRIVER", default_value = "json-file")]
     log_driver: LogDriver,
+    /// How long that is: max-size=SIZE begins a new file, max-file=NUMBER keeps so many
+    #[arg(long, value_name = "OPTION")]
+    log_opt: Vec<String>,
     /// Let a small first process reap what others leave
     #[arg(long)]
     init: bool,
@@ -156,6 +192,9 @@ pub(crate) struct Flags {
     /// Let it use a device of the host
     #[arg(long, value_name = "HOST[:CONTAINER][:rwm]")]
     device: Vec<Device>,
+    /// Let it use devices by their numbers, where it makes their files, such as 'c 10:200 rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<DeviceRule>,
     /// How much sooner than others it is killed when memory runs out, -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
     oom_score_adj: Option<i32>,
@@ -171,6 +210,12 @@ pub(crate) struct Flags {
     /// Whose host name it has: host, container:NAME
     #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
     uts: Sharing,
+    /// Whose control groups it sees: private, host [default: private, for a privileged one host]
+    #[arg(long, value_name = "WHOSE", value_parser = own_or_host)]
+    cgroupns: Option<Sharing>,
+    /// Whose users it has: host, as is done where nothing is said
+    #[arg(long, value_name = "WHOSE", value_parser = users)]
+    userns: Option<Sharing>,
     /// A line for the shell that says by its status whether the container works
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
@@ -225,6 +270,23 @@ impl std::str::FromStr for LogDriver {
     }
 }
 
+fn own_or_host(text: &str) -> Result<Sharing, WishError> {
+    match text.parse()? {
+        Sharing::Container(_) => Err(WishError { text: text.to_owned(), expected: "host or private" }),
+        other => Ok(other),
+    }
+}
+
+/// Docker's engine maps users for all containers or for none; the flag takes one out of that.
+fn users(text: &str) -> Result<Sharing, WishError> {
+    const EXPECTED: &str =
+        "host; isolab-oci maps users, in a bundle's config.json, and an ordinary user's are always mapped";
+    match text.parse() {
+        Ok(Sharing::Host) => Ok(Sharing::Host),
+        _ => Err(WishError { text: text.to_owned(), expected: EXPECTED }),
+    }
+}
+
 pub(crate) fn size_or_unlimited(text: &str) -> Result<i64, WishError> {
     if text == "-1" { Ok(-1) } else { engine::parse_size(text).map(|size| size as i64) }
 }
@@ -259,7 +321,9 @@ impl Flags {
             environment: environment(&self.env_file, &self.env)?,
             folder: self.workdir.clone(),
             user: self.user.clone(),
+            groups: self.group_add.clone(),
             hostname: self.hostname.clone(),
+            domainname: self.domainname.clone(),
             volumes,
             volumes_from: self.volumes_from.clone(),
             mounts: Vec::new(),
@@ -269,12 +333,14 @@ impl Flags {
             terminal: self.tty,
             interactive: self.interactive,
             remove: self.rm,
-            labels: pairs(&self.label),
+            labels: self.labels()?,
+            annotations: pairs(&self.annotation),
             restart: self.restart,
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             log: self.log_driver.0,
-            limits: self.limits.limits(),
+            rotation: self.rotation()?,
+            limits: Limits { disks: self.disks()?, ..self.limits.limits() },
             rights: self.rights()?,
             tmpfs: folders.chain(in_memory).collect(),
             shm_size: self.shm_size,
@@ -282,9 +348,42 @@ impl Flags {
             pid: self.pid.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
+            cgroup: self.cgroupns.clone(),
             init: self.init,
             health: self.health(),
         })
+    }
+
+    /// The files' notes first: what the command line says holds.
+    fn labels(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut lines = Vec::new();
+        for path in &self.label_file {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(|source| Failure::Read { from: path.display().to_string(), source })?;
+            let meant = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            lines.extend(meant.map(str::to_owned));
+        }
+        lines.extend(self.label.iter().cloned());
+        Ok(pairs(&lines))
+    }
+
+    fn rotation(&self) -> Result<Option<Rotation>, WishError> {
+        if self.log_driver.0 == Log::None && !self.log_opt.is_empty() {
+            let text = self.log_opt.join(" ");
+            return Err(WishError { text, expected: "no --log-opt beside --log-driver none: there is no log" });
+        }
+        Rotation::parse(&self.log_opt)
+    }
+
+    fn disks(&self) -> Result<Vec<DiskLimit>, WishError> {
+        let all = [
+            (DiskKind::ReadBytes, &self.device_read_bps),
+            (DiskKind::WriteBytes, &self.device_write_bps),
+            (DiskKind::Reads, &self.device_read_iops),
+            (DiskKind::Writes, &self.device_write_iops),
+        ];
+        let each = all.iter().flat_map(|(kind, texts)| texts.iter().map(|text| DiskLimit::parse(*kind, text)));
+        each.collect()
     }
 
     fn rights(&self) -> Result<Rights, Failure> {
@@ -296,6 +395,7 @@ impl Flags {
             seccomp: Seccomp::Default,
             ulimits: self.ulimit.clone(),
             devices: self.device.clone(),
+            device_rules: self.device_cgroup_rule.clone(),
             oom_score: self.oom_score_adj,
         };
         for option in &self.security_opt {

@@ -27,6 +27,12 @@ pub(crate) struct Ps {
     /// Only the youngest
     #[arg(short, long)]
     pub(crate) latest: bool,
+    /// Only so many of the youngest
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// Also how much each has written, and with its image
+    #[arg(short, long)]
+    size: bool,
     /// Only containers with this: id, name, status, exited, ancestor, label
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
@@ -48,6 +54,17 @@ const COLUMNS: &[(&str, &str)] = &[
     ("Ports", "PORTS"),
     ("Names", "NAMES"),
 ];
+/// The same with what is written.
+const SIZED: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Size", "SIZE"),
+];
 /// What it leaves out.
 const MORE: &[(&str, &str)] = &[
     ("CreatedAt", "CREATED AT"),
@@ -56,6 +73,7 @@ const MORE: &[(&str, &str)] = &[
     ("Mounts", "MOUNTS"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
+    ("Size", "SIZE"),
 ];
 
 impl Ps {
@@ -76,10 +94,16 @@ impl Ps {
                 let network = engine.inspect(record)?["HostConfig"]["NetworkMode"].take();
                 row.insert("Networks".to_owned(), network);
             }
+            if self.size || self.format.as_ref().is_some_and(|format| format.contains(".Size")) {
+                let (own, whole) = engine.sizes(record)?;
+                let text = format!("{} (virtual {})", print::size(own), print::size(whole));
+                row.insert("Size".to_owned(), text.into());
+            }
             Ok(row)
         });
         let rows = rows.collect::<Result<Vec<_>, Failure>>()?;
-        Listing { columns: COLUMNS, more: MORE, rows }.print(self.format.as_deref())?;
+        let columns = if self.size { SIZED } else { COLUMNS };
+        Listing { columns, more: MORE, rows }.print(self.format.as_deref())?;
         Ok(0)
     }
 
@@ -112,12 +136,17 @@ impl Ps {
         let mut rows = Vec::new();
         for record in engine.list()? {
             let state = engine.state(&record)?;
-            let shown = self.all || self.latest || by_state || state.is_up() || state == State::Restarting;
+            let shown = self.all
+                || self.latest
+                || self.last.is_some()
+                || by_state
+                || state.is_up()
+                || state == State::Restarting;
             if shown && fits(&record, state, &filters) {
                 rows.push((record, state));
             }
         }
-        rows.truncate(if self.latest { 1 } else { usize::MAX });
+        rows.truncate(if self.latest { 1 } else { self.last.unwrap_or(usize::MAX) });
         Ok(rows)
     }
 
@@ -171,10 +200,8 @@ fn fits(record: &Record, state: State, filters: &[(&str, &str)]) -> bool {
             record.image.name == value || record.image.name.split(':').next() == Some(value) || id.starts_with(value)
         }
         _ => {
-            let labels = record.config.labels.iter().chain(&record.wishes.labels);
             let (name, wanted) = value.split_once('=').map_or((value, None), |(name, wanted)| (name, Some(wanted)));
-            let mut values = labels.filter(|(key, _)| *key == name).map(|(_, value)| value);
-            values.next_back().is_some_and(|value| wanted.is_none_or(|wanted| value == wanted))
+            record.has_label(name, wanted)
         }
     };
     filters.iter().all(|(key, value)| match *key {

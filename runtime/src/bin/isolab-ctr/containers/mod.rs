@@ -137,7 +137,7 @@ pub(crate) enum Verb {
 #[derive(Args)]
 pub(crate) struct Stop {
     /// How many seconds it may take to end
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short = 't', long = "timeout", visible_alias = "time", value_name = "SECONDS")]
     time: Option<u64>,
     /// The signal that asks it to end
     #[arg(short, long)]

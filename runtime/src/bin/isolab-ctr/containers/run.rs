@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 
-use clap::Args;
-use isolab_runtime::engine::{Engine, Making, Wishes};
+use clap::{Args, ValueEnum};
+use isolab_runtime::engine::{Engine, Making, Manner, Wishes};
 
 use super::flags::{Flags, Pull};
 use super::talk::Way;
@@ -16,10 +16,21 @@ pub(crate) struct Run {
     /// Let it run in the background, and print its id
     #[arg(short, long)]
     detach: bool,
+    /// Talk only through these: stdin, stdout, stderr [default: both outputs, and with -i the input]
+    #[arg(short, long, value_name = "STREAM", ignore_case = true, conflicts_with = "detach")]
+    attach: Vec<Stream>,
     #[command(flatten)]
     way: Way,
     #[command(flatten)]
     flags: Flags,
+}
+
+/// A standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
 }
 
 #[derive(Args)]
@@ -49,11 +60,15 @@ impl Run {
             print::text(&format!("{id}\n"))?;
             return Ok(0);
         }
-        if !self.flags.interactive {
+        let hears = |stream| self.attach.is_empty() || self.attach.contains(&stream);
+        let input = self.flags.interactive && hears(Stream::Stdin);
+        if !input {
             // As docker does: a program that was given no input reads its end.
             close_input()?;
         }
-        Ok(engine.run(making, &self.way.manner(self.flags.interactive)?)? as u8)
+        let manner = self.way.manner(input)?;
+        let manner = Manner { output: hears(Stream::Stdout), errors: hears(Stream::Stderr), ..manner };
+        Ok(engine.run(making, &manner)? as u8)
     }
 }
 

@@ -17,13 +17,15 @@ pub(crate) struct Way {
     #[arg(long, value_name = "KEYS", default_value = KEYS)]
     detach_keys: String,
     /// Whether signals go on to the container
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
     sig_proxy: bool,
 }
 
 impl Way {
     pub(crate) fn manner(&self, input: bool) -> Result<Manner, WishError> {
-        Ok(Manner { input, signals: self.sig_proxy, keys: engine::parse_keys(&self.detach_keys)? })
+        let keys = engine::parse_keys(&self.detach_keys)?;
+        Ok(Manner { input, output: true, errors: true, signals: self.sig_proxy, keys })
     }
 }
 

@@ -86,12 +86,19 @@ pub(crate) enum Verb {
     /// Make an image of a file system in an archive
     Import(files::Import),
     /// Remove what killed commands left, images without a name, and all that no image needs
-    Prune,
+    Prune {
+        /// For docker's scripts: nothing is asked
+        #[arg(long, short)]
+        force: bool,
+    },
     /// Check every stored byte and every reference; change nothing
     Fsck,
 }
 
 #[derive(Subcommand)]
+#[command(
+    after_help = "Besides, the verbs of images as docker groups them: `image ls` is `images`, `image rm` is `rmi`, and so on."
+)]
 pub(crate) enum OneImage {
     /// Draw an image's stack: what each layer adds, hides and shares
     Layers {
@@ -119,7 +126,7 @@ pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
         Verb::Save { output, images } => files::save(store, output.as_deref(), images)?,
         Verb::Load { input, quiet } => files::load(store, input.as_deref(), *quiet)?,
         Verb::Import(import) => import.obey(store)?,
-        Verb::Prune => prune(engine)?,
+        Verb::Prune { .. } => prune(engine)?,
         Verb::Fsck => return check(store),
     }
     Ok(0)
@@ -162,7 +169,7 @@ fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
-fn prune(engine: &Engine) -> Result<(), Failure> {
+pub(crate) fn prune(engine: &Engine) -> Result<(), Failure> {
     let store = engine.store();
     remove_left_over(engine)?;
     for one in store.names()?.iter().filter(|one| one.name.is_none()) {
