@@ -1,19 +1,36 @@
 //! The same starts as the main job's, under criterion: for who changes an engine and wants to know at once what that did.
 //!
 //! `cargo bench` compares with the last time by itself; `cargo bench -- container` measures one subject. Only the time from
-//! t0 to READY counts: each start is taken down before the next begins, outside the clock.
+//! t0 to READY counts: each start is taken down before the next begins, outside the clock. The group `hot` has what is done so
+//! often that each of its nanoseconds counts.
 
+use std::cell::Cell;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use isolab_bench::host::roots::Roots;
+use isolab_bench::payload::PAYLOAD;
 use isolab_bench::siblings;
 use isolab_bench::subject::{Catalogue, Choice, Lab, Peers, Subject};
+use isolab_runtime::image::Digest;
+use isolab_vmm::api::Attendant;
+use isolab_vmm::guest::app::App;
+use isolab_vmm::guest::bare::long_mode;
+use isolab_vmm::guest::{Entry, Flow, Guest, GuestError};
+use isolab_vmm::machine::{Config, Machine};
+use isolab_vmm::memory::Memory;
+use isolab_vmm::snapshot::state::State;
+use isolab_vmm::snapshot::{Snapshot, format};
+use isolab_vmm::units::Mib;
+use isolab_vmm::vcpu::Cpu;
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 use tracing::info_span;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
+use vm_memory::{Bytes, GuestAddress};
 
 /// Every subject that this host can start, peers included.
 fn startup(criterion: &mut Criterion) {
@@ -47,10 +64,72 @@ fn time_to_ready(subject: &dyn Subject) -> Duration {
 /// What a step costs when nobody listens, and when somebody does: the instrument must not be what it measures.
 fn hot(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hot");
+    let layer = vec![7_u8; 1 << 20];
+    group.bench_function("layer_hash_1_mib", |bencher| bencher.iter(|| Digest::of(black_box(&layer))));
+    match exits(1) {
+        Ok(_) => {
+            let of = |count| exits(count).expect("a machine");
+            group.bench_function("vm_exit", |bencher| bencher.iter_custom(of));
+            let state = state();
+            group.bench_function("snapshot_encode", |bencher| bencher.iter(|| format::encode(black_box(&state))));
+        }
+        Err(error) => eprintln!("left out: vm_exit, snapshot_encode: {error}"),
+    }
     group.bench_function("span_off", |bencher| bencher.iter(step));
     tracing::subscriber::set_global_default(Listener(AtomicU64::new(1))).expect("the first subscriber");
     group.bench_function("span_on", |bencher| bencher.iter(step));
     group.finish();
+}
+
+/// A guest that stores to an address without memory, over and over: each store leaves the machine, and comes back.
+struct Exits {
+    left: u64,
+    begun: Option<Instant>,
+    took: Rc<Cell<Duration>>,
+}
+
+impl Guest for Exits {
+    fn load(&mut self, memory: &Memory, reset: &kvm_sregs, _: &[kvm_cpuid_entry2]) -> Result<Entry, GuestError> {
+        // mov $0x2000000, %rax; 1: mov %al, (%rax); jmp 1b
+        let code: [u8; 14] = [0x48, 0xb8, 0, 0, 0, 2, 0, 0, 0, 0, 0x88, 0x00, 0xeb, 0xfc];
+        memory.guest().write_slice(&code, GuestAddress(0x8000))?;
+        let sregs = long_mode::enter(memory, reset)?;
+        let regs = kvm_regs { rip: 0x8000, rsp: 0x8000, rflags: 2, ..kvm_regs::default() };
+        Ok(Entry { regs, sregs, msrs: Vec::new(), xcr0: None })
+    }
+
+    fn store(&mut self, _: u64, _: &[u8], _: &mut Cpu<'_>, _: &Memory) -> Result<Flow, GuestError> {
+        // The first is where the clock begins.
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        if self.left == 0 {
+            self.took.set(begun.elapsed());
+            return Ok(Flow::Exit(0));
+        }
+        self.left -= 1;
+        Ok(Flow::Continue)
+    }
+}
+
+/// How long so many exits take.
+fn exits(count: u64) -> Result<Duration, Box<dyn std::error::Error>> {
+    let took = Rc::new(Cell::new(Duration::ZERO));
+    let guest = Exits { left: count, begun: None, took: took.clone() };
+    let config = Config { memory: Mib(16), timeout: None };
+    Machine::boot(&config, guest, std::io::sink())?.resume()?;
+    Ok(took.get())
+}
+
+/// What a snapshot of the payload's machine keeps besides its memory.
+fn state() -> State {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (payload, place) = (folder.path().join("payload"), folder.path().join("snapshot"));
+    std::fs::write(&payload, PAYLOAD).expect("the payload");
+    let guest = App::open(&payload, &["nonce".into()], &[]).expect("a program");
+    let config = Config { memory: Mib(64), timeout: None };
+    let mut attendant = Attendant::default().saving_when_ready(Some(place.clone()));
+    let machine = Machine::boot(&config, guest, std::io::sink()).expect("a machine");
+    machine.resume_under(&mut attendant).expect("a snapshot");
+    Snapshot::open(&place).expect("that snapshot").state
 }
 
 fn step() {

@@ -10,6 +10,9 @@
 //! exit [CODE]   end, with status CODE (0)
 //! idle          wait for a signal, for ever
 //! touch MIB     map MIB mebibytes and write a byte to each 4 KiB page
+//! again PAGES   write a byte to each of the first PAGES pages of what was touched last
+//! write PATH    write the nonce to the beginning of a file, which is made where it is not there
+//! read PATH     print what a file begins with
 //! spin N        N turns of an empty loop
 //! syscalls N    N calls of getppid(2), the cheapest call that no library caches
 //! nonce         print the nonce again: it is kept in memory only, so a restored snapshot proves itself by it
@@ -40,6 +43,8 @@ global_asm!(
 
 const SYS_READ: usize = 0;
 const SYS_WRITE: usize = 1;
+const SYS_OPEN: usize = 2;
+const SYS_CLOSE: usize = 3;
 const SYS_MMAP: usize = 9;
 const SYS_PAUSE: usize = 34;
 const SYS_GETPPID: usize = 110;
@@ -68,7 +73,7 @@ extern "C" fn start(stack: *const usize) -> ! {
     for (kept, byte) in nonce.iter_mut().zip(given) {
         *kept = *byte;
     }
-    let payload = Payload { nonce, length: given.len() };
+    let mut payload = Payload { nonce, length: given.len(), touched: 0, pages: 0 };
     say(1, &[b"ISOLAB-READY ", payload.nonce(), b"\n"]);
     for index in 2..count {
         payload.obey(argument(index));
@@ -81,6 +86,9 @@ extern "C" fn start(stack: *const usize) -> ! {
 struct Payload {
     nonce: [u8; NONCE_MAX],
     length: usize,
+    /// What was touched last: its address, and how many pages it has.
+    touched: usize,
+    pages: usize,
 }
 
 impl Payload {
@@ -89,7 +97,7 @@ impl Payload {
     }
 
     /// Reads commands a line at a time until the end of input.
-    fn obey_standard_input(&self) {
+    fn obey_standard_input(&mut self) {
         let mut line = [0_u8; LINE_MAX];
         let mut length = 0;
         let mut byte = [0_u8; 1];
@@ -115,7 +123,7 @@ impl Payload {
     }
 
     /// Carries out one command and answers.
-    fn obey(&self, line: &[u8]) {
+    fn obey(&mut self, line: &[u8]) {
         let (verb, rest) = split_word(line);
         let number = parse(rest);
         match (verb, number) {
@@ -125,10 +133,26 @@ impl Payload {
                 syscall(SYS_PAUSE, [0; 6]);
             },
             (b"nonce", _) => return say(1, &[b"nonce ", self.nonce(), b"\n"]),
-            (b"touch", Some(mib)) if !touch(mib) => {
-                return say(1, &[b"error: touch: the kernel gives no such memory\n"]);
+            (b"touch", Some(mib)) => match map(mib) {
+                Some(base) => {
+                    (self.touched, self.pages) = (base, mib * (1 << 20) / PAGE);
+                    write_each(base, self.pages);
+                }
+                None => return say(1, &[b"error: touch: the kernel gives no such memory\n"]),
+            },
+            (b"again", Some(pages)) if pages > self.pages => {
+                return say(1, &[b"error: again: so much was not touched\n"]);
             }
-            (b"touch", Some(_)) => {}
+            (b"again", Some(pages)) => write_each(self.touched, pages),
+            (b"write", _) if !write_file(rest, self.nonce()) => return say(1, &[b"error: ", line, b"\n"]),
+            (b"write", _) => {}
+            (b"read", _) => {
+                let mut bytes = [0_u8; NONCE_MAX];
+                return match read_file(rest, &mut bytes) {
+                    Some(length) => say(1, &[b"read ", bytes.get(..length).unwrap_or_default(), b"\n"]),
+                    None => say(1, &[b"error: ", line, b"\n"]),
+                };
+            }
             (b"spin", Some(turns)) => spin(turns),
             (b"syscalls", Some(count)) => {
                 for _ in 0..count {
@@ -141,20 +165,52 @@ impl Payload {
     }
 }
 
-/// Maps `mib` mebibytes and writes one byte to each page; false where the kernel refuses.
-fn touch(mib: usize) -> bool {
+/// Maps `mib` mebibytes; nothing where the kernel refuses. None at all are mapped nowhere.
+fn map(mib: usize) -> Option<usize> {
     const READ_WRITE: usize = 3;
     const PRIVATE_ANONYMOUS: usize = 0x22;
-    let Some(length) = mib.checked_mul(1 << 20) else { return false };
+    let length = mib.checked_mul(1 << 20)?;
     let base = syscall(SYS_MMAP, [0, length, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]);
-    if base < 0 {
-        return mib == 0;
+    match base {
+        ..0 if mib == 0 => Some(0),
+        ..0 => None,
+        base => Some(base as usize),
     }
-    for offset in (0..length).step_by(PAGE) {
-        // SAFETY: inside the mapping made above. Volatile: the write is the point, though nobody reads it.
-        unsafe { core::ptr::write_volatile((base as *mut u8).add(offset), 1) };
+}
+
+/// Writes one byte to each of so many pages.
+fn write_each(base: usize, pages: usize) {
+    for page in 0..pages {
+        // SAFETY: inside a mapping that this program made and never gives back, of at least so many pages. Volatile: the write is
+        // the point, though nobody reads it.
+        unsafe { core::ptr::write_volatile((base as *mut u8).add(page * PAGE), 1) };
     }
-    true
+}
+
+/// Writes `bytes` to the beginning of a file; whether that could be done.
+fn write_file(path: &[u8], bytes: &[u8]) -> bool {
+    const WRITE_ONLY_CREATE: usize = 0o101;
+    let Some(file) = open(path, WRITE_ONLY_CREATE) else { return false };
+    let written = syscall(SYS_WRITE, [file, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]);
+    syscall(SYS_CLOSE, [file, 0, 0, 0, 0, 0]);
+    written == bytes.len() as isize
+}
+
+/// Reads the beginning of a file; how much that is.
+fn read_file(path: &[u8], into: &mut [u8]) -> Option<usize> {
+    let file = open(path, 0)?;
+    let got = syscall(SYS_READ, [file, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]);
+    syscall(SYS_CLOSE, [file, 0, 0, 0, 0, 0]);
+    usize::try_from(got).ok()
+}
+
+fn open(path: &[u8], flags: usize) -> Option<usize> {
+    // The kernel wants a NUL behind the last byte.
+    let mut text = [0_u8; LINE_MAX + 1];
+    for (kept, byte) in text.iter_mut().zip(path).take(LINE_MAX) {
+        *kept = *byte;
+    }
+    usize::try_from(syscall(SYS_OPEN, [text.as_ptr() as usize, flags, 0o644, 0, 0, 0])).ok()
 }
 
 fn spin(turns: usize) {

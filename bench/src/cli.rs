@@ -8,7 +8,7 @@ use isolab_bench::host::roots::Roots;
 use isolab_bench::job::{self, Request, Suite};
 use isolab_bench::plan::Terms;
 use isolab_bench::subject::{Choice, PeerPath};
-use isolab_bench::suite::density;
+use isolab_bench::suite::{copies, density};
 use isolab_bench::testbed::{self, Forward};
 
 /// Processes, containers and microVMs on one clock.
@@ -39,7 +39,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
     /// What to measure, separated by commas
-    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', default_value = "startup,density")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "startup,density,snapshot,clone"
+    )]
     pub(crate) suite: Vec<SuiteName>,
     /// Subjects, separated by commas [default: all that this host can start]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -47,7 +53,7 @@ pub(crate) struct RunArguments {
     /// Rounds after the warm-up, at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rounds: Option<u32>,
-    /// Time for the whole run, at the most: 90s, 3m, 1h; of several suites, starts have two thirds of it
+    /// Time for the whole run, at the most: 90s, 3m, 1h; startup, density, snapshot and clone share it as 4, 2, 1 and 1
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) budget: Option<Duration>,
     /// Seed of the order; the same seed gives the same plan [default: another one each time]
@@ -65,13 +71,16 @@ pub(crate) struct RunArguments {
     /// Mebibytes that must stay available; density ends before less is left [default: a tenth of the host's, at least 512]
     #[arg(long, value_name = "MIB")]
     pub(crate) reserve: Option<u32>,
-    /// Where a peer's program lies: runc, crun, bwrap or firecracker; may be repeated
+    /// Let the kernel merge equal pages (KSM) while density is measured; afterwards it is as it was
+    #[arg(long)]
+    pub(crate) ksm: bool,
+    /// Where a peer's program lies: runc, crun, youki, bwrap, podman, docker or firecracker; may be repeated
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub(crate) peers: Vec<PeerPath>,
     /// The report's folder: a new one, an empty one, or that of an earlier report
     #[arg(long, value_name = "DIR", default_value = "isolab-report")]
     pub(crate) out: PathBuf,
-    /// Few rounds and few instances, in less than a minute
+    /// Few rounds, few instances, small machines; in less than two minutes
     #[arg(long)]
     pub(crate) quick: bool,
     /// Measure in an emulated machine (see `isolab-bench testbed`): only ratios mean anything there
@@ -157,6 +166,10 @@ pub(crate) enum SuiteName {
     Overhead,
     /// What each of many instances alive at once costs in memory
     Density,
+    /// What it costs to save a running machine or container, and to go on from that
+    Snapshot,
+    /// What a linked clone costs beside a full one
+    Clone,
 }
 
 /// What a run does unless it is told otherwise.
@@ -168,8 +181,12 @@ struct Defaults {
 }
 
 /// How far density goes unless it is told otherwise: instances, passes, seconds.
-const DENSITY: (u32, u32, u64) = (256, 3, 150);
+const DENSITY: (u32, u32, u64) = (256, 3, 140);
 const DENSITY_QUICK: (u32, u32, u64) = (16, 2, 25);
+
+/// Rounds of snapshots and of clones, and their seconds, unless it is told otherwise.
+const COPIES: (u32, u64, u64) = (30, 80, 60);
+const COPIES_QUICK: (u32, u64, u64) = (5, 15, 15);
 
 impl RunArguments {
     fn suites(&self) -> Vec<Suite> {
@@ -179,6 +196,8 @@ impl RunArguments {
                 SuiteName::Startup => Suite::Startup,
                 SuiteName::Overhead => Suite::Overhead,
                 SuiteName::Density => Suite::Density,
+                SuiteName::Snapshot => Suite::Snapshot,
+                SuiteName::Clone => Suite::Clone,
             };
             if !suites.contains(&suite) {
                 suites.push(suite);
@@ -190,7 +209,7 @@ impl RunArguments {
     fn defaults(&self) -> Defaults {
         let seconds = Duration::from_secs;
         match (self.suite.contains(&SuiteName::Overhead), self.quick) {
-            (false, false) => Defaults { rounds: 200, warmup: 3, budget: seconds(150), parallel: &[1, 2, 4, 8] },
+            (false, false) => Defaults { rounds: 200, warmup: 3, budget: seconds(140), parallel: &[1, 2, 4, 8] },
             (false, true) => Defaults { rounds: 20, warmup: 1, budget: seconds(20), parallel: &[1, 4] },
             (true, false) => Defaults { rounds: 2000, warmup: 20, budget: seconds(60), parallel: &[1] },
             (true, true) => Defaults { rounds: 200, warmup: 5, budget: seconds(20), parallel: &[1] },
@@ -200,15 +219,38 @@ impl RunArguments {
     /// How far density goes.
     fn density(&self, seed: u64) -> density::Terms {
         let (most, passes, seconds) = if self.quick { DENSITY_QUICK } else { DENSITY };
-        let share = if self.suites().len() > 1 { 3 } else { 1 };
         density::Terms {
             seed,
             most: self.max.unwrap_or(most),
             touch_mib: self.touch,
             reserve_mib: self.reserve,
             passes,
-            budget: self.budget.map_or(Duration::from_secs(seconds), |budget| budget / share),
+            budget: self.share(Suite::Density).unwrap_or(Duration::from_secs(seconds)),
+            ksm: self.ksm,
         }
+    }
+
+    /// How far the suites of copies go.
+    fn copies(&self, suite: Suite, seed: u64) -> copies::Terms {
+        let (rounds, snapshot, clone) = if self.quick { COPIES_QUICK } else { COPIES };
+        let seconds = if suite == Suite::Snapshot { snapshot } else { clone };
+        copies::Terms {
+            seed,
+            rounds: self.rounds.unwrap_or(rounds),
+            budget: self.share(suite).unwrap_or(Duration::from_secs(seconds)),
+            quick: self.quick,
+        }
+    }
+
+    /// A suite's part of the time that was given; none where none was.
+    fn share(&self, suite: Suite) -> Option<Duration> {
+        let part = |suite: Suite| match suite {
+            Suite::Startup | Suite::Overhead => 4,
+            Suite::Density => 2,
+            Suite::Snapshot | Suite::Clone => 1,
+        };
+        let all: u32 = self.suites().into_iter().map(part).sum();
+        self.budget.map(|budget| budget * part(suite) / all.max(1))
     }
 
     /// These arguments as words, save those that only this host can follow: where the report goes, and where peers lie.
@@ -228,7 +270,8 @@ impl RunArguments {
             ("--reserve", self.reserve.map(|mib| mib.to_string())),
         ];
         let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
-        given.flatten().chain(self.quick.then(|| "--quick".to_owned())).collect()
+        let flags = [(self.ksm, "--ksm"), (self.quick, "--quick")];
+        given.flatten().chain(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned())).collect()
     }
 
     /// What the library is asked for. `seed` is used where none was given.
@@ -239,7 +282,7 @@ impl RunArguments {
         parallel.dedup();
         let suites = self.suites();
         let seed = self.seed.unwrap_or(seed);
-        let rounds_only = |budget: Duration| if suites.len() > 1 { budget * 2 / 3 } else { budget };
+        let rounds_only = if self.suite.contains(&SuiteName::Overhead) { Suite::Overhead } else { Suite::Startup };
         Request {
             subjects: self.subjects.clone().map_or(Choice::All, Choice::Named),
             peers: self.peers.clone(),
@@ -249,9 +292,11 @@ impl RunArguments {
                 seed,
                 warmup_rounds: defaults.warmup,
                 rounds: self.rounds.unwrap_or(defaults.rounds),
-                budget_s: Some(self.budget.map_or(defaults.budget, rounds_only).as_secs()),
+                budget_s: Some(self.share(rounds_only).unwrap_or(defaults.budget).as_secs()),
             },
             density: self.density(seed),
+            snapshot: self.copies(Suite::Snapshot, seed),
+            clone: self.copies(Suite::Clone, seed),
             suites,
             roots: self.place.roots(),
             out: self.out.clone(),
@@ -315,7 +360,7 @@ mod tests {
             &["run"][..],
             &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
             &["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"],
-            &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m"],
+            &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m", "--ksm"],
         ] {
             let cli = Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words).chain(&["--testbed"])).unwrap();
             let Some(Command::Run(arguments)) = cli.command else { panic!("not a run") };
@@ -325,14 +370,18 @@ mod tests {
             assert_eq!((inside.terms, inside.subjects), (asked.terms, asked.subjects), "{again:?}");
             assert_eq!((inside.suites, inside.parallel), (asked.suites, asked.parallel), "{again:?}");
             assert_eq!(inside.density, asked.density, "{again:?}");
+            assert_eq!((inside.snapshot, inside.clone), (asked.snapshot, asked.clone), "{again:?}");
         }
     }
 
     #[test]
     fn suites_share_the_time_that_is_given() {
-        let both = run(&["run", "--budget", "90s"]);
+        let both = run(&["run", "--suite", "startup,density", "--budget", "90s"]);
         assert_eq!((both.terms.budget_s, both.density.budget), (Some(60), Duration::from_secs(30)));
         assert_eq!((both.terms.suite.as_str(), both.suites.len()), ("startup,density", 2));
+        let all = run(&["run", "--budget", "80s"]);
+        let seconds = [all.density.budget, all.snapshot.budget, all.clone.budget].map(|budget| budget.as_secs());
+        assert_eq!((all.terms.budget_s, seconds), (Some(40), [20, 10, 10]));
         let one = run(&["run", "--suite", "density,density", "--budget", "90s", "--seed", "4"]);
         assert_eq!(
             (one.suites, one.density.budget, one.density.seed),

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use isolab_reports::folder::{self, FolderError};
-use isolab_reports::model::{Density, Outcome, Run, Stop};
+use isolab_reports::model::{Copies, CopyOutcome, Density, Outcome, Run, Stop};
 use isolab_reports::{report, units};
 use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::host::{self, roots::Roots};
 use crate::plan::{Terms, plan};
-use crate::record::{Frame, record};
+use crate::record::{Beside, Frame, record};
 use crate::runner::{self, Measured, Station};
 use crate::subject::{Catalogue, Choice, Lab, LabError, LeftOut, PeerPath, Peers, SelectError, Subject};
-use crate::suite::{density, overhead, startup};
+use crate::suite::{copies, density, overhead, startup};
 use crate::{clock, interrupt};
 
 /// What is asked for.
@@ -32,6 +32,10 @@ pub struct Request {
     pub terms: Terms,
     /// How far the suite `density` goes.
     pub density: density::Terms,
+    /// How far the suite `snapshot` goes.
+    pub snapshot: copies::Terms,
+    /// How far the suite `clone` goes.
+    pub clone: copies::Terms,
     /// The lab's folders.
     pub roots: Roots,
     /// The report's folder.
@@ -49,6 +53,10 @@ pub enum Suite {
     Overhead,
     /// What instances alive at once cost in memory.
     Density,
+    /// What it costs to save something that runs, and to go on from it.
+    Snapshot,
+    /// What linked and full clones cost.
+    Clone,
 }
 
 impl Suite {
@@ -58,6 +66,8 @@ impl Suite {
             Self::Startup => startup::NAME,
             Self::Overhead => overhead::NAME,
             Self::Density => density::NAME,
+            Self::Snapshot => copies::snapshot::NAME,
+            Self::Clone => copies::clone::NAME,
         }
     }
 }
@@ -94,6 +104,15 @@ pub enum JobError {
     /// None of the subjects can stay alive, so there is nothing to count.
     #[error("none of these subjects stays alive after READY")]
     NoneStays,
+    /// Equal pages can't be merged here; why, in words.
+    #[error("{0}")]
+    Ksm(String),
+    /// Neither of the two kinds whose copies are measured can be had.
+    #[error("neither a microVM nor a container can be copied here")]
+    NothingToCopy,
+    /// Not one copy was made; why, in words.
+    #[error("not one copy was made: {0}")]
+    NothingCopied(String),
     /// Not one instance was alive; why, in words.
     #[error("not one instance was alive: {0}")]
     NothingAlive(String),
@@ -112,11 +131,13 @@ impl JobError {
             Self::Select(error) => error.hint(),
             Self::Lab(error) => error.hint().to_owned(),
             Self::Folder(error) => error.hint().to_owned(),
-            Self::Json(_) | Self::Signals(_) => "isolab-bench doctor".to_owned(),
+            Self::Json(_) | Self::Signals(_) | Self::NothingCopied(_) => "isolab-bench doctor".to_owned(),
             Self::Fixed(_) => "leave --subjects and --parallel away, or choose --suite startup".to_owned(),
             Self::Alone(_) => "name it alone: --suite overhead".to_owned(),
             Self::NoneStays => "density is measured of process, container, microvm-app, runc, crun, bwrap".to_owned(),
             Self::NothingAlive(_) => "isolab-bench doctor; --reserve MIB leaves less memory untouched".to_owned(),
+            Self::Ksm(_) => "leave --ksm away, or run as root on Linux 6.7 or newer".to_owned(),
+            Self::NothingToCopy => "copies are made of the subjects microvm-app and container".to_owned(),
             Self::NoTime => "give it more: --budget 3m".to_owned(),
             Self::Interrupted => "nothing was measured, and nothing is left".to_owned(),
         }
@@ -153,7 +174,8 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
         let process: Box<dyn Subject> = catalogue.get("process")?;
         let bare = overhead::Bare::new(&lab);
         let frame = frame(request, &overhead::stations(&*process, &bare), Vec::new());
-        return carry_out(&frame, &overhead::stations(&*process, &bare), begun).map(|run| record(frame, run, None));
+        return carry_out(&frame, &overhead::stations(&*process, &bare), begun)
+            .map(|run| record(frame, run, Beside::default()));
     }
     let (subjects, left_out) = catalogue.select(&request.subjects)?;
     for it in &left_out {
@@ -163,9 +185,42 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
     let stations = if startup { startup::stations(&subjects, &request.parallel) } else { Vec::new() };
     let frame = frame(request, &stations, left_out);
     let measured = if startup { carry_out(&frame, &stations, begun)? } else { Measured::nothing() };
-    let density =
-        if request.suites.contains(&Suite::Density) { climb(&subjects, &request.density, startup)? } else { None };
-    Ok(record(frame, measured, density))
+    let alone = request.suites.len() == 1;
+    let mut beside = Beside::default();
+    if request.suites.contains(&Suite::Density) {
+        beside.density = climb(&subjects, &request.density, !alone)?;
+    }
+    if request.suites.contains(&Suite::Snapshot) {
+        tell(Suite::Snapshot, &request.snapshot);
+        beside.snapshot = copied(copies::snapshot::measure_all(&lab, &subjects, &request.snapshot), alone)?;
+    }
+    if request.suites.contains(&Suite::Clone) {
+        tell(Suite::Clone, &request.clone);
+        beside.clone = copied(copies::clone::measure_all(&lab, &subjects, &request.clone), alone)?;
+    }
+    Ok(record(frame, measured, beside))
+}
+
+fn tell(suite: Suite, terms: &copies::Terms) {
+    let (rounds, seconds) = (terms.rounds, terms.budget.as_secs());
+    eprintln!("measuring: {}, at most {rounds} rounds or {seconds} s", suite.name());
+}
+
+/// What a suite of copies came to. Beside other suites it may come to nothing, as density may.
+fn copied(copies: Option<Copies>, alone: bool) -> Result<Option<Copies>, JobError> {
+    let made = copies.as_ref().is_some_and(copies::any_done);
+    if made || !alone {
+        return Ok(copies);
+    }
+    let reason = copies.iter().flat_map(|copies| &copies.samples).find_map(|sample| match &sample.outcome {
+        CopyOutcome::Failed { reason } => Some(reason.clone()),
+        CopyOutcome::Done(_) => None,
+    });
+    Err(match (interrupt::received(), reason) {
+        (Some(_), _) => JobError::Interrupted,
+        (None, Some(reason)) => JobError::NothingCopied(reason),
+        (None, None) => JobError::NothingToCopy,
+    })
 }
 
 /// What is known before the first start.
@@ -205,7 +260,7 @@ fn climb(
 ) -> Result<Option<Density>, JobError> {
     let (most, seconds) = (terms.most, terms.budget.as_secs());
     eprintln!("measuring: density, at most {most} instances alive or {seconds} s");
-    let Some(density) = density::measure(subjects, terms) else {
+    let Some(density) = density::measure(subjects, terms).map_err(JobError::Ksm)? else {
         return if beside { Ok(None) } else { Err(JobError::NoneStays) };
     };
     if density::any_alive(&density) || beside {
@@ -223,4 +278,5 @@ fn climb(
 pub fn any_proved(run: &Run) -> bool {
     run.samples.iter().any(|sample| matches!(sample.outcome, Outcome::Ready(_)))
         || run.density.as_ref().is_some_and(density::any_alive)
+        || [&run.snapshot, &run.clone].into_iter().flatten().any(copies::any_done)
 }

@@ -1,6 +1,6 @@
 //! The record of a run, put together: `run.json`.
 
-use isolab_reports::model::{Cell, Density, Fact, Host, Plan, Run, SCHEMA_VERSION, Status, Tool};
+use isolab_reports::model::{Cell, Copies, Density, Fact, Host, Plan, Run, SCHEMA_VERSION, Status, Tool};
 use isolab_reports::verdict::verdicts;
 
 use crate::clock;
@@ -24,8 +24,19 @@ pub struct Frame {
     pub left_out: Vec<LeftOut>,
 }
 
+/// What other suites than those of starts saw.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// What instances alive at once cost.
+    pub density: Option<Density>,
+    /// What snapshots cost.
+    pub snapshot: Option<Copies>,
+    /// What clones cost.
+    pub clone: Option<Copies>,
+}
+
 /// The whole record, with its verdicts.
-pub fn record(frame: Frame, measured: Measured, density: Option<Density>) -> Run {
+pub fn record(frame: Frame, measured: Measured, beside: Beside) -> Run {
     let Frame { started, command, plan, mut host, cells, left_out } = frame;
     host.facts.extend(left_out.into_iter().map(fact));
     let mut run = Run {
@@ -41,7 +52,9 @@ pub fn record(frame: Frame, measured: Measured, density: Option<Density>) -> Run
         spans: measured.spans,
         samples: measured.samples,
         verdicts: Vec::new(),
-        density,
+        density: beside.density,
+        snapshot: beside.snapshot,
+        clone: beside.clone,
     };
     run.verdicts = verdicts(&run);
     run
@@ -143,7 +156,7 @@ mod tests {
         let samples = (0..9).flat_map(|index| [sample(0, index, 1000), sample(1, index, 5000)]).collect();
         let measured =
             Measured { rounds: (0..9).map(round).collect(), samples, spans: BTreeMap::new(), stopped: Stop::Complete };
-        let run = record(frame, measured, None);
+        let run = record(frame, measured, Beside::default());
         assert_eq!(run.verdicts.len(), 1);
         assert_eq!((run.verdicts[0].cell.as_str(), run.verdicts[0].word), ("container", Word::Slower));
         assert_eq!(run.host.facts[0].value, "left out: not on PATH");

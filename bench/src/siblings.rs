@@ -56,6 +56,10 @@ pub fn build() -> Result<(), SiblingError> {
         // These are the very files that the runtime's own trials run, side by side with ours, and they let steps fail on
         // purpose.
         command.args(["--features", "fault"]);
+    } else {
+        // Cargo gives a library the features that the packages it is told to build want of it. Without this one among them nix has one
+        // less than it had for this command, and both engines would be compiled a second time.
+        command.args(["--package", "isolab-bench"]);
     }
     // A table on standard output is this command's alone.
     let status = command.stdout(io::stderr()).status().map_err(|source| SiblingError::Start { cargo, source })?;

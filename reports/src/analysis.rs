@@ -1,7 +1,8 @@
 //! Everything that a report says, computed once from the run: charts, page and tables only lay it out.
 
+use crate::copies::Costs;
 use crate::density::Crowd;
-use crate::model::{Cell, Role, Round, Run, Timing, Verdict};
+use crate::model::{Cell, Copies, Role, Round, Run, Timing, Verdict};
 use crate::phases::{Step, all_steps, steps};
 use crate::series::Series;
 use crate::stats::{Interval, Outlier, Sorted, permutation_test};
@@ -23,6 +24,10 @@ pub struct Analysis<'a> {
     pub pairs: Vec<Pair>,
     /// What instances cost in memory, where that was measured.
     pub density: Option<Crowd<'a>>,
+    /// What snapshots cost, where that was measured.
+    pub snapshot: Option<Costs<'a>>,
+    /// What clones cost, where that was measured.
+    pub clone: Option<Costs<'a>>,
 }
 
 /// Two cells.
@@ -168,7 +173,15 @@ impl<'a> Analysis<'a> {
             |(place, series): (usize, &Series<'a>)| Summary::of(run, series.clone(), medians.median(place), &verdicts);
         let cells: Vec<_> = medians.series.iter().enumerate().map(summary).collect();
         let pairs = pairs(&medians, &cells);
-        Self { run, cells, noise, pairs, density: run.density.as_ref().map(Crowd::of) }
+        let costs = |copies: &'a Option<Copies>| copies.as_ref().map(|copies| Costs::of(copies, run.plan.seed));
+        let density = run.density.as_ref().map(Crowd::of);
+        Self { run, cells, noise, pairs, density, snapshot: costs(&run.snapshot), clone: costs(&run.clone) }
+    }
+
+    /// What the suites of copies came to, each with its name.
+    pub fn copies(&self) -> impl Iterator<Item = (&'static str, &Costs<'a>)> {
+        let named = [("snapshot", &self.snapshot), ("clone", &self.clone)];
+        named.into_iter().filter_map(|(name, costs)| Some((name, costs.as_ref()?)))
     }
 
     /// The cells that start one at a time, the A/A twin among them.

@@ -1,8 +1,9 @@
 //! The questions that the lab exists for, each answered in a few sentences that the intervals bear out.
 
 use crate::analysis::{Analysis, Figures, Summary};
+use crate::copies::{Costed, Costs, Crossing};
 use crate::density::{Climbed, Crowd, Measure};
-use crate::model::{Role, Word};
+use crate::model::{Act, Role, Sweep, Word};
 use crate::stats::Interval;
 use crate::text::printable;
 use crate::units;
@@ -31,12 +32,17 @@ pub fn answers(analysis: &Analysis<'_>) -> Vec<Answer> {
         sentences: denser(crowd),
         section: ("crowd", "All of density"),
     });
-    let again = again(analysis);
-    let again = (!again.is_empty()).then_some(Answer {
-        question: "What does a snapshot or a clone cost?",
-        sentences: again,
-        section: ("startup", "All of start-up"),
-    });
+    let copied: Vec<String> =
+        analysis.snapshot.iter().flat_map(snapshots).chain(analysis.clone.iter().flat_map(clones)).collect();
+    let measured = !copied.is_empty();
+    let sentences = if measured { copied } else { again(analysis) };
+    let section = match (measured, analysis.snapshot.is_some()) {
+        (true, true) => ("snapshots", "All of snapshots and clones"),
+        (true, false) => ("clones", "All of clones"),
+        (false, _) => ("startup", "All of start-up"),
+    };
+    let question = "What does a snapshot or a clone cost?";
+    let again = (!sentences.is_empty()).then_some(Answer { question, sentences, section });
     let plain = |answer: Answer| Answer {
         sentences: answer.sentences.iter().map(|sentence| printable(sentence)).collect(),
         ..answer
@@ -143,6 +149,68 @@ fn denser(crowd: &Crowd<'_>) -> Vec<String> {
         );
     }
     sentences
+}
+
+/// What it takes to save a machine, and to go on from that.
+fn snapshots(costs: &Costs<'_>) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let subject = "microvm-app";
+    let created = costs.trend(subject, Act::Create, Sweep::Size).and_then(|trend| costs.of_trend(trend).last());
+    if let Some((costed, ready)) = created.and_then(|costed| Some((costed, costed.ready?))) {
+        let (size, dirty) = (costed.cell.size_bytes as f64, costed.cell.dirty_bytes as f64);
+        let disk = costed.disk().map_or_else(String::new, |disk| format!(" and {} of disk", units::bytes(disk)));
+        sentences.push(format!(
+            "A snapshot of a machine with {} that has written {} takes {}{disk}.",
+            units::bytes(size),
+            units::bytes(dirty),
+            units::time(ready.estimate)
+        ));
+    }
+    let touch = |act| costs.trend(subject, act, Sweep::Touch).into_iter().flat_map(|trend| costs.of_trend(trend));
+    if let (Some(lazy), Some(eager)) = (touch(Act::Lazy).next(), touch(Act::Eager).next())
+        && let (Some(at), Some(read), Some(ratio)) = (lazy.ready, eager.ready, costs.ratio(lazy))
+    {
+        let dirty = units::bytes(lazy.cell.dirty_bytes as f64);
+        let turn = sooner(costs.crossing(subject, Act::Lazy, Act::Eager), "touches", "reading first is quicker");
+        sentences.push(format!(
+            "Going on takes {} with its memory mapped, {} with {dirty} read first (ratio {}); {turn}.",
+            units::time(at.estimate),
+            units::time(read.estimate),
+            with_interval(&ratio)
+        ));
+    }
+    sentences
+}
+
+/// Until when sharing pays.
+fn sooner(crossing: Option<Crossing>, does: &str, otherwise: &str) -> String {
+    match crossing {
+        Some(Crossing::At(bytes)) => format!("once it {does} more than {}, {otherwise}", units::bytes(bytes)),
+        Some(Crossing::Always) => format!("{otherwise} however little it {does}"),
+        Some(Crossing::Never) => format!("that stays so however much of it the machine {does}"),
+        None => "where that turns was not measured".to_owned(),
+    }
+}
+
+/// A sentence for each kind of clone.
+fn clones(costs: &Costs<'_>) -> Vec<String> {
+    let sentence = |subject: &str| {
+        let of = |act| costs.trend(subject, act, Sweep::Touch).and_then(|trend| costs.of_trend(trend).next());
+        let (linked, full) = (of(Act::Linked)?, of(Act::Full)?);
+        let each = |costed: &Costed<'_>| {
+            let bytes = costed.bytes().map_or_else(String::new, |bytes| format!(" and adds {}", units::bytes(bytes)));
+            Some(format!("{}{bytes}", units::time(costed.ready?.estimate)))
+        };
+        let turn = sooner(costs.crossing(subject, Act::Linked, Act::Full), "writes", "a full one is quicker");
+        let turn = turn.replace("of it the machine writes", "it writes");
+        Some(format!(
+            "A linked clone of {subject} runs after {}, a full one after {} (ratio {}); {turn}.",
+            each(linked)?,
+            each(full)?,
+            with_interval(&costs.ratio(linked)?)
+        ))
+    };
+    ["microvm-app", "container"].into_iter().filter_map(sentence).collect()
 }
 
 /// How the name of a subject ends that goes on from another one's snapshot, and how it does so.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::stats::{Interval, Rounds, Sorted, percentile_interval};
+use crate::units;
 
 /// No folder of criterion's is nested deeper: group, function, value, `new`.
 const DEEPEST: usize = 6;
@@ -26,6 +27,23 @@ pub struct Group {
     pub name: String,
     /// Its benchmarks, by name.
     pub benchmarks: Vec<Benchmark>,
+}
+
+impl Group {
+    /// Whether its figures are bytes: criterion keeps numbers without their unit, and this group is measured in those.
+    pub fn is_bytes(&self) -> bool {
+        self.name == "density"
+    }
+
+    /// One of its figures with its unit.
+    pub fn figure(&self, figure: f64) -> String {
+        if self.is_bytes() { units::bytes(figure) } else { units::time(figure) }
+    }
+
+    /// Two of its figures in one unit.
+    pub fn range(&self, low: f64, high: f64) -> String {
+        if self.is_bytes() { units::byte_range(low, high) } else { units::times(low, high) }
+    }
 }
 
 /// One benchmark.

@@ -10,8 +10,19 @@ use crate::page::GENERATOR;
 use crate::report;
 
 /// Files of every report.
-const FILES: [&str; 8] =
-    ["density.csv", "index.html", "report.md", "report.pdf", "run.json", "samples.csv", "slopes.csv", "summary.csv"];
+const FILES: [&str; 11] = [
+    "copies.csv",
+    "costs.csv",
+    "density.csv",
+    "index.html",
+    "report.md",
+    "report.pdf",
+    "run.json",
+    "samples.csv",
+    "slopes.csv",
+    "summary.csv",
+    "trends.csv",
+];
 /// The folder for charts within it.
 const CHARTS: &str = "charts";
 /// What the name of an unfinished file begins with.

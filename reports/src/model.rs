@@ -4,8 +4,10 @@
 //! this file alone. Times are nanoseconds on `CLOCK_MONOTONIC`; sizes are bytes. `docs/src/run-json.md` is the same schema
 //! in prose.
 
+mod copies;
 mod density;
 
+pub use copies::{Act, Copies, CopyCell, CopyOutcome, CopySample, Cost, Sweep};
 pub use density::{Density, Ended, Ladder, Rung};
 
 use std::collections::BTreeMap;
@@ -15,8 +17,9 @@ use serde::{Deserialize, Serialize};
 /// The schema version that this library writes.
 ///
 /// Version 2 added [`Run::density`]: a reader of version 1 would call a run that only measured memory one in which nothing
-/// was started. A file of version 1 is one of version 2 without it.
-pub const SCHEMA_VERSION: u32 = 2;
+/// was started. Version 3 added [`Run::snapshot`] and [`Run::clone`] for the same reason. A file of an older version is one of this
+/// version without them.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The oldest version that this library reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -51,6 +54,12 @@ pub struct Run {
     /// What many instances alive at once cost, where that was measured; since version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub density: Option<Density>,
+    /// What a snapshot costs, and going on from it, where that was measured; since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Copies>,
+    /// What a clone costs, where that was measured; since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone: Option<Copies>,
 }
 
 /// The program that made a run, and how it was called.

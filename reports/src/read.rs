@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::model::{Density, OLDEST_VERSION, Outcome, Run, SCHEMA_VERSION};
+use crate::model::{Copies, CopyOutcome, Density, OLDEST_VERSION, Outcome, Run, SCHEMA_VERSION};
 
 /// Why a text is no run that a report could be made from.
 #[derive(Debug, Error)]
@@ -100,6 +100,7 @@ pub fn validate(run: &Run) -> Result<(), ReadError> {
     }
     validate_samples(run, &rounds)?;
     run.density.as_ref().map_or(Ok(()), validate_density)?;
+    run.snapshot.iter().chain(&run.clone).try_for_each(validate_copies)?;
     for verdict in &run.verdicts {
         let finite = [verdict.ratio, verdict.low, verdict.high].iter().all(|ratio| ratio.is_finite());
         check(finite, format!("the verdict on {:?} has a ratio that is no number", verdict.cell))?;
@@ -164,6 +165,34 @@ fn validate_density(density: &Density) -> Result<(), ReadError> {
                 let (starts, grown) = (above.starts_ns.len(), above.alive - below.alive);
                 return wrong(format!("has {starts} starts where {grown} came to life"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Acts must be of cells that are there, each once, and have taken some time.
+fn validate_copies(copies: &Copies) -> Result<(), ReadError> {
+    let mut names = BTreeSet::new();
+    for cell in &copies.cells {
+        if !names.insert(&cell.name) {
+            return Err(ReadError::Inconsistent(format!("two cells of copies are called {:?}", cell.name)));
+        }
+    }
+    let mut made = BTreeSet::new();
+    for (place, sample) in copies.samples.iter().enumerate() {
+        let wrong = |what: String| Err(ReadError::Inconsistent(format!("copy {place} {what}")));
+        let Some(cell) = copies.cells.get(sample.cell) else {
+            return wrong(format!("names cell {} of {}", sample.cell, copies.cells.len()));
+        };
+        // Numbers of rounds are counted, never used as places: a large one does no harm.
+        if sample.instance >= cell.together {
+            return wrong(format!("is instance {} of {:?}, which makes {}", sample.instance, cell.name, cell.together));
+        }
+        if !made.insert((sample.round, sample.cell, sample.instance)) {
+            return wrong(format!("repeats an act of {:?} in round {}", cell.name, sample.round));
+        }
+        if matches!(&sample.outcome, CopyOutcome::Done(cost) if cost.ready_ns == 0) {
+            return wrong("was done in no time at all".to_owned());
         }
     }
     Ok(())

@@ -35,6 +35,12 @@ pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
     if let Some(crowd) = &analysis.density {
         files.push(file("slopes.csv", export::slopes(crowd)));
     }
+    if analysis.copies().next().is_some() {
+        let raw = || analysis.copies().map(|(name, costs)| (name, costs.copies));
+        files.push(file("copies.csv", export::acts(raw())));
+        files.push(file("costs.csv", export::costs(analysis.copies())));
+        files.push(file("trends.csv", export::trends(analysis.copies())));
+    }
     files.extend(charts.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
     files.push(file("index.html", page::render(&analysis, &charts)));
     files

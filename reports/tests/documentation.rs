@@ -1,8 +1,15 @@
-//! The schema's description in the course book names every field there is, and no other.
+//! What is written about results is what results say: the schema's description names every field there is, and no other; the
+//! README's figures are those of the committed sample.
+//!
+//! `ISOLAB_RENEW=1 cargo test -p isolab-reports --test documentation` makes page, chart and README's figures anew from the committed
+//! run; `docs/sample/renew` makes that run anew.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use isolab_reports::{figures, read as runs, report};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -11,7 +18,7 @@ fn read(path: &str) -> String {
 
 /// The fields of the structures in `model.rs` that become fields of the file.
 fn fields_of_the_model() -> BTreeSet<String> {
-    let model = read("src/model.rs") + &read("src/model/density.rs");
+    let model = read("src/model.rs") + &read("src/model/density.rs") + &read("src/model/copies.rs");
     let field = |line: &str| {
         let line = line.trim();
         // Fields of structures are public; `reason` is the one field of an enum's variant.
@@ -59,7 +66,55 @@ fn every_word_of_an_enumeration_is_described() {
         "slower",
         "no_difference",
         "inconclusive",
+        "create",
+        "lazy",
+        "eager",
+        "served",
+        "commit",
+        "checkpoint",
+        "linked",
+        "full",
+        "size",
+        "touch",
+        "depth",
+        "together",
+        "done",
     ] {
         assert!(description.contains(&format!("`{word}`")), "{word}");
     }
+}
+
+/// A file of the repository.
+fn place(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// What stands in a file; with `ISOLAB_RENEW` in the environment, what should.
+fn renewed(path: &str, should: &str) -> String {
+    if std::env::var_os("ISOLAB_RENEW").is_some() {
+        fs::write(place(path), should).expect("it can be written");
+    }
+    fs::read_to_string(place(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn every_figure_of_the_readme_is_in_the_committed_sample() {
+    const BEGIN: &str = "<!-- figures of docs/sample/run.json.gz, made by docs/sample/renew -->\n";
+    const END: &str = "<!-- end of figures -->";
+    let packed = fs::read(place("docs/sample/run.json.gz")).expect("the sample is there");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
+    let run = runs::read(&text).expect("a run");
+    for file in report::render(&run, text.as_bytes()) {
+        if ["index.html", "charts/phases.svg"].contains(&file.name.as_str()) {
+            let should = String::from_utf8(file.bytes).expect("UTF-8");
+            let path = format!("docs/sample/{}", file.name);
+            assert!(renewed(&path, &should) == should, "{path} is not the run's (ISOLAB_RENEW=1 renews it)");
+        }
+    }
+    let readme = fs::read_to_string(place("README.md")).expect("the README is there");
+    let (before, rest) = readme.split_once(BEGIN).expect("the README has figures");
+    let (_, after) = rest.split_once(END).expect("they end");
+    let should = format!("{before}{BEGIN}{}{END}{after}", figures::figures(&run));
+    assert!(renewed("README.md", &should) == should, "the README has other figures (ISOLAB_RENEW=1 renews them)");
 }

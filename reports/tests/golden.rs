@@ -52,7 +52,10 @@ fn each_chart_is_a_picture_of_its_own_that_says_in_words_what_it_shows() {
         files.iter().filter(|file| file.name.starts_with("charts/")).map(|file| file.name.as_str()).collect();
     let startup = ["fastest", "phases", "distribution", "sequence", "forest", "parallel"];
     let density = ["densest", "density", "residuals", "starts", "memory"];
-    let expected: Vec<_> = startup.iter().chain(&density).map(|name| format!("charts/{name}.svg")).collect();
+    let snapshot = ["shared", "sizes", "touched", "disk", "commits"];
+    let clone = ["machine-times", "machine-bytes", "container-times", "container-bytes", "depth", "together"];
+    let all = startup.iter().chain(&density).chain(&snapshot).chain(&clone);
+    let expected: Vec<_> = all.map(|name| format!("charts/{name}.svg")).collect();
     assert_eq!(charts, expected);
     for name in charts {
         let svg = support::file(&files, name);

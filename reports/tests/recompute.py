@@ -198,9 +198,97 @@ def density(run):
     return {name: {key: it[key] for key in it if key not in ("error", "t")} for name, it in rows.items()}
 
 
+def copies(part, seed):
+    """Snapshots or clones: medians, intervals and ratios of each cell; a line through each trend, and where two cross."""
+    cells = part["cells"]
+    rounds = sorted({s["round"] for s in part["samples"] if s["round"] >= part["warmup_rounds"]})
+    done = [
+        [s for s in part["samples"] if s["cell"] == place and s["outcome"] == "done" and s["round"] in rounds]
+        for place in range(len(cells))
+    ]
+    whole = lambda s: s["ready_ns"] + s.get("write_ns", 0)
+    random, drawn = SplitMix64(seed), []
+    for _ in range(min(10_000, max(1_000, 20_000_000 // max(1, len(rounds)))) if rounds else 0):
+        counts = dict.fromkeys(rounds, 0)
+        for _ in rounds:
+            counts[rounds[random.below(len(rounds))]] += 1
+        drawn.append(counts)
+
+    def resampled(place, figure):
+        for counts in drawn:
+            numbers = [figure(s) for s in done[place] for _ in range(counts[s["round"]])]
+            yield statistics.median(numbers) if numbers else None
+
+    figures, wholes = {}, []
+    for place, cell in enumerate(cells):
+        row = figures[cell["name"]] = {}
+        wholes.append(list(resampled(place, whole)))
+        if not done[place]:
+            continue
+        for name, figure, medians in [
+            ("ready", lambda s: s["ready_ns"], list(resampled(place, lambda s: s["ready_ns"]))),
+            ("whole", whole, wholes[place]),
+        ]:
+            values = [median for median in medians if median is not None]
+            row[name + "_ns"] = statistics.median(map(figure, done[place]))
+            row[name + "_low_ns"], row[name + "_high_ns"] = quantile(values, 0.025), quantile(values, 0.975)
+        for name in ("disk_bytes", "apparent_bytes", "memory_bytes"):
+            known = [s[name] for s in done[place] if name in s]
+            if known:
+                row[name] = statistics.median(known)
+        extra = [(s["write_ns"] - s["rewrite_ns"]) / cell["writes"] for s in done[place] if "rewrite_ns" in s]
+        if extra:
+            row["first_write_ns"] = statistics.median(extra)
+    beside = {"lazy": "eager", "served": "eager", "linked": "full"}
+    alike = ("subject", "sweep", "size_bytes", "dirty_bytes", "touch_bytes", "depth", "together")
+    for place, cell in enumerate(cells):
+        for other, it in enumerate(cells):
+            if it["act"] != beside.get(cell["act"]) or any(it[key] != cell[key] for key in alike):
+                continue
+            if done[place] and done[other]:
+                row, pairs = figures[cell["name"]], zip(wholes[place], wholes[other])
+                row["ratio"] = row["whole_ns"] / figures[it["name"]]["whole_ns"]
+                ratios = [a / b for a, b in pairs if a is not None and b is not None]
+                row["ratio_low"], row["ratio_high"] = quantile(ratios, 0.025), quantile(ratios, 0.975)
+    return figures, trends(cells, done, whole, beside)
+
+
+def trends(cells, done, whole, beside):
+    points, most = {}, {}
+    for cell, samples in zip(cells, done):
+        share = cell["size_bytes"] // max(1, cell["dirty_bytes"]) if cell["sweep"] == "size" else 1
+        name = f"{cell['subject']} {cell['act']}" + (f" · 1 in {share}" if share > 1 else "")
+        key = (cell["subject"], cell["act"], cell["sweep"], name)
+        most[key] = max(most.get(key, 0), cell["touch_bytes"])
+        for s in samples:
+            point = {
+                "size": lambda: (math.log(max(1, cell["size_bytes"])), math.log(s["ready_ns"])),
+                "touch": lambda: (cell["touch_bytes"], whole(s)),
+                "depth": lambda: (cell["depth"], whole(s)),
+                "together": lambda: (cell["together"], whole(s)),
+            }[cell["sweep"]]()
+            points.setdefault(key, []).append(point)
+    lines = {key: line(of) for key, of in points.items() if len(of) >= 3 and len({x for x, _ in of}) > 1}
+    rows = {}
+    for key, it in lines.items():
+        subject, act, sweep, name = key
+        row = rows[f"{name}/{sweep}"] = {of: it[of] for of in it if of not in ("error", "t")}
+        full = lines.get((subject, beside.get(act), "touch", f"{subject} {beside.get(act)}"))
+        if sweep == "touch" and full:
+            ahead, closing = full["intercept"] - it["intercept"], it["slope"] - full["slope"]
+            if (ahead > 0) != (ahead - closing * most[key] > 0):
+                row["crossing_bytes"] = ahead / closing
+    return rows
+
+
 with open(sys.argv[1]) as file:
     run = json.load(file)
 report = {"summary.csv": startup(run)}
 if run.get("density"):
     report["slopes.csv"] = density(run)
+for suite in ("snapshot", "clone"):
+    if run.get(suite):
+        costs, lines = copies(run[suite], run["plan"]["seed"])
+        report.setdefault("costs.csv", {}).update(costs)
+        report.setdefault("trends.csv", {}).update(lines)
 json.dump(report, sys.stdout)

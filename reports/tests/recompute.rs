@@ -103,7 +103,7 @@ fn agree(python: &Path, run: &Run, text: &str) -> Result<usize, Failed> {
     let found: BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>> = serde_json::from_slice(&output.stdout)?;
     let mut compared = 0;
     for (file, rows) in &found {
-        let table = csv(&support::file(&files, file), file == "slopes.csv");
+        let table = csv(&support::file(&files, file), ["slopes.csv", "trends.csv"].contains(&file.as_str()));
         for (row, columns) in rows {
             for (column, value) in columns {
                 let ours = table.get(row).and_then(|columns| columns.get(column)).cloned().unwrap_or_default();

@@ -12,7 +12,7 @@ use super::restored::{From, Restored};
 use super::{Lab, Subject};
 
 /// The names of all subjects, each a step further from a bare process than the one before; peers last.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 15] = [
     "process",
     "container",
     "container-nonet",
@@ -23,7 +23,10 @@ pub(crate) const NAMES: [&str; 12] = [
     "microvm-app-clone",
     "runc",
     "crun",
+    "youki",
     "bwrap",
+    "podman",
+    "docker",
     "firecracker",
 ];
 
@@ -154,8 +157,9 @@ impl<'a> Catalogue<'a> {
             "microvm-app-restore" => Box::new(Restored::new(self.lab, From::Lazy)?),
             "microvm-app-eager" => Box::new(Restored::new(self.lab, From::Eager)?),
             "microvm-app-clone" => Box::new(Restored::new(self.lab, From::Server)?),
-            "runc" | "crun" => Box::new(peers::Oci::new(name, self.lab, self.peers)?),
+            "runc" | "crun" | "youki" => Box::new(peers::Oci::new(name, self.lab, self.peers)?),
             "bwrap" => Box::new(peers::Bwrap::new(self.lab, self.peers)?),
+            "podman" | "docker" => Box::new(peers::Engine::new(name, self.lab, self.peers)?),
             "firecracker" => Box::new(peers::Firecracker::new(self.lab, self.peers)?),
             _ => Box::new(Process::new(self.lab)),
         })
@@ -180,8 +184,8 @@ mod tests {
 
     #[test]
     fn an_unknown_subject_is_refused_with_the_known_ones() {
-        let error = Choice::check(&names(&["process", "docker"])).unwrap_err();
-        assert_eq!(error.to_string(), "there is no subject \"docker\"");
+        let error = Choice::check(&names(&["process", "lxc"])).unwrap_err();
+        assert_eq!(error.to_string(), "there is no subject \"lxc\"");
         assert!(NAMES.iter().all(|name| error.hint().contains(name)));
     }
 

@@ -56,7 +56,7 @@ impl Poised {
         });
         match life {
             Ok((instant, life)) => {
-                let nonce = launch.remembers.clone().unwrap_or_else(|| nonce.clone());
+                let nonce = launch.remembers.as_ref().map_or(nonce, |it| &it.nonce).clone();
                 Ok(Held { life: Some(life), order, answer, nonce, launch, ready_ns: instant - zero })
             }
             Err(reason) => {
@@ -85,7 +85,7 @@ fn settle(child: Child, detached: Option<&Path>) -> Result<Life, String> {
     Ok(Life::Alone { pid, end })
 }
 
-fn open(pid: i32) -> io::Result<OwnedFd> {
+pub(super) fn open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: a plain system call without memory.
     let descriptor = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: just opened, and nobody else knows it.
@@ -121,6 +121,20 @@ impl Held {
     /// Has it touch so many mebibytes.
     pub fn touch(&mut self, mib: u32) -> Result<(), String> {
         self.obeys(&format!("touch {mib}\n"), &format!("ok touch {mib}\n"))
+    }
+
+    /// Has it write again to so many pages of what was touched last; how long that took, in nanoseconds.
+    pub(crate) fn again(&mut self, pages: u64) -> Result<u64, String> {
+        let begun = clock::now();
+        self.obeys(&format!("again {pages}\n"), &format!("ok again {pages}\n"))?;
+        Ok(clock::now() - begun)
+    }
+
+    /// Has it write its nonce to a file; how long that took, in nanoseconds.
+    pub(crate) fn write(&mut self, path: &str) -> Result<u64, String> {
+        let begun = clock::now();
+        self.obeys(&format!("write {path}\n"), &format!("ok write {path}\n"))?;
+        Ok(clock::now() - begun)
     }
 
     fn obeys(&mut self, order: &str, reply: &str) -> Result<(), String> {

@@ -48,8 +48,8 @@ pub struct Launch {
     pub(crate) folder: PathBuf,
     /// The line that proves the start.
     pub(crate) token: Vec<u8>,
-    /// The nonce that its memory held before it was started: then it is asked for that, and `token` is the answer.
-    pub(crate) remembers: Option<Nonce>,
+    /// What it knew before it was started: then it is asked for that, and `token` is the answer.
+    pub(crate) remembers: Option<Remembered>,
     /// How it ends.
     pub(crate) farewell: Farewell,
     /// What exists while it lives and must be gone after it: control groups, a state folder.
@@ -62,6 +62,15 @@ pub struct Launch {
     pub(crate) undo: Option<Vec<OsString>>,
     /// What was made for this start alone.
     pub(crate) litter: Option<PathBuf>,
+}
+
+/// What a subject brings along from the one that it is a copy of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    /// The nonce that its original was told.
+    pub(crate) nonce: Nonce,
+    /// What it is asked, a line: `nonce` of who has the original's memory.
+    pub(crate) question: &'static str,
 }
 
 /// How a subject is brought to its end.
@@ -110,9 +119,9 @@ impl Launch {
         }
         let ready = Ready::new(&self.program, &self.arguments, &environment(), &self.folder, descriptors)?;
         let (mut order, answer): (File, File) = (OwnedFd::from(order).into(), OwnedFd::from(answer).into());
-        if self.remembers.is_some() {
+        if let Some(remembered) = &self.remembers {
             // The question waits in the pipe: that it has to be asked is no part of the start.
-            order.write_all(b"nonce\n")?;
+            order.write_all(remembered.question.as_bytes())?;
         }
         Ok(Poised { ready, order, answer, complaints, steps, launch: self })
     }

@@ -19,16 +19,20 @@ mod bundle;
 mod catalogue;
 pub(crate) mod child;
 mod container;
+pub(crate) mod errand;
+pub(crate) mod family;
+pub(crate) mod farm;
 pub(crate) mod gate;
 pub(crate) mod held;
 pub mod kernel;
 mod lab;
 pub(crate) mod launch;
 mod microvm;
+pub(crate) mod original;
 mod peers;
 mod process;
 mod restored;
-mod template;
+pub(crate) mod template;
 pub(crate) mod timeline;
 
 use std::collections::BTreeMap;
@@ -40,6 +44,7 @@ use isolab_reports::stats::Random;
 
 pub use catalogue::{Catalogue, Choice, LeftOut, SelectError};
 pub use held::Held;
+pub(crate) use lab::command;
 pub use lab::{Lab, LabError};
 pub use launch::{Launch, Started};
 pub use peers::{PeerError, PeerPath, Peers};
@@ -70,6 +75,11 @@ pub trait Subject: Send + Sync {
     /// Makes ready for one start, number `number` of this process, outside the clock. The error says why not, in words.
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String>;
 
+    /// Whether it is only started alone, never several at once.
+    fn alone(&self) -> bool {
+        false
+    }
+
     /// Whether an instance can stay after READY, waiting for orders.
     fn stays(&self) -> bool {
         true
@@ -98,7 +108,7 @@ pub trait Subject: Send + Sync {
 }
 
 /// Each start of this process has a number of its own.
-fn next_number() -> u64 {
+pub(crate) fn next_number() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use isolab_reports::model::Role;
 
 use super::catalogue::LeftOut;
-use super::launch::{Farewell, Launch, TIMELINE};
+use super::launch::{Farewell, Launch, Remembered, TIMELINE};
 use super::microvm::monitor;
 use super::template::Template;
 use super::{About, Lab, Nonce, Subject};
@@ -85,7 +85,7 @@ impl<'a> Restored<'a> {
             arguments,
             folder: self.lab.scratch().path().to_owned(),
             token: format!("nonce {nonce}\n").into_bytes(),
-            remembers: Some(nonce),
+            remembers: Some(Remembered { nonce, question: "nonce\n" }),
             farewell: Farewell::Order,
             owned: Vec::new(),
             tells,

@@ -14,7 +14,7 @@ use super::{Lab, Nonce};
 
 /// A snapshot in the scratch folder, and perhaps a server that keeps it in memory.
 #[derive(Debug)]
-pub(super) struct Template {
+pub(crate) struct Template {
     program: PathBuf,
     folder: PathBuf,
     socket: PathBuf,
@@ -50,8 +50,13 @@ impl Template {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(format!("no snapshot: {}", said.lines().next().unwrap_or("it says nothing")));
         }
-        let socket = scratch.join("template.socket");
-        Ok(Self { program: program.to_owned(), folder, socket, nonce, server: Mutex::new(None) })
+        Ok(Self::of(program, folder, nonce))
+    }
+
+    /// A snapshot that is there already.
+    pub(crate) fn of(program: &Path, folder: PathBuf, nonce: Nonce) -> Self {
+        let socket = folder.with_extension("socket");
+        Self { program: program.to_owned(), folder, socket, nonce, server: Mutex::new(None) }
     }
 
     /// The snapshot's folder.
@@ -65,7 +70,7 @@ impl Template {
     }
 
     /// The socket of its server, which is started at the first call.
-    pub(super) fn served(&self) -> Result<OsString, String> {
+    pub(crate) fn served(&self) -> Result<OsString, String> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if server.is_none() {
             *server = Some(self.serve().map_err(|error| format!("no server of clones: {error}"))?);

@@ -1,5 +1,6 @@
 //! What is measured: which cells a suite has, and how many rounds of them.
 
+pub mod copies;
 pub mod density;
 pub mod overhead;
 pub mod startup;

@@ -15,7 +15,8 @@ pub const NAME: &str = "startup";
 pub fn stations<'a>(subjects: &'a [Box<dyn Subject + 'a>], parallel: &[u32]) -> Vec<Station<'a>> {
     let mut stations: Vec<Station<'a>> = Vec::new();
     for count in parallel {
-        stations.extend(subjects.iter().map(|it| Station { cell: cell(it.about(), *count), subject: &**it }));
+        let there = subjects.iter().filter(|subject| *count == 1 || !subject.alone());
+        stations.extend(there.map(|it| Station { cell: cell(it.about(), *count), subject: &**it }));
     }
     let original = stations.iter().position(|station| station.cell.role == Role::Baseline).unwrap_or(0);
     if let Some(station) = stations.get(original) {

@@ -15,6 +15,8 @@ const HEADING: f64 = 30.0;
 
 /// Draws it; nothing where there is no benchmark.
 pub(crate) fn draw(groups: &[Group]) -> Option<Chart> {
+    // Bytes have no place on an axis of times; they are in the tables.
+    let groups: &[Group] = &groups.iter().filter(|group| !group.is_bytes()).cloned().collect::<Vec<_>>();
     let all = || groups.iter().flat_map(|group| &group.benchmarks);
     all().next()?;
     let bottom = TOP + HEADING * groups.len() as f64 + ROW * all().count() as f64 + 8.0;

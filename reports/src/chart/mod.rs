@@ -4,7 +4,9 @@ mod answer;
 mod axis;
 mod canvas;
 mod compare;
+mod copies;
 mod criterion;
+mod curves;
 mod density;
 mod distribution;
 mod forest;
@@ -21,6 +23,7 @@ pub(crate) use parallel::ladders;
 
 use crate::analysis::{Analysis, Summary};
 use crate::density::Climbed;
+use crate::model::Sweep;
 use crate::stats::Interval;
 use crate::text::{escaped, printable};
 use answer::Row;
@@ -118,11 +121,34 @@ pub struct Charts {
     pub fastest: Option<Chart>,
     /// Which is denser, at a glance.
     pub densest: Option<Chart>,
+    /// Snapshots over the size of machines.
+    pub sizes: Option<Chart>,
+    /// Going on from a snapshot over what is touched.
+    pub touched: Option<Chart>,
+    /// Bytes of snapshots.
+    pub disk: Option<Chart>,
+    /// A container's commit.
+    pub commits: Option<Chart>,
+    /// Clones of machines: time over what is written.
+    pub machine_times: Option<Chart>,
+    /// The same: bytes.
+    pub machine_bytes: Option<Chart>,
+    /// Clones of containers: time over what is written.
+    pub container_times: Option<Chart>,
+    /// The same: bytes.
+    pub container_bytes: Option<Chart>,
+    /// Clones of clones.
+    pub depth: Option<Chart>,
+    /// Several clones at once.
+    pub together: Option<Chart>,
+    /// What sharing saves, at a glance.
+    pub shared: Option<Chart>,
 }
 
 impl Charts {
     /// Draws all of them.
     pub fn of(analysis: &Analysis<'_>) -> Self {
+        let (snapshot, clone) = (analysis.snapshot.as_ref(), analysis.clone.as_ref());
         Self {
             phases: phases::draw(analysis),
             distribution: distribution::draw(analysis),
@@ -135,6 +161,17 @@ impl Charts {
             memory: memory::draw(analysis),
             fastest: fastest(analysis),
             densest: densest(analysis),
+            sizes: snapshot.and_then(copies::sizes),
+            touched: snapshot.and_then(copies::touched),
+            disk: snapshot.and_then(copies::disk),
+            commits: snapshot.and_then(copies::commits),
+            machine_times: clone.and_then(|costs| copies::clone_times(costs, "microvm-app")),
+            machine_bytes: clone.and_then(|costs| copies::clone_bytes(costs, "microvm-app")),
+            container_times: clone.and_then(|costs| copies::clone_times(costs, "container")),
+            container_bytes: clone.and_then(|costs| copies::clone_bytes(costs, "container")),
+            depth: clone.and_then(|costs| copies::over_number(costs, Sweep::Depth)),
+            together: clone.and_then(|costs| copies::over_number(costs, Sweep::Together)),
+            shared: copies::shared(snapshot, clone),
         }
     }
 
@@ -142,7 +179,10 @@ impl Charts {
     pub fn iter(&self) -> impl Iterator<Item = &Chart> {
         let startup = [&self.fastest, &self.phases, &self.distribution, &self.sequence, &self.forest, &self.parallel];
         let density = [&self.densest, &self.density, &self.residuals, &self.starts, &self.memory];
-        startup.into_iter().chain(density).flatten()
+        let snapshot = [&self.shared, &self.sizes, &self.touched, &self.disk, &self.commits];
+        let machines = [&self.machine_times, &self.machine_bytes];
+        let containers = [&self.container_times, &self.container_bytes, &self.depth, &self.together];
+        startup.into_iter().chain(density).chain(snapshot).chain(machines).chain(containers).flatten()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::text::printable;
 use crate::words;
 
 /// A line of fields.
-fn line(fields: &[String]) -> String {
+pub(super) fn line(fields: &[String]) -> String {
     let fields: Vec<String> = fields.iter().map(|field| quoted(&printable(field))).collect();
     fields.join(",") + "\r\n"
 }
@@ -23,7 +23,7 @@ fn quoted(field: &str) -> String {
 }
 
 /// A number with all the digits it has; nothing where there is none.
-fn number(number: Option<f64>) -> String {
+pub(super) fn number(number: Option<f64>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 

@@ -32,6 +32,11 @@ pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
         parts.push("\n## The figures of density\n\n".to_owned());
         parts.push(table(&tables::density(crowd)));
     }
+    for (name, costs) in analysis.copies() {
+        parts.push(format!("\n## The figures of the suite {name}\n\n"));
+        parts.push(table(&tables::trends(costs)));
+        parts.push(table(&tables::copies(costs, "Every cell.", |_| true)));
+    }
     for chart in charts.iter() {
         parts.push(format!("\n## {}\n\n![{}](charts/{}.svg)\n\n", chart.title, escaped(&chart.desc), chart.slug));
         for twin in twins(analysis, chart.slug) {
@@ -40,6 +45,8 @@ pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
     }
     parts.push("\n## What did not work\n\n".to_owned());
     parts.push(table(&tables::failures(analysis)));
+    let uncopied = tables::uncopied(analysis.copies().map(|(_, costs)| costs));
+    parts.extend(Some(uncopied).filter(|it| !it.rows.is_empty()).as_ref().map(table));
     parts.push(table(&tables::left_out(analysis)));
     parts.push("\n## Where it was measured\n\n".to_owned());
     parts.push(table(&tables::environment(analysis)));

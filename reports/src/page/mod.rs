@@ -3,6 +3,7 @@
 //! maud escapes every text that is put into the markup; the charts, which are markup themselves, were escaped when drawn.
 
 mod compare;
+mod copies;
 mod criterion;
 mod density;
 mod method;
@@ -27,9 +28,11 @@ pub(crate) const GENERATOR: &str = "isolab-report";
 /// The whole page.
 pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
     let run = analysis.run;
-    let title = match &run.density {
-        Some(_) if run.cells.is_empty() => format!("isolab {}", run.plan.suite),
-        _ => format!("isolab {}: {}", run.plan.suite, words::headline(analysis)),
+    let measured_other = run.density.is_some() || run.snapshot.is_some() || run.clone.is_some();
+    let title = if run.cells.is_empty() && measured_other {
+        format!("isolab {}", run.plan.suite)
+    } else {
+        format!("isolab {}: {}", run.plan.suite, words::headline(analysis))
     };
     let content = html! {
             (header(analysis))
@@ -46,6 +49,7 @@ pub(crate) fn render(analysis: &Analysis<'_>, charts: &Charts) -> String {
                 }
             }
             @if let Some(crowd) = &analysis.density { (density::section(crowd, charts)) }
+            (copies::sections(analysis, charts))
             (failures(analysis))
             (method::method(analysis))
             (environment(analysis))
@@ -87,8 +91,8 @@ fn first_screen(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     let chart = |question: &str| match question {
         "Which starts faster?" => charts.fastest.as_ref(),
         "Which is denser?" => charts.densest.as_ref(),
-        // Its ratios are among the others' in both charts.
-        _ => None,
+        // Where neither suite was measured its ratios are among the others' in both charts.
+        _ => charts.shared.as_ref(),
     };
     html! {
         div.answers {
@@ -245,6 +249,7 @@ fn parallel(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
 
 fn failures(analysis: &Analysis<'_>) -> Markup {
     let (failures, left_out) = (tables::failures(analysis), tables::left_out(analysis));
+    let uncopied = tables::uncopied(analysis.copies().map(|(_, costs)| costs));
     html! {
         section aria-labelledby="failures" {
             h2 id="failures" { "What did not work" }
@@ -256,6 +261,7 @@ fn failures(analysis: &Analysis<'_>) -> Markup {
             @if let Some(early) = analysis.density.as_ref().map(tables::ended).filter(|early| !early.rows.is_empty()) {
                 (table(&early))
             }
+            @if !uncopied.rows.is_empty() { (table(&uncopied)) }
             @if !left_out.rows.is_empty() { (table(&left_out)) }
         }
     }

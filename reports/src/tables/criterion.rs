@@ -2,7 +2,6 @@
 
 use super::{Table, figures, words};
 use crate::criterion::{Benchmark, Group};
-use crate::units;
 
 /// The benchmarks of a group.
 pub fn benchmarks(group: &Group) -> Table {
@@ -10,10 +9,10 @@ pub fn benchmarks(group: &Group) -> Table {
     let row = |one: &Benchmark| {
         vec![
             one.name.clone(),
-            units::time(one.median.estimate),
-            units::times(one.median.low, one.median.high),
-            units::time(one.times.quantile(0.05)),
-            units::time(one.times.quantile(0.95)),
+            group.figure(one.median.estimate),
+            group.range(one.median.low, one.median.high),
+            group.figure(one.times.quantile(0.05)),
+            group.figure(one.times.quantile(0.95)),
             one.times.len().to_string(),
         ]
     };

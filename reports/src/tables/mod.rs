@@ -1,10 +1,12 @@
 //! The figures of a report as tables, the same for page and Markdown: each chart's twin, failures, the environment.
 
 mod compare;
+mod copies;
 mod criterion;
 mod density;
 
 pub use compare::{alone, comparison, differences, runs};
+pub use copies::{copies, trends, uncopied};
 pub use criterion::benchmarks;
 pub use density::{density, ended, memory, rungs, starts};
 

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use isolab_reports::model::{
-    Cell, Density, Ended, Fact, Host, Ladder, Outcome, Phase, Plan, Role, Round, Run, Rung, Sample, SpanText, Status,
-    Stop, Timing, Tool,
+    Cell, CopyOutcome, Density, Ended, Fact, Host, Ladder, Outcome, Phase, Plan, Role, Round, Run, Rung, Sample,
+    SpanText, Status, Stop, Timing, Tool,
 };
 use isolab_reports::{read, report};
 
@@ -58,7 +58,8 @@ pub(crate) fn assert_sound(page: &str) {
             assert!(!name.starts_with("on") && name != "src", "the page has {name}={value:?}");
             if name == "href" {
                 let beside = ["run.json", "samples.csv", "summary.csv", "report.md", "density.csv", "slopes.csv"]
-                    .contains(&value);
+                    .contains(&value)
+                    || ["copies.csv", "costs.csv", "trends.csv"].contains(&value);
                 assert!(beside || value.starts_with('#'), "a link to {value}");
             }
             if name == "id" {
@@ -91,7 +92,7 @@ pub(crate) fn assert_sound(page: &str) {
 /// A run without cells, rounds or samples.
 pub(crate) fn empty_run() -> Run {
     Run {
-        schema_version: 2,
+        schema_version: 3,
         started: "2026-01-01T00:00:00Z".into(),
         finished: "2026-01-01T00:01:00Z".into(),
         tool: Tool {
@@ -122,6 +123,8 @@ pub(crate) fn empty_run() -> Run {
         samples: Vec::new(),
         verdicts: Vec::new(),
         density: None,
+        snapshot: None,
+        clone: None,
     }
 }
 
@@ -273,6 +276,19 @@ pub(crate) fn with_text_everywhere(run: &mut Run, text: &str) {
     run.spans.insert(own("area.step"), SpanText { call: own("call"), why: own("why") });
     for ladder in run.density.iter_mut().flat_map(|density| &mut density.ladders) {
         ladder.reason = Some(own("reason"));
+    }
+    for copies in [&mut run.snapshot, &mut run.clone].into_iter().flatten() {
+        for cell in &mut copies.cells {
+            for field in [&mut cell.name, &mut cell.subject, &mut cell.about] {
+                *field = own(field);
+            }
+            cell.command.push(own("word"));
+        }
+        for sample in &mut copies.samples {
+            if let CopyOutcome::Failed { reason } = &mut sample.outcome {
+                *reason = own(reason);
+            }
+        }
     }
     for sample in &mut run.samples {
         match &mut sample.outcome {

@@ -1,6 +1,7 @@
 //! Other projects' programs on the same work: the same image, the same payload, the same clock.
 
 mod bwrap;
+mod engine;
 mod firecracker;
 mod oci;
 mod root;
@@ -17,13 +18,14 @@ use super::lab::Lab;
 use crate::host::tools;
 
 pub(super) use bwrap::Bwrap;
+pub(super) use engine::Engine;
 pub(super) use firecracker::Firecracker;
 pub(super) use oci::Oci;
 
 use root::MountedRoot;
 
 /// The peers that the lab can start.
-const NAMES: [&str; 4] = ["runc", "crun", "bwrap", "firecracker"];
+const NAMES: [&str; 7] = ["runc", "crun", "youki", "bwrap", "podman", "docker", "firecracker"];
 
 /// Where peers lie that are not on `PATH`, and what they share.
 #[derive(Debug, Default)]
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!((peer.name, peer.path), ("firecracker", Path::new("/bin/sh").canonicalize().unwrap()));
         assert_eq!("firecracker".parse::<PeerPath>(), Err(PeerError::Form));
         assert_eq!("runc=".parse::<PeerPath>(), Err(PeerError::Form));
-        assert_eq!("docker=/bin/sh".parse::<PeerPath>(), Err(PeerError::Unknown("docker".into())));
+        assert_eq!("lxc=/bin/sh".parse::<PeerPath>(), Err(PeerError::Unknown("lxc".into())));
         assert_eq!("runc=/none".parse::<PeerPath>(), Err(PeerError::NoFile("/none".into())));
         assert_eq!("runc=/etc".parse::<PeerPath>(), Err(PeerError::NoFile("/etc".into())));
     }

@@ -29,6 +29,9 @@ impl<'a> Oci<'a> {
                 "crun, the OCI runtime beneath podman, from the same bundle; its root file system was mounted beforehand, as \
                  its engine does."
             }
+            "youki" => {
+                "youki, an OCI runtime in Rust, from the same bundle; its root file system was mounted beforehand, as an engine does."
+            }
             _ => {
                 "runc, the OCI runtime beneath docker, from the same bundle; its root file system was mounted beforehand, as \
                  its engine does."

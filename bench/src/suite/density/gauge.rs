@@ -59,6 +59,12 @@ pub(super) fn read_rung(held: &[Held], starts_ns: Vec<u64>) -> Rung {
     }
 }
 
+/// Proportional sets of all processes of instances, in bytes.
+pub(super) fn proportional(held: &[Held]) -> u64 {
+    let ours = family(&held.iter().map(Held::pid).collect());
+    ours.iter().filter_map(|pid| sets_of(*pid)).map(|sets| sets.pss).sum()
+}
+
 /// Memory that is available, in bytes; `/proc/meminfo` in 30 µs.
 pub(super) fn available() -> u64 {
     memory::meminfo().get("MemAvailable").copied().unwrap_or(u64::MAX)
@@ -107,7 +113,7 @@ fn processes() -> impl Iterator<Item = i32> {
 }
 
 /// All processes below these, these among them.
-fn family(roots: &BTreeSet<i32>) -> BTreeSet<i32> {
+pub(in crate::suite) fn family(roots: &BTreeSet<i32>) -> BTreeSet<i32> {
     let parents: BTreeMap<i32, i32> = processes().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     parents.keys().copied().filter(|pid| descends(*pid, roots, &parents)).collect()
 }

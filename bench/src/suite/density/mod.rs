@@ -8,7 +8,8 @@
 //! meets all of them alike.
 
 mod brake;
-mod gauge;
+pub(super) mod gauge;
+mod ksm;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::interrupt;
 use crate::plan::shuffled;
 use crate::subject::{Held, Subject};
 use brake::{Brake, Halt};
+use ksm::Ksm;
 
 /// The suite's name.
 pub const NAME: &str = "density";
@@ -54,6 +56,8 @@ pub struct Terms {
     pub passes: u32,
     /// Wall-clock time of all ladders.
     pub budget: Duration,
+    /// Whether the kernel is to merge equal pages meanwhile.
+    pub ksm: bool,
 }
 
 impl Terms {
@@ -71,12 +75,13 @@ struct Place<'a> {
     subject: &'a dyn Subject,
 }
 
-/// Climbs all ladders of the subjects that can stay; none where no subject can.
-pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Option<Density> {
+/// Climbs all ladders of the subjects that can stay; none where no subject can. The error says why KSM can't be had.
+pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Option<Density>, String> {
     let places = places(subjects);
     if places.is_empty() {
-        return None;
+        return Ok(None);
     }
+    let _merging = terms.ksm.then(Ksm::on).transpose()?;
     room_for_descriptors(terms.most);
     let reserve = terms.reserve();
     let deadline = Instant::now() + terms.budget;
@@ -111,7 +116,7 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Option<Dens
             density.ladders.push(ladder);
         }
     }
-    Some(density)
+    Ok(Some(density))
 }
 
 /// A place for each subject that can stay, and the A/A twin beside the baseline.
@@ -145,6 +150,9 @@ fn climb(place: &Place<'_>, cell: usize, pass: u32, brake: &Brake, terms: &Terms
         let (starts, halt) = grow(place.subject, &mut held, number, brake, foot, terms);
         if !starts.is_empty() {
             thread::sleep(SETTLE);
+            if terms.ksm {
+                Ksm::settle();
+            }
             ladder.rungs.push(gauge::read_rung(&held, starts));
         }
         if let Some(halt) = halt {
@@ -248,6 +256,11 @@ fn room_for_descriptors(most: u32) {
         // Refused, it shows as an instance that can't be started, with the reason.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
     }
+}
+
+/// What instances have of memory: proportional sets of all their processes, in bytes.
+pub fn proportional(held: &[Held]) -> u64 {
+    gauge::proportional(held)
 }
 
 /// Whether any instance of any subject was ever alive.

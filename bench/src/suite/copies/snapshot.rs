@@ -1,0 +1,321 @@
+//! What a snapshot costs: to take it, to go on from it, and to touch again what was in memory.
+//!
+//! Two lines are drawn. Over the *size* of the machine: what was never touched should cost nothing. Over what is *touched* after going
+//! on: what is saved at the start is paid then. Of containers the changes are made an image (`commit`), and CRIU is asked for
+//! their processes.
+
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
+
+use super::measure::{MIB, PAGE, disk, machine};
+use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
+use crate::host::{memory, tools};
+use crate::subject::family::{Family, Files, ORIGIN};
+use crate::subject::original::{Monitor, Original};
+use crate::subject::template::Template;
+use crate::subject::{Held, Lab, Nonce, Subject, command, errand, next_number};
+
+/// The suite's name.
+pub const NAME: &str = "snapshot";
+
+/// Memory of machines, in mebibytes, and the shares of it that they have written: one in so many.
+const SIZES: [u32; 5] = [64, 128, 256, 512, 1024];
+const SHARES: [u32; 2] = [8, 2];
+/// The machine that is touched again, in mebibytes: its memory, what it has written, and what of that is written again.
+const TOUCHED: (u32, u32, [u32; 5]) = (128, 64, [0, 8, 16, 32, 64]);
+/// What a container has written before it is committed, in mebibytes.
+const WRITTEN: [u32; 4] = [1, 4, 16, 64];
+
+/// Measures it with what is there of the two kinds; none where neither is.
+pub fn measure_all(lab: &Lab, subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Option<Copies> {
+    let named = |name: &str| subjects.iter().find(|subject| subject.about().name == name).map(|subject| &**subject);
+    let monitor = named("microvm-app").and_then(|_| command("isolab-vm"));
+    let engine = named("container").and_then(|_| command("isolab-ctr"));
+    let mut groups = Vec::new();
+    if let Some(program) = &monitor {
+        let monitor = Monitor { lab, program };
+        let sizes = SIZES.iter().take(if terms.quick { 3 } else { SIZES.len() });
+        groups.extend(sizes.flat_map(|size| SHARES.map(|share| sized(monitor, *size, size / share))));
+        groups.push(touched(monitor));
+    }
+    if let Some(program) = &engine {
+        let written = WRITTEN.iter().take(if terms.quick { 3 } else { WRITTEN.len() });
+        groups.extend(written.map(|mib| committed(lab, program, *mib)));
+        groups.push(checkpointed(lab, named("runc")));
+    }
+    if groups.is_empty() { None } else { Some(measure(NAME, groups, terms)) }
+}
+
+/// A snapshot of a small machine, and going on from it, for benchmarks; nothing where there is no monitor.
+pub fn benches(lab: &Lab) -> Vec<Single<'_>> {
+    let Some(program) = command("isolab-vm") else { return Vec::new() };
+    // For the rest of the process: a benchmark's program ends with its benchmarks.
+    let program = Box::leak(Box::new(program));
+    singles([sized(Monitor { lab, program }, 64, 8)])
+}
+
+/// A cell of machines.
+fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
+    let bytes = |mib: u32| u64::from(mib) * MIB;
+    let (word, about, command) = match act {
+        Act::Lazy => (
+            "lazy",
+            "Goes on from a snapshot whose memory is mapped: a page is found when it is touched.",
+            &["isolab-vm", "restore", "--lazy", "{}"][..],
+        ),
+        Act::Eager => (
+            "eager",
+            "Goes on from a snapshot after all that it holds of memory was read.",
+            &["isolab-vm", "restore", "--eager", "{}"][..],
+        ),
+        Act::Served => (
+            "served",
+            "Goes on as the child of a server that keeps the snapshot in memory.",
+            &["isolab-vm", "restore", "--server", "{}"][..],
+        ),
+        _ => (
+            "create",
+            "A running machine is stopped, saved whole to two files on the disk, and runs on.",
+            &["isolab-vm", "ask", "{}", "snapshot", "{}"][..],
+        ),
+    };
+    let over = if sweep == Sweep::Touch { format!(" · {touch} MiB touched") } else { String::new() };
+    CopyCell {
+        name: format!("microvm-app {word}: {dirty} of {size} MiB{over}"),
+        subject: "microvm-app".to_owned(),
+        act,
+        sweep,
+        size_bytes: bytes(size),
+        dirty_bytes: bytes(dirty),
+        touch_bytes: bytes(touch),
+        writes: (bytes(touch) / PAGE) as u32,
+        depth: 1,
+        together: 1,
+        about: about.to_owned(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+/// One size: a snapshot is taken, and gone on from lazily and eagerly.
+fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
+    let acts = [Act::Create, Act::Lazy, Act::Eager];
+    let touch = |act| if act == Act::Create { 0 } else { dirty };
+    let cells = acts.map(|act| cell(act, Sweep::Size, [size, dirty, touch(act)])).into();
+    let original = OnceCell::new();
+    let act = move || {
+        let original = match original.get_or_init(|| begin(monitor, size, dirty)) {
+            Ok(original) => original,
+            Err(reason) => return all_failed(acts.len(), reason),
+        };
+        let folder = folder(monitor.lab);
+        let created = original.snapshot(&folder.0).map(|ready_ns| {
+            let (disk, apparent) = disk(&folder.0);
+            Cost { ready_ns, disk_bytes: Some(disk), apparent_bytes: Some(apparent), ..Cost::default() }
+        });
+        if let Err(reason) = created {
+            return all_failed(acts.len(), &reason);
+        }
+        let pages = u64::from(dirty) * MIB / PAGE;
+        let again = |how| outcome(original.restored(how, folder.name()).and_then(|held| machine(held, pages, None)));
+        vec![(0, outcome(created)), (1, again("--lazy")), (2, again("--eager"))]
+    };
+    Group { cells, act: Box::new(act) }
+}
+
+/// One size, and more and more of it touched again, in each way of going on.
+fn touched(monitor: Monitor<'_>) -> Group<'_> {
+    let (size, dirty, touches) = TOUCHED;
+    let ways = [(Act::Lazy, "--lazy"), (Act::Eager, "--eager"), (Act::Served, "--server")];
+    let cells: Vec<CopyCell> =
+        ways.iter().flat_map(|(act, _)| touches.map(|touch| cell(*act, Sweep::Touch, [size, dirty, touch]))).collect();
+    let count = cells.len();
+    let original = OnceCell::new();
+    let act = move || {
+        let original = match original.get_or_init(|| begin(monitor, size, dirty)) {
+            Ok(original) => original,
+            Err(reason) => return all_failed(count, reason),
+        };
+        let folder = folder(monitor.lab);
+        if let Err(reason) = original.snapshot(&folder.0) {
+            return all_failed(count, &reason);
+        }
+        let template = Template::of(monitor.program, folder.0.clone(), original.nonce().clone());
+        let mut outcomes = Outcomes::new();
+        for (way, (_, how)) in ways.iter().enumerate() {
+            for (place, touch) in touches.iter().enumerate() {
+                let from = if *how == "--server" { template.served() } else { Ok(folder.name()) };
+                let held = from.and_then(|from| original.restored(how, from));
+                let cost = held.and_then(|held| machine(held, u64::from(*touch) * MIB / PAGE, None));
+                outcomes.push((way * touches.len() + place, outcome(cost.map(|cost| without_memory(how, cost)))));
+            }
+        }
+        outcomes
+    };
+    Group { cells, act: Box::new(act) }
+}
+
+/// A served machine is its server's child: what the command that asked for it has is not its memory.
+fn without_memory(how: &str, cost: Cost) -> Cost {
+    if how == "--server" { Cost { memory_bytes: None, ..cost } } else { cost }
+}
+
+/// Starts an original, if the host has room for it, its snapshot in the page cache, and a copy.
+fn begin(monitor: Monitor<'_>, size: u32, dirty: u32) -> Result<Original<'_>, String> {
+    let available = memory::meminfo().get("MemAvailable").copied().unwrap_or(u64::MAX);
+    let wanted = 3 * u64::from(dirty) * MIB + memory::total() / 10;
+    if available < wanted {
+        return Err(format!("{} MiB are available, and {} MiB are wanted", available / MIB, wanted / MIB));
+    }
+    Original::start(monitor, size, dirty)
+}
+
+/// A folder that goes when this does.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn name(&self) -> OsString {
+        self.0.clone().into_os_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn folder(lab: &Lab) -> Folder {
+    Folder(lab.scratch().path().join(format!("snapshot-{}", next_number())))
+}
+
+/// What a container has written is made an image; a container of that starts.
+fn committed<'a>(lab: &'a Lab, program: &'a std::path::Path, mib: u32) -> Group<'a> {
+    const FILE: u64 = MIB / 4;
+    let files = Files { count: mib * 4, bytes: FILE };
+    let of = |act, word: &str, about: &str, command: &[&str]| CopyCell {
+        name: format!("container {word}: {mib} MiB written"),
+        subject: "container".to_owned(),
+        act,
+        sweep: Sweep::Size,
+        size_bytes: u64::from(mib) * MIB,
+        dirty_bytes: u64::from(mib) * MIB,
+        touch_bytes: 0,
+        writes: 0,
+        depth: 1,
+        together: 1,
+        about: about.to_owned(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+    };
+    let cells = vec![
+        of(
+            Act::Commit,
+            "commit",
+            "What a running container has changed becomes a layer and an image.",
+            &["isolab-ctr", "commit", "{}", "{}"],
+        ),
+        of(
+            Act::Lazy,
+            "run",
+            "A container of that image starts; it proves itself by a file that the first one wrote.",
+            &["isolab-ctr", "run", "-i", "{}", "/isolab-payload", "{}"],
+        ),
+    ];
+    let original = OnceCell::new();
+    let act = move || {
+        let begun = original.get_or_init(|| {
+            let family = Family::with_image(lab, program, files)?;
+            let nonce = Nonce::new();
+            let mut held = family.run(ORIGIN, &nonce)?;
+            held.write("/proof")?;
+            for number in 0..files.count {
+                held.write(&Files::path(number))?;
+            }
+            Ok::<_, String>((family, held, nonce))
+        });
+        let (family, nonce) = match begun {
+            Ok((family, _, nonce)) => (family, nonce),
+            Err(reason) => return all_failed(2, reason),
+        };
+        let (before, before_apparent) = disk(family.root());
+        let image = format!("copy{}", next_number());
+        let committed = family.commit(ORIGIN, &image).map(|ready_ns| {
+            let (after, apparent) = disk(family.root());
+            Cost {
+                ready_ns,
+                disk_bytes: Some(after.saturating_sub(before)),
+                apparent_bytes: Some(apparent.saturating_sub(before_apparent)),
+                ..Cost::default()
+            }
+        });
+        if let Err(reason) = committed {
+            return all_failed(2, &reason);
+        }
+        let started = family.go_on(&image, &image, nonce).and_then(|mut held| {
+            let cost = Cost { ready_ns: held.ready_ns(), ..Cost::default() };
+            held.dismiss();
+            held.end().map(|()| cost)
+        });
+        let gone = family.remove(&image).and_then(|()| family.remove_image(&image));
+        vec![(0, outcome(committed)), (1, outcome(started.and_then(|cost| gone.map(|()| cost))))]
+    };
+    Group { cells, act: Box::new(act) }
+}
+
+/// A container is written to files by CRIU, whom runc asks: a row, with the reason where that can't be.
+fn checkpointed<'a>(lab: &'a Lab, runc: Option<&'a dyn Subject>) -> Group<'a> {
+    let cells = vec![CopyCell {
+        name: "runc checkpoint: CRIU".to_owned(),
+        subject: "runc".to_owned(),
+        act: Act::Checkpoint,
+        sweep: Sweep::Size,
+        size_bytes: 0,
+        dirty_bytes: 0,
+        touch_bytes: 0,
+        writes: 0,
+        depth: 1,
+        together: 1,
+        about: "The payload's container is written to files by CRIU, memory and all, and goes on.".to_owned(),
+        command: ["runc", "checkpoint", "--leave-running", "--image-path", "{}", "{}"].map(str::to_owned).into(),
+    }];
+    let held = OnceCell::new();
+    let act = move || {
+        let held = match held.get_or_init(|| criu_can().and_then(|()| runc.ok_or("runc is not here")?.hold())) {
+            Ok(held) => held,
+            Err(reason) => return all_failed(1, reason),
+        };
+        vec![(0, outcome(checkpoint(lab, held)))]
+    };
+    Group { cells, act: Box::new(act) }
+}
+
+fn checkpoint(lab: &Lab, held: &Held) -> Result<Cost, String> {
+    // The runtime keeps its container's state in a folder of the container's name.
+    let state = held.owned().last().ok_or("it has no state")?;
+    let (root, id) = (state.parent().ok_or("no root")?, state.file_name().ok_or("no name")?);
+    let folder = folder(lab);
+    let runc = tools::find("runc").ok_or("runc is not on PATH")?;
+    let words = [
+        "--root".into(),
+        root.as_os_str().to_owned(),
+        "checkpoint".into(),
+        "--leave-running".into(),
+        "--image-path".into(),
+        folder.name(),
+        id.to_owned(),
+    ];
+    let ready_ns = errand::run(&runc, &words, lab.scratch().path())?;
+    let (disk, apparent) = disk(&folder.0);
+    Ok(Cost { ready_ns, disk_bytes: Some(disk), apparent_bytes: Some(apparent), ..Cost::default() })
+}
+
+/// CRIU's own word on whether it can save processes here.
+fn criu_can() -> Result<(), String> {
+    let path = tools::find("criu").ok_or("criu is not on PATH")?;
+    let version = tools::version_of(&path).unwrap_or_else(|| "of unknown version".to_owned());
+    let checked = errand::run(&path, &["check"], std::path::Path::new("/"));
+    checked.map(drop).map_err(|reason| format!("criu {version} can't save processes here: {reason}"))
+}

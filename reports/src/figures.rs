@@ -1,0 +1,44 @@
+//! A run's figures in a few lines of Markdown, for a README: what anybody asks first, and where it was measured.
+
+use crate::analysis::{Analysis, Summary};
+use crate::answers::{Answer, answers};
+use crate::model::Run;
+use crate::text::printable;
+use crate::units;
+
+/// The table of all subjects, the answers, and the machine.
+pub fn figures(run: &Run) -> String {
+    let analysis = Analysis::of(run);
+    let head =
+        "| subject | starts in | beside a process | 95 % interval | one more costs |\n|---|---:|---:|---:|---:|\n";
+    let rows: String = analysis.compared().filter_map(|cell| row(&analysis, cell)).collect();
+    let answer = |answer: &Answer| format!("\n**{}** {}\n", answer.question, answer.sentences.join(" "));
+    let answers = answers(&analysis).iter().map(answer).collect::<Vec<_>>().concat();
+    let host = &run.host;
+    let kvm = host.kvm_driver.as_ref().map_or_else(|| "no KVM".to_owned(), |driver| format!("KVM by {driver}"));
+    let made = format!(
+        "\n*{} rounds on {} × {}, Linux {}, cgroup {}, {kvm}; {} build. Medians.*\n",
+        analysis.measured_rounds(),
+        host.cpus,
+        host.cpu,
+        host.kernel,
+        host.cgroup,
+        run.tool.profile
+    );
+    printable(&format!("{head}{rows}{answers}{made}"))
+}
+
+fn row(analysis: &Analysis<'_>, cell: &Summary<'_>) -> Option<String> {
+    let figures = cell.figures.as_ref()?;
+    let verdict = cell.verdict.as_ref();
+    let (ratio, interval) = verdict.map_or_else(
+        || (units::ratio(1.0), String::new()),
+        |it| (units::ratio(it.ratio), units::ratios(it.low, it.high)),
+    );
+    let crowd = analysis.density.iter().flat_map(|crowd| &crowd.cells);
+    let climbed = crowd.into_iter().find(|climbed| climbed.cell.name == cell.cell().name);
+    let each = climbed.filter(|climbed| climbed.cost().is_sure()).and_then(|climbed| climbed.cost().each());
+    let each = each.map(units::bytes).unwrap_or_default();
+    let time = units::time(figures.median.estimate);
+    Some(format!("| `{}` | {time} | {ratio} | {interval} | {each} |\n", cell.cell().name))
+}
