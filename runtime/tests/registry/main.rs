@@ -9,11 +9,12 @@ mod life;
 #[path = "../container/needs.rs"]
 mod needs;
 mod server;
+mod spec;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let groups = [server::trials(), client::trials(), liar::trials(), life::trials()];
+    let groups = [server::trials(), spec::trials(), client::trials(), liar::trials(), life::trials()];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

@@ -139,7 +139,7 @@ impl Registry {
     fn mountable(&self, digest: &str, from: Option<&str>) -> io::Result<Option<Digest>> {
         let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
         let here = match from {
-            None => self.storage.has(&digest),
+            None => self.storage.has(&digest)?,
             Some(from) => match Name::parse(from) {
                 Some(from) => self.storage.blob(&from, &digest)?.is_some(),
                 None => false,
@@ -181,6 +181,12 @@ fn promised(upload: &Writing, headers: &HeaderMap) -> Result<Option<u64>, Proble
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if digits { text.parse::<u64>().ok() } else { None }
     };
+    let said = text(headers, CONTENT_LENGTH).and_then(number);
+    // A chunk of nothing has no last byte: clients write `0--1` for its range, or `0-0`.
+    let first = range.split_once('-').and_then(|(first, _)| number(first));
+    if said == Some(0) && first == Some(upload.length()) {
+        return Ok(Some(0));
+    }
     let ends = range.split_once('-').and_then(|(first, last)| Some((number(first)?, number(last)?)));
     let Some((first, last)) = ends.filter(|(first, last)| first <= last) else {
         return Err(upload.out_of_order("Content-Range must be FIRST-LAST"));
@@ -189,7 +195,7 @@ fn promised(upload: &Writing, headers: &HeaderMap) -> Result<Option<u64>, Proble
         return Err(upload.out_of_order("the chunk does not begin where the last one ended"));
     }
     let length = (last - first).saturating_add(1);
-    match text(headers, CONTENT_LENGTH).and_then(number) {
+    match said {
         Some(said) if said != length => Err(Problem::bad("SIZE_INVALID", "Content-Range and Content-Length disagree")),
         _ => Ok(Some(length)),
     }

@@ -48,6 +48,10 @@ impl Sent {
         self.body.take()
     }
 
+    pub(super) fn body(&mut self) -> Option<&mut Incoming> {
+        self.body.as_mut()
+    }
+
     /// Reads past a body that nobody took: a client that is still sending when the connection closes would see a broken
     /// pipe, and not why.
     async fn drain(&mut self) {

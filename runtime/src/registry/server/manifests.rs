@@ -1,13 +1,14 @@
 //! Requests about manifests (end-3, end-7, end-9).
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, ETAG, LOCATION};
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::Registry;
 use super::blobs::valid;
-use super::http::Sent;
+use super::http::{SILENCE, Sent};
 use super::names::{Name, is_tag};
 use super::reply::{Problem, Reply};
 use super::route::Query;
@@ -47,7 +48,7 @@ impl Registry {
             return Err(Problem::new(StatusCode::URI_TOO_LONG, "UNSUPPORTED", "so many tags cannot be set at once"));
         }
         if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
-            return Err(Problem::bad("TAG_INVALID", "no tag can be called so").about(json!({ "tag": tag })));
+            return Err(Problem::bad("MANIFEST_INVALID", "no tag can be called so").about(json!({ "tag": tag })));
         }
         let bytes = whole(sent).await?;
         let algorithm = named.map_or(Algorithm::Sha256, |named| named.algorithm());
@@ -118,16 +119,23 @@ fn is_elsewhere(descriptor: &Value) -> bool {
     foreign || ["urls", "data"].iter().any(|field| descriptor.get(field).is_some_and(|value| !value.is_null()))
 }
 
-/// The whole body, if it is no larger than a manifest may be.
+/// The whole body, if it is no larger than a manifest may be. What is beyond is left to be read past, so that who sends it
+/// gets to read why it is refused.
 async fn whole(sent: &mut Sent) -> Result<Vec<u8>, Problem> {
-    let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "a manifest has at most 4 MiB");
-    let Some(body) = sent.take_body() else { return Ok(Vec::new()) };
-    let read = tokio::time::timeout(super::http::SILENCE, Limited::new(body, LARGEST).collect()).await;
-    let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID", "no more bytes came"))?;
-    match read {
-        Ok(body) => Ok(body.to_bytes().into()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Problem::bad("SIZE_INVALID", "the body ended early")),
+    let mut bytes = Vec::new();
+    let Some(body) = sent.body() else { return Ok(bytes) };
+    loop {
+        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID", "no more bytes came")
+        })?;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let frame = frame.map_err(|_| Problem::bad("SIZE_INVALID", "the body ended early"))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if bytes.len() + data.len() > LARGEST {
+            let message = "a manifest has at most 4 MiB";
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", message));
+        }
+        bytes.extend_from_slice(data);
     }
 }
 

@@ -95,9 +95,12 @@ impl Storage {
         present(File::open(self.blob_path(digest)))
     }
 
-    /// Whether the registry has a blob at all.
-    pub(super) fn has(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).exists()
+    /// Whether any repository has a blob. That its bytes are still here is not enough: they stay until garbage is collected.
+    pub(super) fn has(&self, digest: &Digest) -> io::Result<bool> {
+        if !self.blob_path(digest).exists() {
+            return Ok(false);
+        }
+        Ok(self.repositories()?.iter().any(|name| self.link(name, "_blobs", digest).exists()))
     }
 
     /// Gives a complete file its place as a blob of a repository.

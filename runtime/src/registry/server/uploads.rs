@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many running hashes are kept; beyond, those of uploads at rest are forgotten, and made anew if need be.
 const REMEMBERED: usize = 1024;
 
+/// How long an id is: a UUID in the form of RFC 9562.
+const ID: usize = 36;
+
 /// The uploads that have been heard of since the registry began.
 #[derive(Debug, Default)]
 pub(super) struct Uploads(Mutex<HashMap<String, Arc<Turn<Upload>>>>);
@@ -75,7 +78,7 @@ impl Uploads {
     }
 
     fn known(&self, storage: &Storage, name: &Name, id: &str) -> Result<Arc<Turn<Upload>>, Problem> {
-        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if id.len() != ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
             return Err(unknown());
         }
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
@@ -203,9 +206,26 @@ fn unknown() -> Problem {
     Problem::missing("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 }
 
-/// An id that nobody can guess: whoever knows it can write to the upload.
+/// An id that nobody can guess: whoever knows it can write to the upload. A random UUID (RFC 9562, 5.4).
 fn new_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+    let random = u128::from_ne_bytes(bytes) & !(0xf << 76) & !(0b11 << 62);
+    let hex = format!("{:032x}", random | 4 << 76 | 0b10 << 62);
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    Ok([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ID, new_id};
+
+    #[test]
+    fn an_id_is_a_random_uuid() {
+        let id = new_id().unwrap();
+        let dashes: Vec<usize> = id.match_indices('-').map(|(at, _)| at).collect();
+        assert_eq!((id.len(), dashes), (ID, vec![8, 13, 18, 23]), "{id}");
+        assert!(id[14..].starts_with('4') && id[19..].starts_with(['8', '9', 'a', 'b']), "{id}");
+        assert_ne!(new_id().unwrap(), id);
+    }
 }
