@@ -1,9 +1,13 @@
 //! Our client, on Debian's registry and on ours.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
+use isolab_runtime::image::Digest;
 use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
 
 use super::checks::{has, same};
 use super::lab::{Lab, busybox, done, refused, skopeo};
@@ -15,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("our_client_gets_along_with_debians_registry", &debians, debians_registry),
         trial("a_built_layer_is_packed_on_its_way_and_only_once", &["root", "overlay", "busybox", "skopeo"], packed),
         trial("an_image_goes_round_and_stays_the_same", &["skopeo", "umoci"], round),
+        trial("an_index_goes_round_whole", &["skopeo", "umoci"], whole),
     ]
 }
 
@@ -57,6 +62,67 @@ fn round() -> Result<(), Failed> {
     let said = refused(&mut lab.ctr("two", &["pull", &format!("{host}/other:none")]))?;
     has(&said, "answers 404")?;
     has(&said, "hint: look at the name and the tag")
+}
+
+fn whole() -> Result<(), Failed> {
+    let mut lab = Lab::new()?;
+    let (host, image) = (lab.serve(&[])?, lab.image()?);
+    let name = |repository: &str| format!("{host}/{repository}:1");
+    // Two platforms and one that is nowhere, listed by hand: umoci makes images, and no indexes.
+    for (platform, repository) in [("amd64", "app"), ("arm64", "app")] {
+        let source = format!("{}:{platform}", lab.text("layout"));
+        done(Command::new("umoci").args(["tag", "--image", image.trim_start_matches("oci:"), platform]))?;
+        done(Command::new("umoci").args(["config", "--image", &source, "--architecture", platform]))?;
+        done(&mut skopeo(&[&format!("oci:{source}"), &format!("docker://{host}/{repository}:{platform}")]))?;
+    }
+    let mut listed = Vec::new();
+    for platform in ["amd64", "arm64"] {
+        let target = format!("docker://{host}/app:{platform}");
+        // To the last byte: some manifests end with a line's end.
+        let raw = Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &target]).output()?.stdout;
+        listed.push((platform, Digest::of(&raw), raw.len()));
+    }
+    listed.push(("riscv64", Digest::of(b"nowhere"), 7));
+    let manifests: Vec<Value> = listed
+        .iter()
+        .map(|(platform, digest, size)| {
+            json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest.to_string(),
+                "size": size, "platform": { "os": "linux", "architecture": platform } })
+        })
+        .collect();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests }).to_string();
+    let mut stream = TcpStream::connect(&host)?;
+    write!(
+        stream,
+        "PUT /v2/app/manifests/1 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: {kind}\r\n\
+         content-length: {}\r\n\r\n{index}",
+        index.len()
+    )?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    has(&reply, "201 Created")?;
+    let digest = Digest::of(index.as_bytes()).to_string();
+    same(done(&mut lab.ctr("store", &["pull", "--quiet", "--all-platforms", &name("app")]))?, digest.clone())?;
+    has(&done(&mut lab.ctr("store", &["fsck"]))?, "all well")?;
+    done(&mut lab.ctr("store", &["tag", &name("app"), &name("other")]))?;
+    same(done(&mut lab.ctr("store", &["push", "--quiet", "--all-platforms", &name("other")]))?, digest.clone())?;
+    // Both platforms are there, and each is what it was.
+    for platform in ["amd64", "arm64"] {
+        let config = |repository: &str| {
+            let mut command = Command::new("skopeo");
+            command.args(["inspect", "--config", "--raw", "--tls-verify=false", "--override-arch", platform]);
+            done(command.arg(format!("docker://{host}/{repository}:1")))
+        };
+        let told = config("other")?;
+        has(&told, platform)?;
+        same(told, config("app")?)?;
+        let chosen = format!("linux/{platform}");
+        done(&mut lab.ctr("empty", &["pull", "--platform", &chosen, &name("other")]))?;
+    }
+    // What is removed by its name takes all of it along.
+    done(&mut lab.ctr("store", &["rmi", &name("app"), &name("other")]))?;
+    same(fs::read_dir(lab.path("store/blobs/sha256"))?.count(), 0)
 }
 
 fn packed() -> Result<(), Failed> {

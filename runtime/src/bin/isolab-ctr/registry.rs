@@ -1,26 +1,29 @@
 //! The verbs of registries.
 
-use std::io::Read;
+mod mirror;
+mod password;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use isolab_runtime::image::{Packing, Platform, Reference, Store};
-use isolab_runtime::registry::client::{Client, Config, Credentials, Options, pull, push};
+use isolab_runtime::registry::client::{
+    Client, ClientError, Config, Credentials, Options, Pulled, pull, pull_whole, push, push_whole,
+};
 use isolab_runtime::registry::server::{Settings, collect_garbage, serve};
 
 use crate::bars::Bars;
 use crate::cli::Global;
 use crate::print;
-use crate::voice::Failure;
+use crate::voice::{Failure, chain};
+use mirror::Mirror;
 
 /// What docker's verbs take for the registry where none is said.
 const DEFAULT: &str = "docker.io";
 /// How many seconds a registry may say nothing.
 const PATIENCE: u64 = 30;
-/// No password is longer than this.
-const LONGEST_PASSWORD: u64 = 64 << 10;
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
@@ -29,8 +32,15 @@ pub(crate) enum Verb {
         /// Which of an index: OS/ARCHITECTURE[/VARIANT] [default: this machine's]
         #[arg(long)]
         platform: Option<Platform>,
+        /// The whole index, with the images of all platforms
+        #[arg(long, conflicts_with = "platform")]
+        all_platforms: bool,
         #[command(flatten)]
         way: Way,
+        /// Look here first for images of docker.io, or of REGISTRY; can be given several times. Without it,
+        /// `$ISOLAB_REGISTRY_MIRROR` names them, with commas between
+        #[arg(long = "registry-mirror", value_name = "[REGISTRY=]HOST[:PORT]")]
+        mirrors: Vec<Mirror>,
         /// Print the image's id only
         #[arg(long, short)]
         quiet: bool,
@@ -44,6 +54,9 @@ pub(crate) enum Verb {
         /// How to pack layers that are not: gzip, zstd or none
         #[arg(long, value_name = "FORMAT", default_value = "gzip")]
         compression_format: Format,
+        /// The whole index, with the images of all platforms that are here, as they are
+        #[arg(long, conflicts_with = "compression_format")]
+        all_platforms: bool,
         /// Print the manifest's digest only
         #[arg(long, short)]
         quiet: bool,
@@ -52,9 +65,9 @@ pub(crate) enum Verb {
     },
     /// Keep a password for a registry, once it was found right
     Login {
-        /// The user
+        /// The user; asked for in a terminal where it is not said
         #[arg(long, short)]
-        username: String,
+        username: Option<String>,
         /// The password, for everyone to see who lists processes
         #[arg(long, short, conflicts_with = "password_stdin")]
         password: Option<String>,
@@ -158,6 +171,34 @@ impl Way {
         let known = Config::of_user().map(|config| config.find(registry)).transpose()?.flatten();
         Ok(Client::connect(registry, &self.options(), known)?)
     }
+
+    /// Fetches an image from the first of its registry's mirrors that has it, or from the registry itself.
+    fn pull(
+        &self,
+        mirrors: &[Mirror],
+        store: &Store,
+        image: &Reference,
+        platform: &Platform,
+        bars: &Bars,
+    ) -> Result<Pulled, Failure> {
+        self.first(mirrors, &image.registry, |client| pull(client, store, image, platform, bars))
+    }
+
+    /// Asks the mirrors of a registry, one after another, and then the registry itself.
+    fn first<T>(
+        &self,
+        mirrors: &[Mirror],
+        registry: &str,
+        ask: impl Fn(&Client) -> Result<T, ClientError>,
+    ) -> Result<T, Failure> {
+        for mirror in mirrors.iter().filter(|mirror| mirror.registry == registry) {
+            match self.connect(&mirror.host).and_then(|client| Ok(ask(&client)?)) {
+                Ok(found) => return Ok(found),
+                Err(error) => eprintln!("warning: not from the mirror {}: {}", mirror.host, chain(&error)),
+            }
+        }
+        Ok(ask(&self.connect(registry)?)?)
+    }
 }
 
 pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
@@ -169,23 +210,35 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
             let word = if *dry_run { "would remove" } else { "removed" };
             print::text(&format!("{word} {blobs} blobs and {uploads} abandoned uploads: {size}\n"))?;
         }
-        Verb::Pull { platform, way, quiet, image } => {
+        Verb::Pull { platform, all_platforms, way, mirrors, quiet, image } => {
             let platform = platform.clone().unwrap_or_else(Platform::of_host);
-            let (store, client, bars) = (global.store()?, way.connect(&image.registry)?, Bars::new(*quiet));
-            let pulled = pull(&client, &store, image, &platform, &bars)?;
-            let (id, digest) = (pulled.id, pulled.digest);
+            let (store, bars) = (global.store()?, Bars::new(*quiet));
+            let mirrors = if mirrors.is_empty() { mirror::of_environment()? } else { mirrors.clone() };
+            let (id, digest) = if *all_platforms {
+                let digest = way.first(&mirrors, &image.registry, |client| pull_whole(client, &store, image, &bars))?;
+                (digest, digest)
+            } else {
+                let pulled = way.pull(&mirrors, &store, image, &platform, &bars)?;
+                (pulled.id, pulled.digest)
+            };
             print::text(&if *quiet { format!("{id}\n") } else { format!("Digest: {digest}\n{image}\n") })?;
         }
-        Verb::Push { way, compression_format, quiet, image } => {
+        Verb::Push { way, compression_format, all_platforms, quiet, image } => {
             let (store, client, bars) = (global.store()?, way.connect(&image.registry)?, Bars::new(*quiet));
-            let pushed = push(&client, &store, &image.to_string(), image, (*compression_format).into(), &bars)?;
+            let source = image.to_string();
+            let pushed = if *all_platforms {
+                push_whole(&client, &store, &source, image, &bars)?
+            } else {
+                push(&client, &store, &source, image, (*compression_format).into(), &bars)?
+            };
             let (digest, size, tag) = (pushed.digest, pushed.size, image.tag_or_latest());
             let told = format!("{tag}: digest: {digest} size: {size}\n");
             print::text(&if *quiet { format!("{digest}\n") } else { told })?;
         }
         Verb::Login { username, password, password_stdin, way, registry } => {
-            let password = read_password(password.as_ref(), *password_stdin)?;
-            log_in(registry, way, &Credentials { user: username.clone(), password })?;
+            let user = username.clone().map_or_else(password::ask_user, Ok)?;
+            let password = password::read(password.as_ref(), *password_stdin)?;
+            log_in(registry, way, &Credentials { user, password })?;
         }
         Verb::Logout { registry } => {
             let found = Config::of_user().ok_or(Failure::NoHome)?.forget(registry)?;
@@ -200,29 +253,16 @@ pub(crate) fn obey(verb: &Verb, global: &Global) -> Result<u8, Failure> {
 pub(crate) fn fetch(store: &Store, image: &str, quiet: bool) -> Result<(), Failure> {
     let image: Reference = image.parse()?;
     let way = Way { cert_dir: None, insecure: false, timeout: PATIENCE };
-    pull(&way.connect(&image.registry)?, store, &image, &Platform::of_host(), &Bars::new(quiet))?;
+    way.pull(&mirror::of_environment()?, store, &image, &Platform::of_host(), &Bars::new(quiet))?;
     Ok(())
-}
-
-fn read_password(said: Option<&String>, from_input: bool) -> Result<String, Failure> {
-    if let Some(password) = said {
-        eprintln!("warning: everyone on this machine can see a password on a command line: use --password-stdin");
-        return Ok(password.clone());
-    }
-    if !from_input {
-        return Err(Failure::NoPassword);
-    }
-    let mut text = String::new();
-    let read = std::io::stdin().take(LONGEST_PASSWORD).read_to_string(&mut text);
-    read.map_err(|source| Failure::Read { from: "the password".to_owned(), source })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn log_in(registry: &str, way: &Way, credentials: &Credentials) -> Result<(), Failure> {
     let config = Config::of_user().ok_or(Failure::NoHome)?;
-    Client::connect(registry, &way.options(), Some(credentials.clone()))?.log_in()?;
-    if config.keep(registry, credentials)? {
-        eprintln!("warning: whoever can read docker's config.json can read the password: a credential helper hides it");
+    let identity = Client::connect(registry, &way.options(), Some(credentials.clone()))?.log_in()?;
+    let what = if identity.is_some() { "token" } else { "password" };
+    if config.keep(registry, identity.as_ref().unwrap_or(credentials))? {
+        eprintln!("warning: whoever can read docker's config.json can read the {what}: a credential helper hides it");
     }
     print::text("Login Succeeded\n")
 }

@@ -68,8 +68,14 @@ pub(crate) enum Failure {
     NoPath { image: String, path: PathBuf },
     #[error("an archive is nothing to look at in a terminal")]
     Terminal,
-    #[error("there is no password")]
-    NoPassword,
+    #[error("there is no {what}, and no terminal to ask in")]
+    NoAnswer { what: &'static str, hint: &'static str },
+    #[error("{text:?} is no secret: write id=NAME,src=FILE, or id=NAME,env=VARIABLE of a variable that is set")]
+    Secret { text: String },
+    #[error("{text:?} is no filter: write dangling=true, reference=PATTERN, label=NAME, before=IMAGE or since=IMAGE")]
+    Filter { text: String },
+    #[error("{text:?} is no mirror: write [REGISTRY=]HOST[:PORT]")]
+    Mirror { text: String },
     #[error("cannot read {from}")]
     Read { from: String, source: io::Error },
     #[error("cannot write {to}")]
@@ -90,7 +96,7 @@ impl Failure {
             Self::Template(error) => Some(error.hint()),
             Self::Reference(error) => Some(error.hint()),
             Self::Client(error) => error.hint(),
-            Self::NoPassword => Some("give it on standard input, with --password-stdin".to_owned()),
+            Self::NoAnswer { hint, .. } => Some((*hint).to_owned()),
             Self::Serve(error) => error.hint().map(str::to_owned),
             Self::NoHome => Some("name one with --root DIR".to_owned()),
             Self::SeveralNames { .. } => Some("remove it by one of them, or all with --force".to_owned()),
@@ -100,6 +106,9 @@ impl Failure {
             | Self::NotAlone { .. }
             | Self::NetworkText { .. }
             | Self::Epoch { .. }
+            | Self::Filter { .. }
+            | Self::Secret { .. }
+            | Self::Mirror { .. }
             | Self::NoPath { .. }
             | Self::Shield(_)
             | Self::Recorder(_)

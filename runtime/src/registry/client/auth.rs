@@ -5,11 +5,16 @@ use std::io::Read;
 use std::sync::PoisonError;
 
 use serde_json::Value;
+use ureq::Body;
+use ureq::http::Response;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, Credentials};
 
 /// A token is some kilobytes.
 const LARGEST_ANSWER: u64 = 1 << 20;
+
+/// Who asks for tokens.
+const CLIENT: &str = "isolab-ctr";
 
 /// What is known of how to get in.
 #[derive(Debug, Default)]
@@ -17,6 +22,10 @@ pub(super) struct Authority {
     challenge: Option<Challenge>,
     /// Tokens, by what they are good for.
     tokens: HashMap<String, String>,
+    /// Whether to ask for a token that stands for the password from now on.
+    pub(super) wants_identity: bool,
+    /// That token, where one was given.
+    pub(super) identity: Option<String>,
 }
 
 /// What a registry says about how to get in.
@@ -42,7 +51,9 @@ impl Client {
         let refused = || ClientError::Unauthorized { host: self.registry.clone(), known: self.credentials.is_some() };
         let challenge = headers.iter().find_map(|header| Challenge::parse(header)).ok_or_else(refused)?;
         let token = match &challenge {
-            Challenge::Basic if self.credentials.is_none() => return Err(refused()),
+            Challenge::Basic if self.credentials.as_ref().is_none_or(|one| one.as_identity().is_some()) => {
+                return Err(refused());
+            }
             Challenge::Basic => None,
             Challenge::Bearer { realm, service, scope: said } => {
                 let wanted = if scope.is_empty() { said } else { scope };
@@ -62,15 +73,12 @@ impl Client {
         if !secure && (self.base.starts_with("https://") || !realm.starts_with("http://")) {
             return Err(self.nonsense(format!("it wants the password sent to {realm}")));
         }
-        let mut request = self.agent.get(realm).query("service", service);
-        for one in scope.split(' ').filter(|one| !one.is_empty()) {
-            request = request.query("scope", one);
-        }
-        if let Some(credentials) = &self.credentials {
-            request = request.header("authorization", credentials.header());
-        }
         let failed = |source| ClientError::Reach { host: realm.to_owned(), source: Box::new(source) };
-        let response = request.call().map_err(failed)?;
+        let response = match self.credentials.as_ref().and_then(Credentials::as_identity) {
+            Some(token) => self.exchange_identity(realm, service, scope, token),
+            None => self.ask_for_token(realm, service, scope),
+        };
+        let response = response.map_err(failed)?;
         match response.status().as_u16() {
             200 => {}
             400 | 401 | 403 => {
@@ -86,8 +94,46 @@ impl Client {
         let read = response.into_body().into_reader().take(LARGEST_ANSWER).read_to_end(&mut text);
         read.map_err(|error| failed(error.into()))?;
         let answer: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if let Some(identity) = answer.get("refresh_token").and_then(Value::as_str) {
+            let mut authority = self.authority.lock().unwrap_or_else(PoisonError::into_inner);
+            authority.identity = Some(identity.to_owned());
+        }
         let token = ["token", "access_token"].iter().find_map(|field| answer.get(field)?.as_str());
         token.map(str::to_owned).ok_or_else(|| self.nonsense("the answer to the request for a token holds none"))
+    }
+
+    /// Asks by user and password, or as nobody.
+    fn ask_for_token(&self, realm: &str, service: &str, scope: &str) -> Result<Response<Body>, ureq::Error> {
+        let mut request = self.agent.get(realm).query("service", service);
+        for one in scope.split(' ').filter(|one| !one.is_empty()) {
+            request = request.query("scope", one);
+        }
+        if self.authority.lock().unwrap_or_else(PoisonError::into_inner).wants_identity {
+            request = request.query("offline_token", "true").query("client_id", CLIENT);
+        }
+        if let Some(credentials) = &self.credentials {
+            request = request.header("authorization", credentials.header());
+        }
+        request.call()
+    }
+
+    /// Asks by the token that a log-in was answered with: OAuth 2's refresh token (RFC 6749, 6), as distribution's
+    /// protocol has it.
+    fn exchange_identity(
+        &self,
+        realm: &str,
+        service: &str,
+        scope: &str,
+        identity: &str,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let fields = [
+            ("grant_type", "refresh_token"),
+            ("service", service),
+            ("client_id", CLIENT),
+            ("scope", scope),
+            ("refresh_token", identity),
+        ];
+        self.agent.post(realm).send_form(fields)
     }
 }
 

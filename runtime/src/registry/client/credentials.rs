@@ -15,7 +15,10 @@ use super::ClientError;
 /// What docker calls its own registry in that file.
 const DOCKERS: &str = "https://index.docker.io/v1/";
 
-/// A user and a password.
+/// What docker's credential helpers call the user where the secret is an identity token.
+const NOBODY: &str = "<token>";
+
+/// A user and a password, or a token that a registry's authority has given for them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The user.
@@ -25,6 +28,16 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// A token that stands for a user who has logged in: only the registry's authority understands it.
+    pub(super) fn identity(token: &str) -> Self {
+        Self { user: NOBODY.to_owned(), password: token.to_owned() }
+    }
+
+    /// The identity token, if it is one.
+    pub(super) fn as_identity(&self) -> Option<&str> {
+        (self.user == NOBODY).then_some(self.password.as_str())
+    }
+
     /// The header that tells a registry.
     pub(super) fn header(&self) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)))
@@ -53,6 +66,10 @@ impl Config {
         }
         let auths = document.get("auths").and_then(Value::as_object);
         let entry = auths.and_then(|auths| keys(registry).iter().find_map(|key| auths.get(key.as_str())));
+        let token = entry.and_then(|entry| entry.get("identitytoken")?.as_str()).filter(|token| !token.is_empty());
+        if let Some(token) = token {
+            return Ok(Some(Credentials::identity(token)));
+        }
         let encoded = entry.and_then(|entry| entry.get("auth")?.as_str()).and_then(|text| STANDARD.decode(text).ok());
         let text = encoded.and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = text.as_deref().and_then(|text| text.trim_end_matches('\0').split_once(':'));
@@ -68,10 +85,13 @@ impl Config {
             run(&helper, "store", &input.to_string())?;
             return Ok(false);
         }
-        let encoded = STANDARD.encode(format!("{}:{}", credentials.user, credentials.password));
+        let entry = match credentials.as_identity() {
+            Some(token) => json!({ "auth": STANDARD.encode(format!("{NOBODY}:")), "identitytoken": token }),
+            None => json!({ "auth": STANDARD.encode(format!("{}:{}", credentials.user, credentials.password)) }),
+        };
         let auths = document.entry("auths").or_insert_with(|| Value::Object(Map::new()));
         if let Some(auths) = auths.as_object_mut() {
-            auths.insert(key(registry), json!({ "auth": encoded }));
+            auths.insert(key(registry), entry);
         }
         self.write(&document)?;
         Ok(true)
@@ -194,6 +214,9 @@ mod tests {
         assert!(config.find("docker.io").unwrap() == Some(credentials));
         assert!(std::fs::read_to_string(&config.path).unwrap().contains("https://index.docker.io/v1/"));
         assert_eq!(std::fs::metadata(&config.path).unwrap().permissions().mode() & 0o777, 0o600);
+        let token = Credentials::identity("a token");
+        assert!(config.keep("there:1", &token).unwrap());
+        assert_eq!(config.find("there:1").unwrap().unwrap().as_identity(), Some("a token"));
         assert!(config.forget("localhost:5000").unwrap());
         assert!(!config.forget("localhost:5000").unwrap());
         assert!(config.find("docker.io").unwrap().is_some());

@@ -2,7 +2,7 @@
 //!
 //! [`Client::connect`] finds out how a registry wants to be spoken to: with TLS or, on this machine, without; with a
 //! password, or with a token that another server gives for one. `transport` sends requests, follows redirects and tries
-//! again; `pull` and `push` say what to send.
+//! again; `pull` and `push` say what to send, and `whole` does it for all platforms at once.
 
 mod auth;
 mod blob;
@@ -11,11 +11,12 @@ mod error;
 mod pull;
 mod push;
 mod transport;
+mod whole;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -29,6 +30,7 @@ pub use credentials::{Config, Credentials};
 pub use error::ClientError;
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
+pub use whole::{pull_whole, push_whole};
 
 use auth::Authority;
 
@@ -36,6 +38,9 @@ use auth::Authority;
 const DOCKERS: &str = "index.docker.io";
 /// What a manifest may weigh: a registry could send without end.
 const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// Files lie behind more redirects than registries' blobs do; browsers stop at 20.
+const FILE_REDIRECTS: u32 = 20;
 
 /// How to speak to registries.
 #[derive(Debug, Clone)]
@@ -108,10 +113,13 @@ impl Client {
         }
     }
 
-    /// Makes sure that the password is right.
-    pub fn log_in(&self) -> Result<(), ClientError> {
+    /// Makes sure that the password is right. Answers what to keep in its place, where the registry's authority has given
+    /// an identity token for it.
+    pub fn log_in(&self) -> Result<Option<Credentials>, ClientError> {
+        self.authority.lock().unwrap_or_else(PoisonError::into_inner).wants_identity = true;
         self.get("/v2/", "", None)?;
-        Ok(())
+        let authority = self.authority.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(authority.identity.as_deref().map(Credentials::identity))
     }
 
     fn nonsense(&self, reason: impl Into<String>) -> ClientError {
@@ -157,6 +165,20 @@ fn agent(options: &Options) -> Result<Agent, ClientError> {
         .timeout_per_write(patience)
         .build();
     Ok(config.into())
+}
+
+/// Fetches a file by its address, from whoever has it: when it was changed last, as its server says, and its bytes.
+pub(crate) fn get_file(address: &str) -> Result<(Option<String>, impl Read), ClientError> {
+    let host = address.split('/').nth(2).unwrap_or(address).to_owned();
+    let reach = |source| ClientError::Reach { host: host.clone(), source: Box::new(source) };
+    let request = agent(&Options::default())?.get(address).config().max_redirects(FILE_REDIRECTS).build();
+    let response = request.call().map_err(reach)?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(ClientError::Refused { host, status, request: format!("GET {address}"), said: String::new() });
+    }
+    let modified = response.headers().get("last-modified").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok((modified, response.into_body().into_with_config().limit(u64::MAX).reader()))
 }
 
 /// The certificates in a folder, laid out as docker's certs.d.

@@ -31,10 +31,10 @@ pub struct Pulled {
 }
 
 /// A manifest as it came.
-struct Fetched {
-    digest: Digest,
-    bytes: Vec<u8>,
-    kind: MediaType,
+pub(super) struct Fetched {
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) kind: MediaType,
 }
 
 /// Fetches an image for a platform into the store, unpacks it, and gives it its name.
@@ -107,7 +107,12 @@ impl Client {
         Ok(layers)
     }
 
-    fn manifest(&self, reference: &Reference, wanted: &str, expected: Option<Digest>) -> Result<Fetched, ClientError> {
+    pub(super) fn manifest(
+        &self,
+        reference: &Reference,
+        wanted: &str,
+        expected: Option<Digest>,
+    ) -> Result<Fetched, ClientError> {
         let (to, scope) = (format!("/v2/{}/manifests/{wanted}", reference.repository), pulling(&reference.repository));
         let Some((head, bytes)) = self.get(&to, &scope, Some(KINDS))? else {
             let (host, request) = (self.registry.clone(), format!("GET {to}"));
@@ -217,7 +222,12 @@ impl Client {
     }
 
     /// The error that a transfer really ended with.
-    fn told(&self, failure: &Mutex<Option<ClientError>>, digest: &Digest, error: ClientError) -> ClientError {
+    pub(super) fn told(
+        &self,
+        failure: &Mutex<Option<ClientError>>,
+        digest: &Digest,
+        error: ClientError,
+    ) -> ClientError {
         match (failure.lock().unwrap_or_else(PoisonError::into_inner).take(), error) {
             (Some(failure), _) => failure,
             (None, ClientError::Image(ImageError::Corrupt { expected, .. })) if expected == *digest => {
@@ -227,7 +237,7 @@ impl Client {
         }
     }
 
-    fn digest_of(&self, descriptor: &Descriptor) -> Result<Digest, ClientError> {
+    pub(super) fn digest_of(&self, descriptor: &Descriptor) -> Result<Digest, ClientError> {
         Digest::try_from(descriptor.digest()).map_err(|error| self.nonsense(error.to_string()))
     }
 
@@ -236,7 +246,7 @@ impl Client {
     }
 }
 
-fn unwritten(digest: &Digest) -> impl FnOnce(std::io::Error) -> ImageError {
+pub(super) fn unwritten(digest: &Digest) -> impl FnOnce(std::io::Error) -> ImageError {
     let path = PathBuf::from(digest.to_string());
     move |source| ImageError::Io { attempt: "write blob", path, source }
 }

@@ -64,12 +64,12 @@ pub fn push(
 }
 
 /// What it takes to bring blobs to one repository.
-struct Bringing<'a> {
-    client: &'a Client,
-    store: &'a Store,
-    repository: &'a str,
-    near: &'a [(Digest, String)],
-    progress: &'a dyn Progress,
+pub(super) struct Bringing<'a> {
+    pub(super) client: &'a Client,
+    pub(super) store: &'a Store,
+    pub(super) repository: &'a str,
+    pub(super) near: &'a [(Digest, String)],
+    pub(super) progress: &'a dyn Progress,
 }
 
 impl Bringing<'_> {
@@ -97,7 +97,7 @@ impl Bringing<'_> {
     }
 
     /// Brings a blob as it lies in the store.
-    fn blob(&self, digest: &Digest) -> Result<(), ClientError> {
+    pub(super) fn blob(&self, digest: &Digest) -> Result<(), ClientError> {
         self.bring(digest, &self.store.open_blob(digest)?, self.store.size(digest)?)
     }
 }
@@ -199,7 +199,13 @@ impl Bringing<'_> {
 }
 
 impl Client {
-    fn put_manifest(&self, target: &Reference, digest: &Digest, kind: &str, bytes: &[u8]) -> Result<(), ClientError> {
+    pub(super) fn put_manifest(
+        &self,
+        target: &Reference,
+        digest: &Digest,
+        kind: &str,
+        bytes: &[u8],
+    ) -> Result<(), ClientError> {
         let wanted = target.digest.map_or_else(|| target.tag_or_latest().to_owned(), |digest| digest.to_string());
         let to = format!("/v2/{}/manifests/{wanted}", target.repository);
         let scope = format!("repository:{}:pull,push", target.repository);

@@ -125,9 +125,9 @@ async fn whole(sent: &mut Sent) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     let Some(body) = sent.body() else { return Ok(bytes) };
     loop {
-        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID", "no more bytes came")
-        })?;
+        let frame = timeout(SILENCE, body.frame())
+            .await
+            .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID", "no more bytes came"))?;
         let Some(frame) = frame else { return Ok(bytes) };
         let frame = frame.map_err(|_| Problem::bad("SIZE_INVALID", "the body ended early"))?;
         let Some(data) = frame.data_ref() else { continue };
