@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::{BuildError, io_error};
-use crate::image::{Digest, Temporary, sweep};
+use crate::image::{Digest, ImageError, Store, Temporary, sweep};
+
+/// What the pins of steps are called, before their keys.
+const PIN: &str = "step-";
 
 /// The results of steps, a small file each.
 #[derive(Debug)]
@@ -43,6 +46,22 @@ pub fn prune(root: &Path) -> Result<Vec<PathBuf>, BuildError> {
     }
 }
 
+/// Forgets what came of steps, and the folders of `RUN --mount=type=cache`. Answers how many there were of both. Layers
+/// that only this had kept go with the next [`Store::collect`].
+pub fn remove_cache(store: &Store) -> Result<(usize, usize), BuildError> {
+    let folder = store.root().join("cache");
+    let mut steps = 0;
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(hex) = name.strip_suffix(".json") else { continue };
+        // The note first: without it nobody looks for the layer.
+        fs::remove_file(entry.path()).map_err(io_error("remove", entry.path()))?;
+        store.unpin(&format!("{PIN}{hex}"))?;
+        steps += 1;
+    }
+    Ok((steps, super::mounts::remove_caches(store.root())?))
+}
+
 /// What a step stands on and does, as a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key(String);
@@ -51,6 +70,10 @@ impl Key {
     /// The beginning of a stage: the image that it stands on.
     pub(super) fn base(text: &str) -> Self {
         Self(Digest::of(text.as_bytes()).to_string())
+    }
+
+    fn hex(&self) -> &str {
+        self.0.split(':').next_back().unwrap_or_default()
     }
 
     /// A step upon this one.
@@ -72,7 +95,13 @@ impl Cache {
         serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
     }
 
-    pub(super) fn keep(&self, key: &Key, result: &Outcome) -> Result<(), BuildError> {
+    /// Notes a step's result, and keeps its layer though no image may have it in the end.
+    pub(super) fn keep(&self, store: &Store, key: &Key, result: &Outcome) -> Result<(), BuildError> {
+        if let Some(layer) = &result.layer {
+            let digests = [&layer.blob, &layer.diff_id].map(|text| text.parse::<Digest>());
+            let digests = digests.into_iter().collect::<Result<Vec<_>, _>>().map_err(ImageError::from)?;
+            store.pin_unsynced(&format!("{PIN}{}", key.hex()), &digests)?;
+        }
         fs::create_dir_all(&self.folder).map_err(io_error("make", &self.folder))?;
         let temporary = Temporary::name_in(&self.folder);
         let text = serde_json::to_vec(result).unwrap_or_default();
@@ -82,7 +111,6 @@ impl Cache {
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        let hex = key.0.split(':').next_back().unwrap_or_default();
-        self.folder.join(format!("{hex}.json"))
+        self.folder.join(format!("{}.json", key.hex()))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::image::MediaType;
+use oci_spec::image::{Descriptor, MediaType};
 use tracing::info_span;
 
 use super::cache::Layer;
@@ -14,7 +14,7 @@ use super::scope::{Globals, Scope};
 use crate::container::{rfc3339, since_epoch};
 use crate::engine::document::{Step, set_variable};
 use crate::engine::{Document, Engine, Record, RunConfig, State};
-use crate::image::{Digest, ImageError, Reference};
+use crate::image::{Digest, ImageError, Reference, Store};
 
 /// How an image is made of a container.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Resu
     if let Some(layer) = layer {
         stack.push(store, layer)?;
     }
-    let mut document = change(stack.document.clone(), &changes)?; //  5. what the user says
+    let mut document = changed(stack.document.clone(), &changes)?; //  5. what the user says
     if let Some(author) = &request.author {
         document.author = Some(author.clone());
     }
@@ -85,6 +85,25 @@ pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Resu
     let id = stack.finish(store, request.name.as_slice())?; //         6. the image, and its name
     engine.note(&record, "commit", &[("imageID", id.to_string())]);
     Ok(id)
+}
+
+/// Makes another image of one, by instructions of a Dockerfile that change no file. Answers its id. The store must be held
+/// [shared](Store::shared).
+pub fn change(
+    store: &Store,
+    image: &Descriptor,
+    changes: &[String],
+    names: &[Reference],
+) -> Result<Digest, BuildError> {
+    let changes = instructions(changes)?;
+    let mut stack = Stack::of_manifest(store, image.digest().as_ref(), image)?;
+    stack.document = changed(stack.document.clone(), &changes)?;
+    stack.finish(store, names)
+}
+
+/// Refuses instructions that [`change`] would refuse.
+pub fn check_changes(changes: &[String]) -> Result<(), BuildError> {
+    instructions(changes).map(drop)
 }
 
 /// Holds a container still while it lives.
@@ -162,7 +181,7 @@ fn configuration(record: &Record) -> RunConfig {
 }
 
 /// Does instructions that change no file.
-fn change(document: Document, changes: &[Instruction]) -> Result<Document, BuildError> {
+fn changed(document: Document, changes: &[Instruction]) -> Result<Document, BuildError> {
     let globals = Globals::none();
     let mut making = Making { document, scope: Scope::default(), globals: &globals, escape: '\\', own_command: false };
     for instruction in changes {

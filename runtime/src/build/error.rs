@@ -7,6 +7,7 @@ use super::dockerfile::{DockerfileError, Problem};
 use crate::container::ContainerError;
 use crate::engine::EngineError;
 use crate::image::ImageError;
+use crate::registry::client::ClientError;
 
 /// Why an image could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,28 @@ pub enum BuildError {
         value: String,
         /// What it has to be.
         form: &'static str,
+    },
+    /// A secret that a step cannot do without.
+    #[error("secret {id} is needed, and none was given")]
+    Secret {
+        /// What it is called.
+        id: String,
+    },
+    /// A file that lies elsewhere.
+    #[error("cannot fetch {address}")]
+    Fetch {
+        /// Where.
+        address: String,
+        /// Why.
+        source: ClientError,
+    },
+    /// A file that is another than the Dockerfile says.
+    #[error("what lies at {address} has the digest {found}")]
+    Checksum {
+        /// Where.
+        address: String,
+        /// What it is.
+        found: String,
     },
     /// Nothing to copy.
     #[error("{source_path:?} is not in {place}")]
@@ -125,6 +148,11 @@ impl BuildError {
             }
             Self::Engine(error) => return error.hint(),
             Self::Image(error) => return error.hint(),
+            Self::Secret { id } => return Some(format!("give it with --secret id={id},src=FILE")),
+            Self::Fetch { source, .. } => return source.hint(),
+            Self::Checksum { .. } => {
+                "it was changed, or is not what it should be: look at it before --checksum is changed"
+            }
             Self::NoSource { .. } => {
                 "sources are looked for below the build's folder, and what .dockerignore names is not seen"
             }

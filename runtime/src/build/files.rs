@@ -14,18 +14,21 @@ use nix::sys::time::TimeSpec;
 
 use super::error::{BuildError, io_error};
 use super::pattern::{Ignore, fits, is_pattern};
+use super::remote::Fetched;
 use crate::image::{Digest, ImageError, LayerError, Limits, Metadata, Node, Tree, decompress, unpack, xattrs};
 
 /// What new folders above a copy may be used for.
 const FOLDER_MODE: u32 = 0o755;
 
 /// A COPY or ADD, all its variables replaced.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Copier {
     pub(super) add: bool,
     pub(super) sources: Vec<String>,
     /// Files that are written in the Dockerfile: name and text.
     pub(super) documents: Vec<(String, String)>,
+    /// Files that were fetched from elsewhere.
+    pub(super) fetched: Vec<Fetched>,
     /// Absolute.
     pub(super) to: String,
     /// Whether the destination was written as a folder.
@@ -63,6 +66,9 @@ impl Copier {
         for (name, text) in &self.documents {
             all.extend([name, "\n", &Digest::of(text.as_bytes()).to_string(), "\n"]);
         }
+        for file in &self.fetched {
+            all.extend([&file.name, "\n", &file.digest.to_string(), "\n"]);
+        }
         for chosen in self.choose(root, ignore)? {
             for item in &chosen.items {
                 let (kind, mode) = (item.found.mode() & libc::S_IFMT, item.found.mode() & 0o7777);
@@ -84,7 +90,7 @@ impl Copier {
         let mut target = Target::at(to, self)?;
         let goal = PathBuf::from(self.to.trim_start_matches('/'));
         let folder = self.into_folder || goal.as_os_str().is_empty() || target.is_folder(&goal);
-        if chosen.len() + self.documents.len() > 1 && !folder {
+        if chosen.len() + self.documents.len() + self.fetched.len() > 1 && !folder {
             let problem = "more than one source goes there, so it must be a folder: end it with a slash";
             return Err(BuildError::Copy { path: self.to.clone(), problem });
         }
@@ -108,23 +114,19 @@ impl Copier {
         for (name, text) in &self.documents {
             target.document(text, &place(Path::new(name)))?;
         }
+        for file in &self.fetched {
+            if folder && file.name.is_empty() {
+                let problem = "the address ends with no name for its file: say one, not a folder";
+                return Err(BuildError::Copy { path: self.to.clone(), problem });
+            }
+            target.fetched(file, &place(Path::new(&file.name)))?;
+        }
         target.finish()
     }
 
     /// Makes a folder where none is.
     pub(super) fn folder(root: &Path, path: &str) -> Result<(), BuildError> {
-        let nothing = Self {
-            add: false,
-            sources: Vec::new(),
-            documents: Vec::new(),
-            to: path.to_owned(),
-            into_folder: true,
-            owner: None,
-            mode: None,
-            exclude: Vec::new(),
-            keeps_owner: false,
-            epoch: None,
-        };
+        let nothing = Self { to: path.to_owned(), into_folder: true, ..Self::default() };
         let mut target = Target::at(root, &nothing)?;
         target.make(Path::new(path.trim_start_matches('/')))?;
         target.finish()
@@ -135,7 +137,7 @@ impl Copier {
         let mut all = Vec::new();
         for source in &self.sources {
             if source.contains("://") || source.starts_with("git@") {
-                let problem = "ADD of what lies elsewhere is not supported: fetch it in a RUN";
+                let problem = "only ADD takes addresses, and of http and https only: fetch others in a RUN";
                 return Err(BuildError::Copy { path: source.clone(), problem });
             }
             let mut some = false;
@@ -154,6 +156,11 @@ impl Copier {
         }
         Ok(all)
     }
+}
+
+/// Whether a part of a path is a name.
+pub(super) fn is_normal(part: &Component<'_>) -> bool {
+    matches!(part, Component::Normal(_))
 }
 
 /// The paths that a source stands for, below the root.
@@ -192,7 +199,7 @@ fn expand(root: &Path, source: &str) -> Result<Vec<PathBuf>, BuildError> {
 }
 
 /// Where a path leads, links followed as if the root were the whole file system; nothing where it leads nowhere.
-fn resolve(root: &Path, path: &Path) -> Result<Option<PathBuf>, BuildError> {
+pub(super) fn resolve(root: &Path, path: &Path) -> Result<Option<PathBuf>, BuildError> {
     let failed = |errno: Errno| io_error("look for", path)(errno.into());
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let base = openat(AT_FDCWD, root, flags | OFlag::O_DIRECTORY, Mode::empty()).map_err(failed)?;
@@ -357,6 +364,18 @@ impl<'a> Target<'a> {
         let mode = self.copier.mode.unwrap_or(0o644);
         let metadata = Metadata { mode, uid, gid, modified, xattrs: Vec::new() };
         let written = self.tree.file(to, &mut text.as_bytes(), &metadata);
+        written.map_err(io_error("write", Path::new("/").join(to)))
+    }
+
+    /// A fetched file, which is for its owner only, where nothing else is said, as docker has it.
+    fn fetched(&mut self, fetched: &Fetched, to: &Path) -> Result<(), BuildError> {
+        self.ready(to)?;
+        let (uid, gid) = self.copier.owner.unwrap_or((0, 0));
+        let latest = self.copier.epoch.and_then(|epoch| i64::try_from(epoch).ok()).unwrap_or(i64::MAX);
+        let modified = (fetched.modified.unwrap_or(0).min(latest), 0);
+        let metadata = Metadata { mode: self.copier.mode.unwrap_or(0o600), uid, gid, modified, xattrs: Vec::new() };
+        let mut file = File::open(&fetched.path).map_err(io_error("read", &fetched.path))?;
+        let written = self.tree.file(to, &mut file, &metadata);
         written.map_err(io_error("write", Path::new("/").join(to)))
     }
 

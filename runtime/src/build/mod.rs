@@ -9,6 +9,8 @@
 //! scope          what a variable's value is, at a place
 //! context        the folder that files come from; pattern decides which
 //! stage          the steps, one by one; metadata those that change no file, files those that only copy
+//! mounts         what a program sees and the image does not have
+//! remote         files that lie elsewhere
 //! merged         layers seen as one tree, to copy to and from
 //! cache          what came of a step the last time
 //! layers         folders -> layers -> an image
@@ -24,25 +26,28 @@ mod files;
 mod layers;
 mod merged;
 mod metadata;
+mod mounts;
 mod pattern;
 mod progress;
+mod remote;
 mod scope;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-pub use cache::prune;
-pub use commit::{CommitRequest, commit};
+pub use cache::{prune, remove_cache};
+pub use commit::{CommitRequest, change, check_changes, commit};
 pub use context::Context;
 pub use error::BuildError;
 pub(crate) use merged::{Merged, own_mounts};
+pub use pattern::fits;
 pub use progress::{Progress, Silent};
 
 use crate::container::{Runtime, rfc3339, since_epoch};
 use crate::image::{Digest, Reference, Store};
 use cache::Cache;
-use dockerfile::{Dockerfile, Instruction};
+use dockerfile::{Dockerfile, Instruction, RunMount};
 use layers::Stack;
 use scope::Globals;
 
@@ -59,6 +64,8 @@ pub struct Request {
     pub target: Option<String>,
     /// Whether to do again what has been done.
     pub fresh: bool,
+    /// Files that programs of the build may see, by their names, and that no image has.
+    pub secrets: BTreeMap<String, Vec<u8>>,
     /// Seconds since 1970: no file of the image shall be newer, and it shall say that it was made then.
     pub epoch: Option<u64>,
 }
@@ -121,16 +128,25 @@ fn needed(file: &Dockerfile, bases: &[String], target: usize) -> Result<BTreeSet
         let Some(stage) = file.stages.get(number).filter(|_| needed.insert(number)) else { continue };
         open.extend(bases.get(number).and_then(|base| earlier(file, base, number)));
         for step in &stage.steps {
-            let Instruction::Copy(copy) = &step.instruction else { continue };
-            let Some(from) = &copy.from else { continue };
-            match file.stage(from) {
-                Some(other) if other < number => open.push(other),
-                Some(_) => return Err(BuildError::Later { line: step.line, name: from.clone() }),
-                None => {}
+            for from in sources(&step.instruction) {
+                match file.stage(from) {
+                    Some(other) if other < number => open.push(other),
+                    Some(_) => return Err(BuildError::Later { line: step.line, name: from.clone() }),
+                    None => {}
+                }
             }
         }
     }
     Ok(needed)
+}
+
+/// The stages or images that an instruction takes files from.
+fn sources(instruction: &Instruction) -> Vec<&String> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(RunMount::from).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The number of a stage that comes before another, by its name: FROM knows no numbers.

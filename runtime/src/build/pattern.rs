@@ -41,7 +41,7 @@ impl Ignore {
 }
 
 /// Whether a path, its parts separated by slashes, fits a pattern.
-pub(super) fn fits(pattern: &str, path: &Path) -> bool {
+pub fn fits(pattern: &str, path: &Path) -> bool {
     all(&clean(pattern), &parts(path))
 }
 

@@ -9,15 +9,19 @@ use tracing::info_span;
 
 use super::Site;
 use super::cache::{Key, Layer, Outcome};
-use super::dockerfile::{Command, Copy, Dockerfile, Instruction, Run, Stage, Step};
+use super::dockerfile::{Command, Copy, Dockerfile, Instruction, MountKind, Run, RunMount, Stage, Step};
 use super::error::{BuildError, io_error};
 use super::files::Copier;
 use super::layers::Stack;
+use super::merged::Merged;
 use super::metadata::Making;
+use super::mounts::Held;
+use super::remote::{Fetched, is_address};
 use super::scope::Scope;
 use crate::container::Ending;
 use crate::engine::document::Step as History;
 use crate::engine::{Container, Mount, Network, Place, Wishes};
+use crate::image::Digest;
 
 /// Where the runtime mounts something, outer folders last. What a RUN step leaves there is only a place to mount on.
 const MOUNT_POINTS: [&str; 7] = ["etc/hosts", "etc/hostname", "etc/resolv.conf", "etc", "dev", "proc", "sys"];
@@ -87,8 +91,8 @@ enum Work<'a> {
     Nothing,
     /// A program.
     Run(&'a Run),
-    /// Files from another image, or from the build's folder where there is none.
-    Copy(Box<(Copier, Option<Stack>)>),
+    /// Files from another image, or from the build's folder where there is none; and where those that were fetched lie.
+    Copy(Box<(Copier, Option<Stack>, Option<Place>)>),
     /// A folder, if it is not there.
     Folder(String),
 }
@@ -98,8 +102,8 @@ impl<'a> Builder<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), BuildError> {
         let begun = Instant::now();
         self.making.apply(&step.instruction)?;
-        let (what, work) = self.work(step)?;
-        let key = self.stack.key.then(&what);
+        let (what, seen, work) = self.work(step)?;
+        let key = self.stack.key.then(&format!("{what}{seen}"));
         let history = |created: &str, empty| History {
             created: Some(created.to_owned()),
             created_by: Some(what.clone()),
@@ -118,7 +122,7 @@ impl<'a> Builder<'a> {
         if let Some(layer) = &result.layer {
             self.push(layer.clone())?;
         }
-        self.site.cache.keep(&key, &result)?;
+        self.site.cache.keep(self.site.store, &key, &result)?;
         self.record(key, history(&result.created, result.layer.is_none()));
         self.tell(begun.elapsed(), result.layer.as_ref());
         Ok(())
@@ -144,8 +148,9 @@ impl<'a> Builder<'a> {
         self.stack.key = key;
     }
 
-    /// What a step does, as words that are the same only if it is, and as work.
-    fn work(&self, step: &'a Step) -> Result<(String, Work<'a>), BuildError> {
+    /// What a step does: as its image's history tells it, what else it sees, and as work. Both texts are the same only if
+    /// the step is.
+    fn work(&self, step: &'a Step) -> Result<(String, String, Work<'a>), BuildError> {
         match &step.instruction {
             Instruction::Run(run) => {
                 let given = self.making.scope.environment(&self.making.document.config);
@@ -156,10 +161,10 @@ impl<'a> Builder<'a> {
                 for document in &run.documents {
                     what.push_str(&document.below());
                 }
-                Ok((what, Work::Run(run)))
+                Ok((what, self.seen(run)?, Work::Run(run)))
             }
             Instruction::Copy(copy) => {
-                let copier = self.copier(copy)?;
+                let (copier, place) = self.copier(copy)?;
                 let from = copy.from.as_deref().map(|from| self.source(from)).transpose()?;
                 let content = match &from {
                     // A stage's files are known by its layers.
@@ -167,13 +172,13 @@ impl<'a> Builder<'a> {
                     None => copier.digest(&self.site.context.root, &self.site.context.ignore)?,
                 };
                 let what = format!("{} # {content}", step.text);
-                Ok((what, Work::Copy(Box::new((copier, from)))))
+                Ok((what, String::new(), Work::Copy(Box::new((copier, from, place)))))
             }
             Instruction::Workdir(_) => {
                 let path = self.making.document.config.working_dir.clone();
-                Ok((format!("WORKDIR {path}"), Work::Folder(path)))
+                Ok((format!("WORKDIR {path}"), String::new(), Work::Folder(path)))
             }
-            _ => Ok((step.text.clone(), Work::Nothing)),
+            _ => Ok((step.text.clone(), String::new(), Work::Nothing)),
         }
     }
 
@@ -203,7 +208,81 @@ impl<'a> Builder<'a> {
         stage.map_or_else(|| Stack::of_image(self.site.store, from), Ok)
     }
 
-    fn copier(&self, copy: &Copy) -> Result<Copier, BuildError> {
+    /// What a RUN sees besides the image, as far as another build may find other files there.
+    fn seen(&self, run: &Run) -> Result<String, BuildError> {
+        let mut seen = String::new();
+        for mount in &run.mounts {
+            seen.extend(["\n", &mount.text]);
+            let MountKind::Bind { from, source, .. } = &mount.kind else { continue };
+            let content = if let Some(from) = from {
+                self.source(&self.making.word(from)?)?.document.rootfs.diff_ids.join(",")
+            } else {
+                let (sources, context) = (vec![self.making.word(source)?], self.site.context);
+                Copier { sources, ..Copier::default() }.digest(&context.root, &context.ignore)?
+            };
+            seen.extend([" # ", &content]);
+        }
+        Ok(seen)
+    }
+
+    /// Mounts what a RUN wants to see.
+    fn hold(&self, run: &Run) -> Result<Held, BuildError> {
+        let mut held = Held::default();
+        let data = self.site.data();
+        for mount in &run.mounts {
+            let target = self.making.word(&mount.target)?;
+            let at = RunMount::place(&self.making.absolute("."), &target);
+            if at.as_os_str().is_empty() {
+                return Err(BuildError::Value { what: "--mount", value: target, form: "a place below the root" });
+            }
+            held.add(&data, mount, &at, &self.site.request.secrets, || self.place())?;
+            let MountKind::Bind { from, source, writable } = &mount.kind else { continue };
+            let (source, place) = (self.making.word(source)?, self.place()?);
+            let from = from.as_deref().map(|from| self.source(&self.making.word(from)?)).transpose()?;
+            let view = match (from, writable) {
+                (Some(stack), true) => Some(stack.open(&place)?),
+                (Some(stack), false) => Some(stack.view(&place)?),
+                (None, true) => {
+                    let lower = [self.site.context.root.clone()];
+                    Some(Merged::writable(&lower, &place.upper, &place.work, &place.folder().join("root"))?)
+                }
+                (None, false) => None,
+            };
+            let tree = view.as_ref().map_or(self.site.context.root.as_path(), Merged::root).to_owned();
+            held.bind(&tree, &source, &at, *writable)?;
+            held.keep(view, place);
+        }
+        Ok(held)
+    }
+
+    /// Fetches the sources that lie elsewhere.
+    fn fetch(&self, copy: &Copy, sources: &mut Vec<String>) -> Result<(Vec<Fetched>, Option<Place>), BuildError> {
+        let form = "the digest of one file that is fetched";
+        let checksum = copy.checksum.as_deref().map(|text| self.making.word(text)).transpose()?;
+        let wrong = |value: &String| BuildError::Value { what: "--checksum", value: value.clone(), form };
+        let addresses: Vec<String> = sources.iter().filter(|one| copy.add && is_address(one)).cloned().collect();
+        if let Some(value) = checksum.as_ref().filter(|_| addresses.len() != 1 || sources.len() != 1) {
+            return Err(wrong(value));
+        }
+        if addresses.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        sources.retain(|one| !is_address(one));
+        let place = self.place()?;
+        let fetch = |(number, address): (usize, &String)| super::remote::fetch(address, place.folder(), number);
+        let fetched = addresses.iter().enumerate().map(fetch).collect::<Result<Vec<_>, _>>()?;
+        if let (Some(value), Some(file)) = (&checksum, fetched.first()) {
+            let expected: Digest = value.parse().map_err(|_| wrong(value))?;
+            let content = fs::read(&file.path).map_err(io_error("read", &file.path))?;
+            if !expected.verify(&content) {
+                let address = addresses.first().cloned().unwrap_or_default();
+                return Err(BuildError::Checksum { address, found: file.digest.to_string() });
+            }
+        }
+        Ok((fetched, Some(place)))
+    }
+
+    fn copier(&self, copy: &Copy) -> Result<(Copier, Option<Place>), BuildError> {
         let mut documents = Vec::new();
         for document in &copy.documents {
             let text = if document.expand {
@@ -217,10 +296,13 @@ impl<'a> Builder<'a> {
         let to = self.making.word(&copy.to)?;
         let owner = copy.chown.as_deref().map(|text| self.making.word(text)).transpose()?;
         let mode = copy.chmod.as_deref().map(|text| self.making.word(text)).transpose()?;
-        Ok(Copier {
+        let mut sources = self.making.words(&copy.sources)?;
+        let (fetched, place) = self.fetch(copy, &mut sources)?;
+        let copier = Copier {
             add: copy.add,
-            sources: self.making.words(&copy.sources)?,
+            sources,
             documents,
+            fetched,
             into_folder: to.ends_with('/') || to == "." || to.ends_with("/."),
             to: self.making.absolute(&to),
             owner: owner
@@ -230,7 +312,8 @@ impl<'a> Builder<'a> {
             exclude: self.making.words(&copy.exclude)?,
             keeps_owner: copy.from.is_some(),
             epoch: self.site.request.epoch,
-        })
+        };
+        Ok((copier, place))
     }
 
     fn copy(&self, copier: &Copier, from: Option<&Stack>) -> Result<Option<Layer>, BuildError> {
@@ -260,23 +343,27 @@ impl<'a> Builder<'a> {
         let mut environment = Scope::proxies(self.making.globals);
         environment.extend(self.making.scope.environment(&self.making.document.config));
         let scripts = self.place()?;
-        let (words, mounts) = self.script(run, &scripts)?;
+        let (words, mut mounts) = self.script(run, &scripts)?;
+        let mut held = self.hold(run)?;
+        mounts.append(&mut held.mounts);
         let wishes = Wishes {
             entrypoint: Some(words),
             environment,
             hostname: Some("build".to_owned()),
             mounts,
+            tmpfs: std::mem::take(&mut held.tmpfs),
             network: if run.network { Network::Host } else { Network::None },
             ..Wishes::default()
         };
-        let missing: Vec<&str> =
-            MOUNT_POINTS.iter().copied().filter(|path| !crate::engine::has(&folders, path)).collect();
+        let points: Vec<String> = held.points.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let points: Vec<&str> = points.iter().map(String::as_str).chain(MOUNT_POINTS).collect();
+        let missing: Vec<&str> = points.iter().copied().filter(|path| !crate::engine::has(&folders, path)).collect();
         let container = Container::prepare(&self.site.data(), &self.making.document.config, &folders, &wishes)?;
-        let ending: Ending = super::progress::indented(self.site.progress, || container.run(self.site.runtime))?;
+        let ending: Ending = super::progress::told(self.site.progress, || container.run(self.site.runtime))?;
         if ending.code() != 0 {
             return Err(BuildError::Status(ending.code()));
         }
-        tidy(container.upper(), &missing, &folders)?;
+        tidy(container.upper(), &points, &missing, &folders)?;
         self.stack.add(self.site.store, container.upper(), self.site.request.epoch)
     }
 
@@ -318,8 +405,8 @@ fn octal(text: &str) -> Result<u32, BuildError> {
 }
 
 /// Takes away what only was there to be mounted on, and folders that were touched for it and are as they were.
-fn tidy(upper: &Path, missing: &[&str], folders: &[PathBuf]) -> Result<(), BuildError> {
-    for point in MOUNT_POINTS {
+fn tidy(upper: &Path, points: &[&str], missing: &[&str], folders: &[PathBuf]) -> Result<(), BuildError> {
+    for &point in points {
         let path = upper.join(point);
         let Ok(found) = path.symlink_metadata() else { continue };
         let removed = if found.is_file() && found.len() == 0 && missing.contains(&point) {

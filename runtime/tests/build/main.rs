@@ -8,6 +8,7 @@ mod buildah;
 mod debian;
 mod failures;
 mod lab;
+mod mounts;
 #[path = "../container/needs.rs"]
 mod needs;
 mod running;
@@ -16,6 +17,6 @@ mod tree;
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [buildah::trials(), running::trials(), failures::trials(), debian::trials()];
+    let groups = [buildah::trials(), running::trials(), mounts::trials(), failures::trials(), debian::trials()];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

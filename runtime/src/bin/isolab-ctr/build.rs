@@ -1,18 +1,22 @@
 //! `build`: an image from a Dockerfile.
 
+mod teller;
+
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
-use isolab_runtime::build::{self, BuildError, Context, Progress, Request};
+use isolab_runtime::build::{self, BuildError, Context, Request};
 use isolab_runtime::container::{Runtime, default_root};
 use isolab_runtime::engine::EngineError;
 use isolab_runtime::image::{Reference, Store};
 
 use crate::print;
 use crate::voice::Failure;
+use teller::Teller;
 
 #[derive(Args)]
 pub(crate) struct Build {
@@ -25,6 +29,9 @@ pub(crate) struct Build {
     /// Give an ARG its value; a name alone takes the caller's variable
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
+    /// Give a file, or a variable, to `RUN --mount=type=secret`; it gets into no image
+    #[arg(long = "secret", value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
+    secrets: Vec<String>,
     /// Build this stage and what it needs
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -47,8 +54,10 @@ pub(crate) fn obey(wanted: &Build, store: &Store) -> Result<u8, Failure> {
     crate::containers::close_input()?;
     let root = default_root().map_err(EngineError::from)?;
     let runtime = Runtime::new(&root, |text| eprintln!("warning: {text}"));
-    let teller = Teller { quiet: wanted.quiet, colours: colours() };
-    let id = build::build(store, &runtime, &context, &request, &teller)?;
+    let teller = Teller::new(wanted.quiet);
+    let built = build::build(store, &runtime, &context, &request, &teller);
+    teller.end();
+    let id = built?;
     if !wanted.quiet {
         for name in &wanted.tags {
             eprintln!("named {}", name.familiar());
@@ -72,7 +81,8 @@ impl Build {
             None => None,
         };
         let (names, target) = (self.tags.clone(), self.target.clone());
-        Ok(Request { text: self.text()?, names, arguments, target, fresh: self.no_cache, epoch })
+        let secrets = self.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?;
+        Ok(Request { text: self.text()?, names, arguments, target, fresh: self.no_cache, secrets, epoch })
     }
 
     fn text(&self) -> Result<String, Failure> {
@@ -87,46 +97,21 @@ impl Build {
     }
 }
 
-fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Tells each step on standard error.
-struct Teller {
-    quiet: bool,
-    colours: bool,
-}
-
-impl Teller {
-    fn say(&self, colour: &str, text: &str) {
-        match (self.quiet, self.colours) {
-            (true, _) => {}
-            (false, true) => eprintln!("\x1b[{colour}m{text}\x1b[0m"),
-            (false, false) => eprintln!("{text}"),
+/// Reads what a secret is: a file, which is called like the secret if nothing is said, or a variable.
+fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
+    let field = |name: &str| text.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let known =
+        |pair: &str| ["id", "src", "source", "env", "type"].contains(&pair.split('=').next().unwrap_or_default());
+    let id = field("id").filter(|id| !id.is_empty() && text.split(',').all(known));
+    let id = id.ok_or_else(|| Failure::Secret { text: text.to_owned() })?;
+    let content = match (field("src").or_else(|| field("source")), field("env")) {
+        (None, Some(variable)) => std::env::var_os(variable).map(OsString::into_vec),
+        (path, _) => {
+            let path = path.unwrap_or(id);
+            let read = std::fs::read(path);
+            Some(read.map_err(|source| Failure::Read { from: path.to_owned(), source })?)
         }
-    }
-}
-
-impl Progress for Teller {
-    fn step(&self, stage: &str, number: usize, of: usize, text: &str) {
-        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.say("1", &format!("[{stage} {number}/{of}] {line}"));
-    }
-
-    fn cached(&self) {
-        self.say("36", "  CACHED");
-    }
-
-    fn done(&self, took: Duration, layer: Option<(&str, u64)>) {
-        let layer = layer.map(|(id, size)| format!(", layer {id}, {}", print::size(size))).unwrap_or_default();
-        self.say("32", &format!("  done in {:.1} s{layer}", took.as_secs_f64()));
-    }
-
-    fn warn(&self, text: &str) {
-        eprintln!("warning: {text}");
-    }
-
-    fn shows_output(&self) -> bool {
-        !self.quiet
-    }
+    };
+    let content = content.ok_or_else(|| Failure::Secret { text: text.to_owned() })?;
+    Ok((id.to_owned(), content))
 }

@@ -35,9 +35,6 @@ pub(crate) struct Global {
     /// Tell each step on standard error: what the kernel is asked for, why, and how long it took
     #[arg(long, global = true)]
     pub(crate) explain: bool,
-    /// Tell more of what is done on standard error
-    #[arg(long, global = true)]
-    pub(crate) debug: bool,
 }
 
 #[derive(Subcommand)]

@@ -26,6 +26,14 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// At most so many characters of a text.
+pub(crate) fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// A size for people, in powers of two, as docker prints memory: `1.23MiB`.
 pub(crate) fn binary_size(bytes: u64) -> String {
     let mut value = bytes as f64;

@@ -70,7 +70,7 @@ pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
                 bytes += freed;
             }
             print::text(&format!("Space reclaimed by them: {}\n", print::size(bytes)))?;
-            crate::images::prune(engine)?;
+            crate::images::prune(engine, false)?;
         }
     }
     Ok(0)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error::Problem;
 use super::lines::{HereDocument, Line, first_word};
+use super::mount::RunMount;
 use super::words;
 
 /// All there are, for guessing what was meant.
@@ -92,6 +93,8 @@ pub struct Run {
     pub documents: Vec<HereDocument>,
     /// Whether it may use the network.
     pub network: bool,
+    /// What it sees besides the image.
+    pub mounts: Vec<RunMount>,
 }
 
 /// COPY, and ADD, which also unpacks archives.
@@ -107,6 +110,8 @@ pub struct Copy {
     pub chmod: Option<String>,
     /// Patterns of what to leave out.
     pub exclude: Vec<String>,
+    /// What the file behind an address has to be: its digest.
+    pub checksum: Option<String>,
     /// What to copy.
     pub sources: Vec<String>,
     /// Files that are written in the Dockerfile itself.
@@ -253,11 +258,13 @@ fn from(line: &Line, read: &Words<'_>) -> Result<Instruction, Problem> {
 }
 
 fn run(line: &Line) -> Result<Run, Problem> {
-    let mut run = Run { command: command(&line.rest), documents: line.documents.clone(), network: true };
+    let mut run =
+        Run { command: command(&line.rest), documents: line.documents.clone(), network: true, mounts: Vec::new() };
     for (flag, value) in &line.flags {
         match (flag.as_str(), value.as_deref()) {
             ("network", Some("none")) => run.network = false,
             ("network", Some("default" | "host")) | ("security", Some("sandbox")) => {}
+            ("mount", Some(text)) => run.mounts.push(RunMount::read(text)?),
             ("network", value) => {
                 let value = value.unwrap_or_default().to_owned();
                 return Err(Problem::Value { flag: "--network", value, form: "default, host or none" });
@@ -275,6 +282,7 @@ fn copy(line: &Line, read: &Words<'_>) -> Result<Copy, Problem> {
             ("from", Some(_)) if !copy.add => copy.from.clone_from(value),
             ("chown", Some(_)) => copy.chown.clone_from(value),
             ("chmod", Some(_)) => copy.chmod.clone_from(value),
+            ("checksum", Some(_)) if copy.add => copy.checksum.clone_from(value),
             ("exclude", Some(pattern)) => copy.exclude.push(pattern.clone()),
             // Its files are a layer that would be the same on any other: so is every layer here.
             ("link", _) => {}

@@ -2,17 +2,19 @@
 //!
 //! The grammar is the documented one (docs.docker.com/reference/dockerfile). It is read in three steps, each in a file:
 //! `lines` puts continued lines together and takes here-documents out of them, `instruction` tells what a line asks for,
-//! `words` splits arguments and substitutes variables. Substitution comes last, while building: a variable's value is
+//! `mount` understands what a RUN has mounted, `words` splits arguments and substitutes variables. Substitution comes last, while building: a variable's value is
 //! known only at its place.
 
 mod error;
 mod instruction;
 mod lines;
+mod mount;
 mod words;
 
 pub use error::{DockerfileError, Problem};
 pub use instruction::{Command, Copy, Health, Instruction, Run};
 pub use lines::HereDocument;
+pub use mount::{MountKind, RunMount};
 pub use words::Substitution;
 
 use lines::Line;

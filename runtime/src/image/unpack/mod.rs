@@ -55,6 +55,11 @@ pub fn unpack(archive: impl Read, into: &Path, limits: Limits) -> Result<Unpacke
     unpack_as(archive, into, limits, Algorithm::Sha256)
 }
 
+/// The same, for an archive that may be packed by gzip or zstd.
+pub fn unpack_packed(archive: impl Read + Send, into: &Path) -> Result<Unpacked, LayerError> {
+    unpack(super::decompress(archive).map_err(LayerError::Read)?, into, Limits::default())
+}
+
 /// The same, for a layer whose name is a hash of this kind.
 pub(super) fn unpack_as(
     archive: impl Read,
@@ -218,11 +223,12 @@ fn link<R: Read>(entry: &Entry<'_, R>) -> io::Result<OsString> {
 /// What the header and its extensions (pax(1)) say about an entry.
 fn metadata<R: Read>(entry: &mut Entry<'_, R>, path: &Path) -> Result<Metadata, LayerError> {
     let header = entry.header();
+    let old = header.as_old();
     let mut metadata = Metadata {
-        mode: header.mode().map_err(LayerError::Read)?,
-        uid: header.uid().map_err(LayerError::Read)? as u32,
-        gid: header.gid().map_err(LayerError::Read)? as u32,
-        modified: (header.mtime().map_err(LayerError::Read)? as i64, 0),
+        mode: number(&old.mode, || header.mode())?,
+        uid: number(&old.uid, || header.uid())? as u32,
+        gid: number(&old.gid, || header.gid())? as u32,
+        modified: (number(&old.mtime, || header.mtime())? as i64, 0),
         xattrs: Vec::new(),
     };
     let Some(extensions) = entry.pax_extensions().map_err(LayerError::Read)? else { return Ok(metadata) };
@@ -247,6 +253,14 @@ fn metadata<R: Read>(entry: &mut Entry<'_, R>, path: &Path) -> Result<Metadata, 
         }
     }
     Ok(metadata)
+}
+
+/// A number of a header. Some archivers leave a field empty for nought, and every engine reads it so.
+fn number<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> Result<T, LayerError> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    read().map_err(LayerError::Read)
 }
 
 fn push_xattr(metadata: &mut Metadata, name: &[u8], value: &[u8], path: &Path) -> Result<(), LayerError> {

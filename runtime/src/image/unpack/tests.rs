@@ -415,3 +415,19 @@ proptest! {
         prop_assert_eq!(one, other, "the same archive, two trees");
     }
 }
+
+#[test]
+fn a_number_that_is_left_empty_is_nought() {
+    let mut archive = Forged::default().file("a", b"content").0;
+    // Mode, user and group, and time, with the checksum over what stands there then.
+    for (from, to) in [(100, 124), (136, 148)] {
+        archive[from..to].fill(0);
+    }
+    archive[148..156].fill(b' ');
+    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
+    archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let folder = TempDir::new().unwrap();
+    unpack(archive.as_slice(), folder.path(), Limits::default()).unwrap();
+    let found = fs::metadata(folder.path().join("a")).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.mtime(), found.len()), (0, 0, 7));
+}

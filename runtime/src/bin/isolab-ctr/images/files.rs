@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use isolab_runtime::build;
 use isolab_runtime::image::{self, Reference, Store};
 use oci_spec::image::Config;
 
@@ -20,6 +21,9 @@ pub(crate) struct Import {
     /// What a container of it runs if nothing else is said, as a shell would read it
     #[arg(long, value_name = "COMMAND")]
     cmd: Option<String>,
+    /// An instruction of a Dockerfile that changes no file, such as `ENV a=b`; can be given several times
+    #[arg(long, short, value_name = "INSTRUCTION")]
+    change: Vec<String>,
     /// The archive, packed or not; - for standard input
     file: PathBuf,
     /// Its name
@@ -29,15 +33,21 @@ pub(crate) struct Import {
 impl Import {
     pub(super) fn obey(&self, store: &Store) -> Result<(), Failure> {
         let _shared = store.shared()?;
+        build::check_changes(&self.change)?;
         let mut run = Config::default();
         run.set_cmd(self.cmd.as_ref().map(|cmd| vec!["/bin/sh".to_owned(), "-c".to_owned(), cmd.clone()]));
         let input = (self.file != Path::new("-")).then_some(self.file.as_path());
         let manifest = image::import(store, read(input)?, run, self.message.as_deref())?;
-        match &self.name {
-            Some(name) => store.set_name(&name.to_string(), manifest.descriptor().clone(), &[])?,
-            None => store.keep_unnamed(manifest.descriptor().clone())?,
-        }
-        print::text(&format!("{}\n", manifest.id()))
+        let id = if self.change.is_empty() {
+            match &self.name {
+                Some(name) => store.set_name(&name.to_string(), manifest.descriptor().clone(), &[])?,
+                None => store.keep_unnamed(manifest.descriptor().clone())?,
+            }
+            manifest.id()
+        } else {
+            build::change(store, manifest.descriptor(), &self.change, self.name.as_slice())?
+        };
+        print::text(&format!("{id}\n"))
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod disk;
 mod files;
+mod filter;
 mod picture;
 mod show;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -14,6 +16,7 @@ use isolab_runtime::image::{Digest, Manifest, Reference, Store};
 
 use crate::print;
 use crate::voice::Failure;
+use filter::Filter;
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
@@ -28,6 +31,12 @@ pub(crate) enum Verb {
         /// By a template, or `json`
         #[arg(long)]
         format: Option<String>,
+        /// Only those with dangling=true|false, reference=PATTERN, label=NAME[=VALUE], before=IMAGE or since=IMAGE
+        #[arg(long, short, value_name = "NAME=VALUE")]
+        filter: Vec<Filter>,
+        /// Only those called so
+        #[arg(value_name = "REPOSITORY[:TAG]")]
+        name: Option<String>,
     },
     /// Give an image another name
     Tag {
@@ -85,8 +94,11 @@ pub(crate) enum Verb {
     },
     /// Make an image of a file system in an archive
     Import(files::Import),
-    /// Remove what killed commands left, images without a name, and all that no image needs
+    /// Remove what killed commands left, images without a name, and all that neither an image nor a build's cache needs
     Prune {
+        /// Also images with a name that no container is of, and what builds keep for the next one
+        #[arg(long, short)]
+        all: bool,
         /// For docker's scripts: nothing is asked
         #[arg(long, short)]
         force: bool,
@@ -115,7 +127,10 @@ pub(crate) enum OneImage {
 pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
     let store = engine.store();
     match verb {
-        Verb::Images { quiet, no_trunc, format } => show::list(store, *quiet, *no_trunc, format.as_deref())?,
+        Verb::Images { quiet, no_trunc, format, filter, name } => {
+            let chosen = filter::choose(store, filter, name.as_deref())?;
+            show::list(store, &chosen, *quiet, *no_trunc, format.as_deref())?;
+        }
         Verb::Tag { source, target } => store.tag(source, target)?,
         Verb::Rmi { force, images } => remove(store, images, *force)?,
         Verb::Inspect { format, images } => show::inspect(engine, images, format.as_deref())?,
@@ -126,7 +141,7 @@ pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
         Verb::Save { output, images } => files::save(store, output.as_deref(), images)?,
         Verb::Load { input, quiet } => files::load(store, input.as_deref(), *quiet)?,
         Verb::Import(import) => import.obey(store)?,
-        Verb::Prune { .. } => prune(engine)?,
+        Verb::Prune { all, .. } => prune(engine, *all)?,
         Verb::Fsck => return check(store),
     }
     Ok(0)
@@ -169,12 +184,29 @@ fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
-pub(crate) fn prune(engine: &Engine) -> Result<(), Failure> {
+/// Removes what was left over, and the images without a name; with `all`, also those that no container is of.
+pub(crate) fn prune(engine: &Engine, all: bool) -> Result<(), Failure> {
     let store = engine.store();
     remove_left_over(engine)?;
-    for one in store.names()?.iter().filter(|one| one.name.is_none()) {
+    if all {
+        let (steps, caches) = build::remove_cache(store)?;
+        if steps + caches > 0 {
+            print::text(&format!("Deleted: build cache of {steps} steps and {caches} mounts\n"))?;
+        }
+    }
+    // Before anything is removed: a container is of an image by its id, whatever that is called.
+    let used: HashSet<String> = engine.list()?.into_iter().map(|record| record.image.id).collect();
+    for one in store.names()? {
         let digest = Digest::try_from(one.descriptor.digest()).map_err(isolab_runtime::image::ImageError::from)?;
-        store.remove_manifest(&digest)?;
+        let Some(name) = &one.name else {
+            store.remove_manifest(&digest)?;
+            continue;
+        };
+        // What cannot be read is no container's, and not worth an error here: fsck tells of it.
+        let id = Manifest::read(store, &one.descriptor).map(|manifest| manifest.id().to_string());
+        if all && !id.is_ok_and(|id| used.contains(&id)) && store.remove_name(name)? {
+            print::text(&format!("Untagged: {}\n", familiar(name)))?;
+        }
     }
     tell(store)
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use isolab_runtime::image::{Digest, Image, Manifest, Store};
 
 use super::familiar;
-use super::show::{instruction, shorten};
+use super::show::instruction;
 use crate::print;
 use crate::voice::Failure;
 
@@ -30,7 +30,7 @@ pub(super) fn draw(store: &Store, image: &str) -> Result<(), Failure> {
         let (added, hidden) = count(&layer.path);
         let shared = sharers.get(&layer.diff_id).map(|names| format!(", shared with {}", names.join(", ")));
         lines.push("│".to_owned());
-        lines.push(format!("├─ {}  {}", layer.diff_id.short(), shorten(step, STEP)));
+        lines.push(format!("├─ {}  {}", layer.diff_id.short(), print::shorten(step, STEP)));
         let size = print::size(layer.size);
         lines.push(format!("│  {size}: adds {added}, hides {hidden}{}", shared.unwrap_or_default()));
     }

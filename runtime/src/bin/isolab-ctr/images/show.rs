@@ -1,6 +1,9 @@
 //! What is known of images: a list, a document, a history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use isolab_runtime::engine::{Engine, EngineError};
 use isolab_runtime::image::{ImageError, Manifest, Named, Reference, Store};
@@ -15,11 +18,17 @@ use crate::voice::Failure;
 const STEP: usize = 45;
 const NONE: &str = "<none>";
 
-pub(super) fn list(store: &Store, quiet: bool, whole: bool, format: Option<&str>) -> Result<(), Failure> {
+pub(super) fn list(
+    store: &Store,
+    chosen: &[Named],
+    quiet: bool,
+    whole: bool,
+    format: Option<&str>,
+) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut ids = BTreeSet::new();
     // The newest first, as docker has it.
-    for named in store.names()?.iter().rev() {
+    for named in chosen.iter().rev() {
         let manifest = Manifest::read(store, &named.descriptor)?;
         let id = if whole { manifest.id().to_string() } else { manifest.id().short() };
         if quiet {
@@ -103,11 +112,12 @@ pub(super) fn history(store: &Store, image: &str, whole: bool) -> Result<(), Fai
     for step in manifest.configuration().history().iter().flatten() {
         let layer = if step.empty_layer() == Some(true) { None } else { next.next() };
         let id = layer.map(|layer| if whole { layer.diff_id.to_string() } else { layer.diff_id.short() });
-        let size = layer.map_or(0, |layer| layer.descriptor.size());
+        let size =
+            layer.map_or(0, |layer| unpacked(&store.layer_path(&layer.diff_id)).unwrap_or(layer.descriptor.size()));
         let created = step.created().clone().unwrap_or_else(|| "-".to_owned());
         let day = created.split('T').next().unwrap_or_default().to_owned();
         let step = instruction(step.created_by().as_deref().unwrap_or_default());
-        let step = if whole { step } else { shorten(&step, STEP) };
+        let step = if whole { step } else { print::shorten(&step, STEP) };
         rows.push(vec![id.unwrap_or_else(|| "-".to_owned()), day, step, print::size(size)]);
     }
     rows.push(["LAYER", "CREATED", "CREATED BY", "SIZE"].map(str::to_owned).to_vec());
@@ -115,16 +125,25 @@ pub(super) fn history(store: &Store, image: &str, whole: bool) -> Result<(), Fai
     print::text(&print::columns(&rows))
 }
 
+/// The bytes of a layer's files as a container finds them; nothing where it is not unpacked. A file of several names
+/// counts once.
+fn unpacked(layer: &Path) -> Option<u64> {
+    let (mut bytes, mut seen, mut waiting) = (0, HashSet::new(), vec![layer.to_owned()]);
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).ok()? {
+            let data = entry.as_ref().ok()?.metadata().ok()?;
+            if data.is_dir() {
+                waiting.push(entry.ok()?.path());
+            } else if data.is_file() && (data.nlink() == 1 || seen.insert(data.ino())) {
+                bytes += data.len();
+            }
+        }
+    }
+    Some(bytes)
+}
+
 /// A step in one line, without what shells and builders put around it.
 pub(super) fn instruction(step: &str) -> String {
     let step = step.strip_prefix("/bin/sh -c #(nop) ").unwrap_or(step);
     step.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// At most so many characters.
-pub(super) fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
