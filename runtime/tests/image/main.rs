@@ -1,9 +1,12 @@
 //! Images against other people's programs: the kernel's overlayfs, which has to understand our whiteouts, and skopeo,
 //! which has to understand our store.
 
+mod bad;
+mod chaos;
 mod disks;
 mod exchange;
 mod interrupted;
+mod lists;
 #[path = "../container/needs.rs"]
 mod needs;
 mod stacks;
@@ -36,9 +39,11 @@ fn main() {
         ),
         needs::trial("skopeo_reads_our_store", &["skopeo"], skopeo_reads_our_store),
     ];
+    trials.extend(bad::trials());
     trials.extend(disks::trials());
     trials.extend(exchange::trials());
     trials.extend(interrupted::trials());
+    trials.extend(lists::trials());
     trials.extend(stacks::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

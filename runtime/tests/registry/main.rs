@@ -10,11 +10,21 @@ mod life;
 mod needs;
 mod server;
 mod spec;
+mod storms;
+mod token;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let groups = [server::trials(), spec::trials(), client::trials(), liar::trials(), life::trials()];
+    let groups = [
+        server::trials(),
+        spec::trials(),
+        token::trials(),
+        storms::trials(),
+        client::trials(),
+        liar::trials(),
+        life::trials(),
+    ];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }

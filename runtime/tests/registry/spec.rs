@@ -21,9 +21,28 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const BYTES: &str = "application/octet-stream";
 const REPOSITORY: &str = "team/app";
+/// All codes that an error may have.
+const CODES: [&str; 14] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNSUPPORTED",
+    "TOOMANYREQUESTS",
+];
+
+type Section = fn(&mut Spec) -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let sections: [(&str, fn(&mut Spec) -> Result<(), Failed>); 12] = [
+    let sections: [(&str, Section); 12] = [
         ("support", support),
         ("pulling_blobs", pulling_blobs),
         ("pulling_manifests", pulling_manifests),
@@ -91,8 +110,9 @@ impl Spec {
     }
 
     fn equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: T, wanted: T) {
-        let holds = found == wanted;
-        self.holds(&format!("{what}: {found:?} instead of {wanted:?}"), holds);
+        let both = [found, wanted];
+        let [found, wanted] = &both;
+        self.holds(&format!("{what}: {found:?} instead of {wanted:?}"), found == wanted);
     }
 
     /// Sends a request that has to be answered with a status.
@@ -159,7 +179,7 @@ fn exchange(host: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) ->
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut head = format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        head.extend([name, ": ", value, "\r\n"]);
     }
     stream.write_all(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes())?;
     stream.write_all(body)?;
@@ -168,7 +188,8 @@ fn exchange(host: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) ->
     let end = reply.windows(4).position(|window| window == b"\r\n\r\n").ok_or("a reply without an end of its head")?;
     let head = text(&reply[..end]);
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).ok_or("a reply without a status")?;
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).ok_or("a reply without a status")?;
     let mut headers: HashMap<String, String> = HashMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         let known = headers.entry(name.to_ascii_lowercase()).or_default();
@@ -405,7 +426,7 @@ fn pushing_manifests(spec: &mut Spec) -> Result<(), Failed> {
     for reference in ["v1", &digest.to_string()] {
         let answer = spec.put(201, reference, MANIFEST, &content)?;
         spec.equal("digest", answer.header("docker-content-digest"), &digest.to_string());
-        let pulled = spec.get(200, &answer.header("location").to_owned())?;
+        let pulled = spec.get(200, answer.header("location"))?;
         spec.equal("the registry MUST store the manifest exactly", &pulled.body, &content);
     }
     spec.says("a digest of another algorithm stays the manifest's digest");
@@ -451,7 +472,8 @@ fn pushing_manifests(spec: &mut Spec) -> Result<(), Failed> {
     let layers = missing.map(|one| json!({ "mediaType": BYTES, "digest": one.to_string(), "size": 7 }));
     let holed = spec.manifest(json!({ "layers": layers }))?;
     let answer = spec.put(400, "v5", MANIFEST, &holed)?.json();
-    let codes: Vec<&str> = answer["errors"].as_array().into_iter().flatten().filter_map(|e| e["code"].as_str()).collect();
+    let codes: Vec<&str> =
+        answer["errors"].as_array().into_iter().flatten().filter_map(|e| e["code"].as_str()).collect();
     spec.equal("codes", codes, vec!["MANIFEST_BLOB_UNKNOWN"; 2]);
     spec.get(404, &manifest_path("v5")).map(drop)
 }
@@ -462,8 +484,10 @@ fn manifests_of_every_kind(spec: &mut Spec) -> Result<(), Failed> {
     spec.put(201, &digest.to_string(), MANIFEST, &content)?;
     let listed = json!({ "mediaType": MANIFEST, "digest": digest.to_string(), "size": content.len() });
     let missing = json!({ "mediaType": MANIFEST, "digest": Digest::of(b"nowhere").to_string(), "size": 7 });
-    let (docker, list) =
-        ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json");
+    let (docker, list) = (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    );
     let index = |kind: &str, all: &[&Value]| json!({ "schemaVersion": 2, "mediaType": kind, "manifests": all });
     let config = json!({ "mediaType": EMPTY, "digest": Digest::of(b"{}").to_string(), "size": 2 });
     // No blob of this one was pushed, since all of it is in the descriptor.
@@ -521,13 +545,19 @@ fn subjects_and_referrers(spec: &mut Spec) -> Result<(), Failed> {
             (MANIFEST, spec.manifest(json!({ "subject": about, "artifactType": signature }))?, signature),
             (MANIFEST, spec.manifest(json!({ "subject": about, "annotations": { "no": "type" } }))?, EMPTY),
             (MANIFEST, spec.manifest(json!({ "subject": about, "artifactType": "" }))?, EMPTY),
-            (INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "subject": about }).to_string().into(), ""),
+            (
+                INDEX,
+                json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "subject": about }).to_string().into(),
+                "",
+            ),
         ];
         for (kind, content, _) in &all {
             let answer = spec.put(201, &Digest::of(content).to_string(), kind, content)?;
             spec.equal("OCI-Subject", answer.header("oci-subject"), &subject.to_string());
         }
-        spec.says("each descriptor MUST have size, digest, artifactType (or the configuration's, or none) and annotations");
+        spec.says(
+            "each descriptor MUST have size, digest, artifactType (or the configuration's, or none) and annotations",
+        );
         let listed = spec.look(200, &path)?.json();
         let listed: Vec<&Value> = listed["manifests"].as_array().into_iter().flatten().collect();
         spec.equal("referrers", listed.len(), all.len());
@@ -672,22 +702,6 @@ fn deleting(spec: &mut Spec) -> Result<(), Failed> {
 
 fn errors(spec: &mut Spec) -> Result<(), Failed> {
     spec.says("the code of an error MUST be one of the specification's, and the body of its form");
-    const CODES: [&str; 14] = [
-        "BLOB_UNKNOWN",
-        "BLOB_UPLOAD_INVALID",
-        "BLOB_UPLOAD_UNKNOWN",
-        "DIGEST_INVALID",
-        "MANIFEST_BLOB_UNKNOWN",
-        "MANIFEST_INVALID",
-        "MANIFEST_UNKNOWN",
-        "NAME_INVALID",
-        "NAME_UNKNOWN",
-        "SIZE_INVALID",
-        "UNAUTHORIZED",
-        "DENIED",
-        "UNSUPPORTED",
-        "TOOMANYREQUESTS",
-    ];
     let nothing = Digest::of(b"nothing");
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
     let requests = [
