@@ -21,11 +21,17 @@
 //! Each command answers `ok <command>\n`. An unknown one answers `error: ...` and goes on; so no harness ever takes
 //! silence for work. It is freestanding (no libc, no `std`): what is timed is the isolation, not a runtime's start, and a
 //! student can read every system call it makes on this page.
+//!
+//! Called as `/init` it is the first process of a machine with a Linux kernel, and its end is the machine's: it hands its
+//! status to the port that `isolab-vm` listens at, and with another monitor restarts the machine, which that takes for an
+//! end. Called as `/init-off` it switches the machine off instead, for monitors that do restart. Its terminal, a serial
+//! port, then passes lines on as they are.
 #![no_std]
 #![no_main]
 
 use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 // The kernel enters with argc at (%rsp) and argv above it (System V ABI, x86-64 supplement, section 3.4.1).
 // Every call must leave the stack 16-byte aligned, hence the `and`.
@@ -46,8 +52,11 @@ const SYS_WRITE: usize = 1;
 const SYS_OPEN: usize = 2;
 const SYS_CLOSE: usize = 3;
 const SYS_MMAP: usize = 9;
+const SYS_IOCTL: usize = 16;
 const SYS_PAUSE: usize = 34;
 const SYS_GETPPID: usize = 110;
+const SYS_REBOOT: usize = 169;
+const SYS_IOPERM: usize = 173;
 const SYS_EXIT_GROUP: usize = 231;
 const EINTR: isize = -4;
 
@@ -62,6 +71,11 @@ extern "C" fn start(stack: *const usize) -> ! {
     let (count, arguments) = unsafe { (*stack, stack.add(1).cast::<*const u8>()) };
     // SAFETY: as above; `index` stays below `count`.
     let argument = |index: usize| unsafe { c_bytes(*arguments.add(index)) };
+    match if count > 0 { argument(0) } else { b"" } {
+        b"/init" => own_the_machine(RESTART),
+        b"/init-off" => own_the_machine(POWER_OFF),
+        _ => {}
+    }
     let given: &[u8] = if count > 1 { argument(1) } else { b"none" };
     if given.len() > NONCE_MAX {
         say(2, &[b"error: the nonce is longer than 64 bytes\n"]);
@@ -240,7 +254,46 @@ fn say(descriptor: usize, parts: &[&[u8]]) {
     }
 }
 
+/// How this program ends the machine that it is the first process of (reboot(2)); 0 where it is not.
+static END: AtomicUsize = AtomicUsize::new(0);
+const RESTART: usize = 0x0123_4567;
+const POWER_OFF: usize = 0x4321_fedc;
+
+/// From here on the end of this program is that of the machine, and the terminal passes lines on as they are: it neither
+/// echoes what it is told nor puts a carriage return before a line feed (`ioctl_tty(2)`, termios(3)).
+fn own_the_machine(end: usize) {
+    const TCGETS: usize = 0x5401;
+    const TCSETS: usize = 0x5402;
+    const OPOST: u32 = 1;
+    const ECHO: u32 = 8;
+    END.store(end, Ordering::Relaxed);
+    // Four words of flags (input, output, control, local), then bytes of others: 36 in all.
+    let mut settings = [0_u32; 9];
+    if syscall(SYS_IOCTL, [1, TCGETS, settings.as_mut_ptr() as usize, 0, 0, 0]) == 0 {
+        settings[1] &= !OPOST;
+        settings[3] &= !ECHO;
+        syscall(SYS_IOCTL, [1, TCSETS, settings.as_ptr() as usize, 0, 0, 0]);
+    }
+}
+
+/// Ends the machine, if it is ours to end.
+fn end_the_machine(code: usize) {
+    const STATUS: u16 = 0xf4;
+    const MAGIC: [usize; 2] = [0xfee1_dead, 0x2812_1969];
+    let end = END.load(Ordering::Relaxed);
+    if end == 0 {
+        return;
+    }
+    if syscall(SYS_IOPERM, [STATUS as usize, 1, 1, 0, 0, 0]) == 0 {
+        // SAFETY: the kernel has just let this program at that port; nothing of the program's lies behind it.
+        unsafe { asm!("out dx, al", in("dx") STATUS, in("al") code as u8, options(nomem, nostack, preserves_flags)) };
+    }
+    // Still here: another monitor, which has nobody at that port.
+    syscall(SYS_REBOOT, [MAGIC[0], MAGIC[1], end, 0, 0, 0]);
+}
+
 fn exit(code: usize) -> ! {
+    end_the_machine(code);
     loop {
         syscall(SYS_EXIT_GROUP, [code, 0, 0, 0, 0, 0]);
     }

@@ -74,7 +74,7 @@ pub(crate) struct RunArguments {
     /// Let the kernel merge equal pages (KSM) while density is measured; afterwards it is as it was
     #[arg(long)]
     pub(crate) ksm: bool,
-    /// Where a peer's program lies: runc, crun, youki, bwrap, podman, docker or firecracker; may be repeated
+    /// Where a peer's program lies: runc, crun, youki, bwrap, podman, docker, firecracker, qemu-microvm or cloud-hypervisor; may be repeated
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub(crate) peers: Vec<PeerPath>,
     /// The report's folder: a new one, an empty one, or that of an earlier report

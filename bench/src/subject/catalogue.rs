@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::container::{Container, Network};
+use super::linux::Linux;
 use super::microvm::{App, Bare};
 use super::peers::{self, Peers};
 use super::process::Process;
@@ -12,7 +13,7 @@ use super::restored::{From, Restored};
 use super::{Lab, Subject};
 
 /// The names of all subjects, each a step further from a bare process than the one before; peers last.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 19] = [
     "process",
     "container",
     "container-nonet",
@@ -21,6 +22,7 @@ pub(crate) const NAMES: [&str; 15] = [
     "microvm-app-restore",
     "microvm-app-eager",
     "microvm-app-clone",
+    "microvm-linux",
     "runc",
     "crun",
     "youki",
@@ -28,6 +30,9 @@ pub(crate) const NAMES: [&str; 15] = [
     "podman",
     "docker",
     "firecracker",
+    "qemu-microvm",
+    "firecracker-linux",
+    "cloud-hypervisor",
 ];
 
 /// All that could be started here.
@@ -157,10 +162,14 @@ impl<'a> Catalogue<'a> {
             "microvm-app-restore" => Box::new(Restored::new(self.lab, From::Lazy)?),
             "microvm-app-eager" => Box::new(Restored::new(self.lab, From::Eager)?),
             "microvm-app-clone" => Box::new(Restored::new(self.lab, From::Server)?),
+            "microvm-linux" => Box::new(Linux::new(self.lab)?),
             "runc" | "crun" | "youki" => Box::new(peers::Oci::new(name, self.lab, self.peers)?),
             "bwrap" => Box::new(peers::Bwrap::new(self.lab, self.peers)?),
             "podman" | "docker" => Box::new(peers::Engine::new(name, self.lab, self.peers)?),
             "firecracker" => Box::new(peers::Firecracker::new(self.lab, self.peers)?),
+            "qemu-microvm" | "firecracker-linux" | "cloud-hypervisor" => {
+                Box::new(peers::LinuxMonitor::new(name, self.lab, self.peers)?)
+            }
             _ => Box::new(Process::new(self.lab)),
         })
     }

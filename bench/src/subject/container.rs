@@ -7,7 +7,7 @@ use isolab_reports::model::Role;
 
 use super::bundle::{Root, Template};
 use super::catalogue::{LeftOut, engine};
-use super::launch::{Farewell, Launch, TIMELINE};
+use super::launch::{Farewell, Launch, PATIENCE, TIMELINE};
 use super::{About, Lab, Nonce, Subject};
 
 pub(super) use super::bundle::Network;
@@ -89,6 +89,7 @@ impl Container<'_> {
             detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),
+            patience: PATIENCE,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::launch::{Farewell, Launch, Remembered};
+use super::launch::{Farewell, Launch, PATIENCE, Remembered};
 use super::{Held, Lab, Nonce, errand, next_number};
 
 /// Where the proof lies in each container.
@@ -163,6 +163,7 @@ impl<'a> Family<'a> {
             detached: None,
             undo: None,
             litter: None,
+            patience: PATIENCE,
         }
     }
 }

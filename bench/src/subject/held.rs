@@ -50,9 +50,9 @@ impl Poised {
         }
         let zero = clock::now();
         let started = ready.spawn().map_err(|error| format!("{} cannot be started: {error}", launch.program.display()));
-        let life = started.and_then(|child| match hear(&mut answer, &launch.token, PATIENCE) {
+        let life = started.and_then(|child| match hear(&mut answer, &launch.token, launch.patience) {
             Ok(instant) => Ok((instant, settle(child, launch.detached.as_deref())?)),
-            Err(silence) => Err(silence.end(child)),
+            Err(silence) => Err(silence.end(child, launch.patience)),
         });
         match life {
             Ok((instant, life)) => {
@@ -160,8 +160,9 @@ impl Held {
         match self.life.take() {
             Some(Life::Child(child)) => {
                 let end = child.open().map_err(cannot)?;
-                if !readable_within(&end, PATIENCE).map_err(cannot)? {
-                    return Err(format!("did not end within {} s", PATIENCE.as_secs()));
+                let patience = self.launch.patience;
+                if !readable_within(&end, patience).map_err(cannot)? {
+                    return Err(format!("did not end within {} s", patience.as_secs()));
                 }
                 let (ending, _) = child.wait().map_err(cannot)?;
                 if ending != Ending::Status(0) {

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use isolab_runtime::image::{Image, ImageError, Store, default_image};
 use thiserror::Error;
 
+use super::linux::Ground;
 use super::template::Template;
 use crate::host::mounts;
 use crate::host::roots::Roots;
@@ -24,6 +25,7 @@ pub struct Lab {
     payload: PathBuf,
     image: OnceLock<Result<Image, String>>,
     template: OnceLock<Result<Template, String>>,
+    ground: OnceLock<Result<Ground, String>>,
 }
 
 /// Why the lab can't be opened.
@@ -65,7 +67,7 @@ impl Lab {
         let scratch = Scratch::make(&roots)?;
         let payload = roots.data.join("payload").join("isolab-payload");
         place_payload(&payload).map_err(|source| LabError::Payload { path: payload.clone(), source })?;
-        Ok(Self { roots, scratch, payload, image: OnceLock::new(), template: OnceLock::new() })
+        Ok(Self { roots, scratch, payload, image: OnceLock::new(), template: OnceLock::new(), ground: OnceLock::new() })
     }
 
     /// The folders of the lab.
@@ -94,6 +96,11 @@ impl Lab {
     /// The payload's machine as a snapshot, taken at its first use.
     pub(super) fn template(&self, monitor: &Path) -> Result<&Template, String> {
         self.template.get_or_init(|| Template::take(self, monitor)).as_ref().map_err(Clone::clone)
+    }
+
+    /// What every monitor boots that takes an operating system, made at its first use.
+    pub(super) fn ground(&self) -> Result<&Ground, String> {
+        self.ground.get_or_init(|| Ground::make(self)).as_ref().map_err(Clone::clone)
     }
 }
 

@@ -24,8 +24,8 @@ use super::gate::Gate;
 use super::timeline::{self, Span};
 use crate::clock;
 
-/// How long a start may take to be ready, and as long again to be gone. Hundreds of times what any subject needs; only
-/// what hangs meets it.
+/// How long a start may take to be ready, and as long again to be gone. Hundreds of times what a subject without a kernel
+/// of its own needs; only what hangs meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The descriptor that an engine finds its `--timeline` under.
@@ -62,6 +62,8 @@ pub struct Launch {
     pub(crate) undo: Option<Vec<OsString>>,
     /// What was made for this start alone.
     pub(crate) litter: Option<PathBuf>,
+    /// How long it may take to be ready, and as long again to be gone.
+    pub(crate) patience: Duration,
 }
 
 /// What a subject brings along from the one that it is a copy of.
@@ -157,10 +159,10 @@ impl Poised {
             }
         };
         let spawned = clock::now();
-        let heard = hear(&mut answer, &launch.token, PATIENCE);
+        let heard = hear(&mut answer, &launch.token, launch.patience);
         let outcome = match heard {
             Ok(ready) => Running { child, order, zero, spawned, ready }.finish(&launch),
-            Err(silence) => Err(silence.end(child)),
+            Err(silence) => Err(silence.end(child, launch.patience)),
         };
         let started = outcome.and_then(|timing| tell(timing, steps, zero));
         launch.clear(started.is_err());
@@ -192,9 +194,9 @@ impl Running {
             }
             Farewell::Itself => self.ready,
         };
-        if !readable_within(&end, PATIENCE).map_err(cannot("wait for the end"))? {
+        if !readable_within(&end, launch.patience).map_err(cannot("wait for the end"))? {
             self.child.kill();
-            return Err(format!("did not end within {} s of READY", PATIENCE.as_secs()));
+            return Err(format!("did not end within {} s of READY", launch.patience.as_secs()));
         }
         let (ending, used) = self.child.wait().map_err(cannot("wait for the end"))?;
         let mut gone = clock::now();
@@ -243,7 +245,7 @@ pub(super) enum Silence {
 
 impl Silence {
     /// Ends the subject, whatever it does, and says what happened.
-    pub(super) fn end(self, child: Child) -> String {
+    pub(super) fn end(self, child: Child, patience: Duration) -> String {
         // A program that closed its output will mostly end by itself, and how it ends is the better reason.
         let by_itself = matches!(self, Self::Closed)
             && child.open().is_ok_and(|end| readable_within(&end, LINGER).is_ok_and(|ended| ended));
@@ -256,7 +258,7 @@ impl Silence {
                 ending.map_or_else(|error| error.to_string(), |(ending, _)| format!("{ending} before READY"))
             }
             Self::Closed => "closed its output before READY".to_owned(),
-            Self::Hung => format!("not ready within {} s", PATIENCE.as_secs()),
+            Self::Hung => format!("not ready within {} s", patience.as_secs()),
             Self::Babble => format!("wrote {SAID_MAX} bytes without READY and its nonce"),
             Self::Broken(error) => format!("the harness cannot read what it says: {error}"),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use isolab_reports::model::Role;
 
 use super::catalogue::{LeftOut, engine};
-use super::launch::{Farewell, Launch, TIMELINE};
+use super::launch::{Farewell, Launch, PATIENCE, TIMELINE};
 use super::{About, Lab, Nonce, Subject};
 
 /// Memory of each machine, in MiB: what the field compares monitors with.
@@ -85,6 +85,7 @@ fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewe
         detached: None,
         undo: None,
         litter: None,
+        patience: PATIENCE,
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) mod held;
 pub mod kernel;
 mod lab;
 pub(crate) mod launch;
+mod linux;
 mod microvm;
 pub(crate) mod original;
 mod peers;
@@ -47,6 +48,8 @@ pub use held::Held;
 pub(crate) use lab::command;
 pub use lab::{Lab, LabError};
 pub use launch::{Launch, Started};
+pub(crate) use linux::kernel_in;
+pub(crate) use peers::program as program_of;
 pub use peers::{PeerError, PeerPath, Peers};
 pub use timeline::Span;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use isolab_vmm::api::{Request, ask};
 
-use super::launch::{Farewell, Launch, Remembered};
+use super::launch::{Farewell, Launch, PATIENCE, Remembered};
 use super::{Held, Lab, Nonce, next_number};
 use crate::clock;
 
@@ -82,6 +82,7 @@ impl Monitor<'_> {
             detached: None,
             undo: None,
             litter: None,
+            patience: PATIENCE,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use isolab_reports::model::Role;
 
-use super::launch::{Farewell, Launch};
+use super::launch::{Farewell, Launch, PATIENCE};
 use super::{About, Lab, Nonce, Subject};
 
 pub(super) struct Process<'a> {
@@ -41,6 +41,7 @@ impl Subject for Process<'_> {
             detached: None,
             undo: None,
             litter: None,
+            patience: PATIENCE,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use isolab_reports::model::Role;
 
 use super::catalogue::LeftOut;
-use super::launch::{Farewell, Launch, Remembered, TIMELINE};
+use super::launch::{Farewell, Launch, PATIENCE, Remembered, TIMELINE};
 use super::microvm::monitor;
 use super::template::Template;
 use super::{About, Lab, Nonce, Subject};
@@ -92,6 +92,7 @@ impl<'a> Restored<'a> {
             detached: None,
             undo: None,
             litter: None,
+            patience: PATIENCE,
         })
     }
 }

@@ -126,6 +126,11 @@ impl Kernel {
     }
 }
 
+/// The kernel that the testbed has fetched, if it has: in the folder that [`Kernel::kept`] keeps it in.
+pub(crate) fn fetched(state: &Path) -> Option<PathBuf> {
+    Kernel::newest_in(state).ok().flatten().map(|kernel| kernel.image)
+}
+
 /// The package of the kernel that the metapackage stands for today.
 fn current_package() -> Result<String, KernelError> {
     let mut ask = Command::new("apt-cache");

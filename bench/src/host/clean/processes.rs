@@ -12,7 +12,17 @@ use super::super::read;
 use super::{Cleaned, Kind};
 
 /// Commands that the bench starts. A shell or an editor that somebody opened in a scratch folder is none of them.
-const SUBJECTS: [&str; 7] = ["isolab-payload", "isolab-oci", "isolab-vm", "runc", "crun", "bwrap", "firecracker"];
+const SUBJECTS: [&str; 9] = [
+    "isolab-payload",
+    "isolab-oci",
+    "isolab-vm",
+    "runc",
+    "crun",
+    "bwrap",
+    "firecracker",
+    "qemu-system-x86_64",
+    "cloud-hypervisor",
+];
 
 /// How long a killed process may take to be gone: it may sit in a system call that can't be interrupted.
 const PATIENCE: Duration = Duration::from_secs(2);

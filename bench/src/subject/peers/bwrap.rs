@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use isolab_reports::model::Role;
 
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch};
+use super::super::launch::{Farewell, Launch, PATIENCE};
 use super::super::{About, Lab, Nonce, Subject};
 use super::Peers;
 
@@ -51,6 +51,7 @@ impl Subject for Bwrap<'_> {
             detached: None,
             undo: None,
             litter: None,
+            patience: PATIENCE,
         })
     }
 }

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::super::catalogue::LeftOut;
 use super::super::family::{Files, write_image};
-use super::super::launch::{Farewell, Launch};
+use super::super::launch::{Farewell, Launch, PATIENCE};
 use super::super::{About, Lab, Nonce, Subject, errand};
 use super::Peers;
 
@@ -118,6 +118,7 @@ impl Subject for Engine<'_> {
             detached: None,
             undo: Some(undo),
             litter: None,
+            patience: PATIENCE,
         })
     }
 }

@@ -8,7 +8,7 @@ use isolab_reports::model::Role;
 use serde_json::json;
 
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch};
+use super::super::launch::{Farewell, Launch, PATIENCE};
 use super::super::microvm::may_use_kvm;
 use super::super::{About, Lab, Nonce, Subject, kernel};
 use super::Peers;
@@ -69,6 +69,7 @@ impl Subject for Firecracker<'_> {
             detached: None,
             undo: None,
             litter: Some(folder),
+            patience: PATIENCE,
         })
     }
 }

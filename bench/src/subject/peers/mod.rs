@@ -3,6 +3,7 @@
 mod bwrap;
 mod engine;
 mod firecracker;
+mod linux;
 mod oci;
 mod root;
 
@@ -20,12 +21,19 @@ use crate::host::tools;
 pub(super) use bwrap::Bwrap;
 pub(super) use engine::Engine;
 pub(super) use firecracker::Firecracker;
+pub(super) use linux::LinuxMonitor;
 pub(super) use oci::Oci;
 
 use root::MountedRoot;
 
 /// The peers that the lab can start.
-const NAMES: [&str; 7] = ["runc", "crun", "youki", "bwrap", "podman", "docker", "firecracker"];
+const NAMES: [&str; 9] =
+    ["runc", "crun", "youki", "bwrap", "podman", "docker", "firecracker", "qemu-microvm", "cloud-hypervisor"];
+
+/// What a peer's program is called.
+pub(crate) fn program(peer: &'static str) -> &'static str {
+    if peer == "qemu-microvm" { "qemu-system-x86_64" } else { peer }
+}
 
 /// Where peers lie that are not on `PATH`, and what they share.
 #[derive(Debug, Default)]
@@ -93,9 +101,10 @@ impl Peers {
 
     /// A peer's program and version.
     fn find(&self, name: &'static str) -> Result<(PathBuf, Option<String>), LeftOut> {
-        let path = self.paths.get(name).cloned().or_else(|| tools::find(name)).ok_or_else(|| {
+        let path = self.paths.get(name).cloned().or_else(|| tools::find(program(name))).ok_or_else(|| {
             let hint = format!("install it, or tell where it lies: --peer {name}=PATH");
-            LeftOut::new(name, "not on PATH", hint)
+            let reason = if program(name) == name { String::new() } else { format!("{} is ", program(name)) };
+            LeftOut::new(name, format!("{reason}not on PATH"), hint)
         })?;
         let version = tools::version_of(&path);
         Ok((path, version))

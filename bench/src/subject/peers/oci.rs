@@ -7,7 +7,7 @@ use isolab_reports::model::Role;
 
 use super::super::bundle::{Network, Root, Template};
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch};
+use super::super::launch::{Farewell, Launch, PATIENCE};
 use super::super::{About, Lab, Nonce, Subject};
 use super::Peers;
 
@@ -89,6 +89,7 @@ impl Oci<'_> {
             detached: stays.then_some(pid),
             undo: Some(undo),
             litter: Some(bundle.folder.clone()),
+            patience: PATIENCE,
         })
     }
 }
