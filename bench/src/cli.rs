@@ -421,7 +421,7 @@ mod tests {
         }
         assert!(refused(&["run", "--budget", "soon"]).contains("90s, 3m, 1h"));
         assert!(refused(&["run", "--parallel", "0"]).contains("1..=256"));
-        assert!(refused(&["run", "--peer", "docker=/bin/sh"]).contains("runc, crun, bwrap, firecracker"));
+        assert!(refused(&["run", "--peer", "lxc=/bin/sh"]).contains("docker, firecracker, qemu-microvm"));
         assert!(refused(&["run", "--suite", "speed"]).contains("startup"));
         assert!(refused(&["run", "--max", "0"]).contains("1..=10000"));
     }
