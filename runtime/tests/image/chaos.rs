@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -42,19 +41,15 @@ pub(crate) fn layer(bytes: &[u8]) {
 
 /// A configuration and, behind a zero, a manifest or an index, in which `CONFIG` stands for the configuration's digest.
 pub(crate) fn manifest(bytes: &[u8]) {
-    static STORE: OnceLock<(TempDir, Store)> = OnceLock::new();
-    let (_, store) = STORE.get_or_init(|| {
-        let folder = folder();
-        let store = Store::open(folder.path().join("store")).expect("a store");
-        (folder, store)
-    });
+    let folder = folder();
+    let store = Store::open(folder.path().join("store")).expect("a store");
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let (config, manifest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (id, _) = store.add_bytes(config).expect("a blob");
     let manifest = String::from_utf8_lossy(manifest).replace("CONFIG", &id.to_string());
     let (digest, size) = store.add_bytes(manifest.as_bytes()).expect("a blob");
     let leads = descriptor(MediaType::ImageManifest, &digest, size).expect("a descriptor");
-    if let Ok(manifest) = Manifest::read(store, &leads) {
+    if let Ok(manifest) = Manifest::read(&store, &leads) {
         drop(manifest.layers());
     }
     store.keep_unnamed(leads).expect("a name");
@@ -83,10 +78,14 @@ pub(crate) fn dockerfile(bytes: &[u8]) {
     }
 }
 
-/// What a client sends to a registry. The registry must neither fail nor say that it has.
-pub(crate) fn request(bytes: &[u8]) {
-    static SERVED: OnceLock<(TempDir, SocketAddr)> = OnceLock::new();
-    let (_, address) = SERVED.get_or_init(|| {
+/// A registry that serves for as long as the process lives, with its folder removed when this is dropped.
+pub(crate) struct Served {
+    _folder: TempDir,
+    address: SocketAddr,
+}
+
+impl Served {
+    pub(crate) fn start() -> Self {
         let folder = folder();
         let settings = Settings {
             folder: folder.path().to_owned(),
@@ -101,16 +100,20 @@ pub(crate) fn request(bytes: &[u8]) {
                 let _ = told.send(address);
             })
         });
-        (folder, hears.recv().expect("an address"))
-    });
-    let mut stream = TcpStream::connect(address).expect("the registry listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
-    // Who has been answered may be gone before all is sent.
-    drop(stream.write_all(bytes));
-    drop(stream.shutdown(Shutdown::Write));
-    let mut reply = Vec::new();
-    drop(stream.read_to_end(&mut reply));
-    for line in String::from_utf8_lossy(&reply).lines() {
-        assert!(!line.starts_with("HTTP/1.1 5"), "{line}");
+        Self { address: hears.recv().expect("an address"), _folder: folder }
+    }
+
+    /// What a client sends. The registry must neither fail nor say that it has.
+    pub(crate) fn request(&self, bytes: &[u8]) {
+        let mut stream = TcpStream::connect(self.address).expect("the registry listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+        // Who has been answered may be gone before all is sent.
+        drop(stream.write_all(bytes));
+        drop(stream.shutdown(Shutdown::Write));
+        let mut reply = Vec::new();
+        drop(stream.read_to_end(&mut reply));
+        for line in String::from_utf8_lossy(&reply).lines() {
+            assert!(!line.starts_with("HTTP/1.1 5"), "{line}");
+        }
     }
 }
