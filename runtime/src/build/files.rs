@@ -240,7 +240,7 @@ fn walk(from: &Path, path: &Path, ignore: &Ignore, exclude: &Ignore) -> Result<V
 }
 
 /// The names in a folder, in order.
-fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, BuildError> {
+pub(super) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, BuildError> {
     let read = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
     let mut names: Vec<_> = read.map_err(io_error("read", folder))?;
     names.sort();

@@ -24,6 +24,7 @@ pub mod dockerfile;
 mod error;
 mod files;
 mod layers;
+mod mask;
 mod merged;
 mod metadata;
 mod mounts;

@@ -13,6 +13,7 @@ use super::dockerfile::{Command, Copy, Dockerfile, Instruction, MountKind, Run, 
 use super::error::{BuildError, io_error};
 use super::files::Copier;
 use super::layers::Stack;
+use super::mask;
 use super::merged::Merged;
 use super::metadata::Making;
 use super::mounts::Held;
@@ -242,17 +243,30 @@ impl<'a> Builder<'a> {
             let view = match (from, writable) {
                 (Some(stack), true) => Some(stack.open(&place)?),
                 (Some(stack), false) => Some(stack.view(&place)?),
-                (None, true) => {
-                    let lower = [self.site.context.root.clone()];
-                    Some(Merged::writable(&lower, &place.upper, &place.work, &place.folder().join("root"))?)
-                }
-                (None, false) => None,
+                (None, writable) => self.folder_view(*writable, &place)?,
             };
             let tree = view.as_ref().map_or(self.site.context.root.as_path(), Merged::root).to_owned();
             held.bind(&tree, &source, &at, *writable)?;
             held.keep(view, place);
         }
         Ok(held)
+    }
+
+    /// The build's folder as a step may see it; nothing where that is the folder as it lies there.
+    fn folder_view(&self, writable: bool, place: &Place) -> Result<Option<Merged>, BuildError> {
+        let context = self.site.context;
+        let mut layers = vec![context.root.clone()];
+        let hidden = mask::hidden(context)?;
+        if !hidden.is_empty() {
+            let above = place.folder().join("mask");
+            mask::write(context, &hidden, &above)?;
+            layers.insert(0, above);
+        }
+        let at = place.folder().join("root");
+        if writable {
+            return Merged::writable(&layers, &place.upper, &place.work, &at).map(Some);
+        }
+        (layers.len() > 1).then(|| Merged::readable(&layers, &place.empty, &at)).transpose()
     }
 
     /// Fetches the sources that lie elsewhere.

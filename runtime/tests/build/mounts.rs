@@ -13,9 +13,10 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 4] = [
+    let all: [(&str, Test); 5] = [
         ("a_cache_is_found_again_and_is_in_no_image", caches),
         ("files_of_stages_and_secrets_are_seen_by_one_step_only", binds),
+        ("what_dockerignore_names_is_not_mounted_either", ignored),
         ("add_fetches_a_file_and_compares_it", fetched),
         ("a_steps_layer_outlives_its_image_until_all_is_pruned", pinned),
     ];
@@ -77,6 +78,27 @@ fn binds() -> Result<(), Failed> {
     let needed = format!("{BASE}RUN --mount=type=secret,id=other,required cat /run/secrets/other\n");
     let output = lab.try_build("app", &needed, &[])?;
     has(&String::from_utf8_lossy(&output.stderr), "hint: give it with --secret id=other,src=FILE")
+}
+
+fn ignored() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    for path in ["seen", "keys/hidden", "keys/kept", "target/large"] {
+        lab.write(path, "content\n")?;
+    }
+    lab.write(".dockerignore", "keys\n!keys/kept\ntarget\n")?;
+    let list = "cd /in && find . -type f ! -name .dockerignore ! -name Dockerfile ! -name busybox | sort";
+    let text = format!(
+        "{BASE}RUN --mount=target=/in ({list}) > /list && ! touch /in/new 2> /dev/null\n\
+         RUN --mount=target=/in,rw echo x > /in/target && ({list}) > /list2\n"
+    );
+    lab.build("app", &text, &[])?;
+    same(&out(&lab, "app", "cat /list")?.as_str(), &"./keys/kept\n./seen\n")?;
+    same(&out(&lab, "app", "cat /list2")?.as_str(), &"./keys/kept\n./seen\n./target\n")?;
+    same(&fs::read_to_string(lab.context().join("target/large"))?.as_str(), &"content\n")?;
+    let text = format!("{BASE}RUN --mount=target=/in,source=target ls /in\n");
+    let output = lab.try_build("app", &text, &[])?;
+    same(&output.status.success(), &false)?;
+    has(&String::from_utf8_lossy(&output.stderr), "what .dockerignore names is not seen")
 }
 
 /// Serves one text at any address. Answers the host; its thread ends with the trial's process.
