@@ -314,8 +314,11 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
             return refuse("linux.namespaces", format!("{kind} is listed twice"));
         }
     }
-    if !has(LinuxNamespaceType::Mount) {
-        return refuse("linux.namespaces", "there is no mount namespace, and the host's own tree must not be changed");
+    if !has(LinuxNamespaceType::Mount) && has(LinuxNamespaceType::User) {
+        return refuse(
+            "linux.namespaces",
+            "there is no mount namespace, and a user namespace may mount nothing in another's",
+        );
     }
     if (spec.hostname().is_some() || spec.domainname().is_some()) && !has(LinuxNamespaceType::Uts) {
         return refuse("hostname", "set, but there is no uts namespace: it would rename the host");

@@ -79,6 +79,7 @@ pub(super) fn fit(attempt: &'static str, id: &ContainerId, spec: &Spec) -> Resul
     let namespaces = || spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
     let joins = namespaces().any(|one| one.path().is_some() && one.typ() != LinuxNamespaceType::Network);
     let users = namespaces().any(|one| one.typ() == LinuxNamespaceType::User);
+    let mounts = namespaces().any(|one| one.typ() == LinuxNamespaceType::Mount);
     let noted = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let reason = if spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true) {
         "it has a terminal, whose other end is somebody else's"
@@ -86,6 +87,8 @@ pub(super) fn fit(attempt: &'static str, id: &ContainerId, spec: &Spec) -> Resul
         "it is in namespaces of others"
     } else if users {
         "it has a user namespace"
+    } else if !mounts {
+        "it has no mount namespace"
     } else if noted(OVERLAY_LOWER) && !noted(OVERLAY_UPPER) {
         "its changes are in memory, in an overlay that is not its own to take along"
     } else {
@@ -110,7 +113,16 @@ mod tests {
         said(r#"{"ociVersion":"1.0.2","process":{"terminal":true,"user":{},"cwd":"/"}}"#, "a terminal");
         said(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"pid","path":"/x"}]}}"#, "of others");
         said(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"user"}]}}"#, "user namespace");
-        said(r#"{"ociVersion":"1.0.2","annotations":{"org.isolab.overlay.lower":"/a"}}"#, "in memory");
-        assert_eq!(refusal(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"network","path":"/x"}]}}"#), None);
+        said(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[]}}"#, "no mount namespace");
+        said(
+            r#"{"ociVersion":"1.0.2","annotations":{"org.isolab.overlay.lower":"/a"},"linux":{"namespaces":[{"type":"mount"}]}}"#,
+            "in memory",
+        );
+        assert_eq!(
+            refusal(
+                r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"mount"},{"type":"network","path":"/x"}]}}"#
+            ),
+            None
+        );
     }
 }

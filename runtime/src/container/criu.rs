@@ -14,6 +14,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::id::ContainerId;
+use super::mountinfo::{Mount, mounts};
 
 /// What was noted beside CRIU's images.
 const NOTE: &str = "isolab.json";
@@ -195,32 +196,6 @@ fn stream(pid: i32, number: i32, inside: &str) -> Option<Stream> {
     (target.is_absolute() && !own).then_some(Stream { number, name, file: Some((target, flags)) })
 }
 
-/// A mount, as mountinfo tells of it (proc(5)).
-struct Mount {
-    device: String,
-    root: PathBuf,
-    point: PathBuf,
-    kind: String,
-}
-
-fn mounts(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let mut fields = line.split(' ').skip(2);
-        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
-        let kind = line.split_once(" - ")?.1.split(' ').next()?;
-        let path = |text: &str| PathBuf::from(plain(text));
-        Some(Mount { device: device.to_owned(), root: path(root), point: path(point), kind: kind.to_owned() })
-    };
-    text.lines().filter_map(mount).collect()
-}
-
-/// Without the octal numbers that stand for blanks and the like.
-fn plain(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .into_iter()
-        .fold(text.to_owned(), |text, (number, letter)| text.replace(number, letter))
-}
-
 /// The mounts below the container's root whose file system the host has mounted too, with a path of it there.
 fn outside_mounts(inside: &str, host: &str) -> Vec<(PathBuf, PathBuf)> {
     let host = mounts(host);
@@ -340,7 +315,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outside, Stream, last_errors, outside_mounts, plain};
+    use super::super::mountinfo::plain;
+    use super::{Outside, Stream, last_errors, outside_mounts};
     use std::path::PathBuf;
 
     const HOST: &str = "\

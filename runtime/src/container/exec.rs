@@ -2,12 +2,15 @@
 //!
 //! What the process does itself is told in [`super::join`].
 
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capability, ContainerState, LinuxCapabilities, Process};
 
 use super::bundle;
@@ -242,6 +245,7 @@ impl Exec {
             init,
             init_pid: pid,
             namespaces,
+            root: record.inherited_tree.is_some().then(|| root_of(pid)).transpose()?,
             terminal,
             oom_score,
             process,
@@ -348,6 +352,13 @@ impl Affinity {
             last: asked.and_then(|asked| list(asked.cpu_affinity_final())),
         }
     }
+}
+
+/// The root of a process.
+fn root_of(pid: i32) -> Result<OwnedFd, ContainerError> {
+    let path = format!("/proc/{pid}/root");
+    let opened = nix::fcntl::open(path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    opened.map_err(|source| ContainerError::System { attempt: "open", on: path, source })
 }
 
 /// The namespaces of a process that are not our own: only those need to be joined, and only those may be by an ordinary

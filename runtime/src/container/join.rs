@@ -27,6 +27,7 @@ use super::init::{close_descriptors, enter, leave_keyring};
 use super::labels::Labels;
 use super::process::ProcessPlan;
 use super::report::{At, Failure, Step};
+use super::rootfs::enter_root;
 use super::signals;
 use super::spawn::InitProcess;
 use super::sys::clone::{Side, clone_sibling, clone3, exit_now};
@@ -44,6 +45,8 @@ pub(crate) struct JoinPlan {
     pub(crate) init_pid: i32,
     /// Those of its namespaces that are not ours.
     pub(crate) namespaces: CloneFlags,
+    /// Its root, where that is not the one of its mount namespace.
+    pub(crate) root: Option<OwnedFd>,
     pub(crate) process: ProcessPlan,
     pub(crate) treatment: Treatment,
     pub(crate) labels: Labels,
@@ -192,6 +195,9 @@ fn join(plan: &JoinPlan, doors: &Doors, wire: &ProcessEnd) -> Result<Infallible,
         if !plan.namespaces.is_empty() {
             setns(&plan.init, plan.namespaces).at(Step::JoinNamespace)?; // 3. all of its namespaces at once
         }
+        if let Some(root) = &plan.root {
+            enter_root(root).at(Step::JoinNamespace)?;
+        }
     }
     // SAFETY: neither of the two allocates or returns to code that believes it is the runtime.
     match unsafe { clone_sibling() }.at(Step::Sibling)? {
@@ -225,6 +231,9 @@ fn become_program(plan: &JoinPlan, wire: &ProcessEnd) -> Result<Infallible, Fail
     let home = plan.process.home();
     plan.process.restrict()?; //                          7. the user, its capabilities, its folder
     die_with_runtime(plan)?;
+    if plan.dies_with_runtime {
+        wire.end_without_runtime();
+    }
     let program = plan.process.find_program()?;
     signals::restore_defaults();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&plan.mask), None).at(Step::Execute)?;

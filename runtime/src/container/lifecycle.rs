@@ -18,6 +18,7 @@ use super::control::let_go;
 use super::error::ContainerError;
 use super::hooks::{self, late_hooks, run_poststart};
 use super::id::ContainerId;
+use super::inherited_tree::{InheritedTree, Mounted};
 use super::intel_rdt::RdtGroup;
 use super::limits::Limits;
 use super::plan::{Plan, Start};
@@ -51,6 +52,7 @@ pub struct Ended {
 /// A container that is being made. Its fields are dropped, and so undone, in this order.
 struct Making {
     process: InitProcess,
+    mounted: Mounted,
     rdt: Option<RdtGroup>,
     cgroup: Option<Cgroup>,
     folder: StateFolder,
@@ -77,15 +79,16 @@ impl Runtime {
     ) -> Result<Making, ContainerError> {
         let mut warnings = bundle.warnings().to_vec();
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
-        let record = Record::new(id, bundle, limits.path());
+        let record = Record { inherited_tree: InheritedTree::of(bundle)?, ..Record::new(id, bundle, limits.path()) };
         let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
         folder.keep_config(&bundle.text)?; //                            (which other processes may join later)
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
         self.warn_of(&warnings);
         let cgroup = limits.make()?; //                                  4. the limits, before anything can exceed them
+        let mounted = Mounted::new(record.inherited_tree.as_ref());
         let process = InitProcess::new(&plan, cgroup.as_ref())?; //      5. the process, in namespaces of its own
-        let mut making = Making { process, rdt: None, cgroup, folder, record, plan };
+        let mut making = Making { process, mounted, rdt: None, cgroup, folder, record, plan };
         making.furnish(between)?; //                                     6. what only an outsider can give it
         making.write_down()?; //                                         7. other commands can find it
         match making.run_create_hooks() {
@@ -155,8 +158,9 @@ impl Runtime {
         container.process.say(Word::Released)?;
         container.process.hear(&container.plan)?;
         bundle.handed.tell_pid(container.process.pid())?;
-        let Making { process, rdt, cgroup, folder, .. } = container;
+        let Making { process, mounted, rdt, cgroup, folder, .. } = container;
         let pid = process.release();
+        mounted.keep();
         if let Some(rdt) = rdt {
             rdt.keep();
         }
@@ -258,6 +262,9 @@ impl Runtime {
         }
         if let Some(rdt) = &record.rdt {
             rdt.leave()?;
+        }
+        if let Some(tree) = &record.inherited_tree {
+            tree.clear()?;
         }
         {
             let _span = info_span!(

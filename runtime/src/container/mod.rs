@@ -52,6 +52,7 @@ mod handed;
 mod home;
 mod hooks;
 mod id;
+mod inherited_tree;
 mod init;
 mod inside;
 mod intel_rdt;
@@ -61,6 +62,7 @@ mod labels;
 mod lifecycle;
 mod limits;
 mod listener;
+mod mountinfo;
 mod mounts;
 #[cfg(test)]
 mod mutations;

@@ -66,6 +66,9 @@ pub enum NamespaceError {
         /// What the system said.
         source: io::Error,
     },
+    /// Mounts in a tree that is the host's.
+    #[error("there is no mount namespace, and who is in a user namespace may mount nothing in the host's")]
+    ForeignTree,
     /// A new user namespace without any id in it.
     #[error("a new user namespace needs linux.uidMappings and linux.gidMappings")]
     NoIds,

@@ -17,7 +17,7 @@ use super::intel_rdt::RdtPlan;
 use super::labels::Labels;
 use super::limits::Limits;
 use super::listener::Listener;
-use super::namespaces::Namespaces;
+use super::namespaces::{NamespaceError, Namespaces};
 use super::net_devices::NetDevice;
 use super::outside_binds;
 use super::process::ProcessPlan;
@@ -94,6 +94,15 @@ impl Plan {
         ContainerError::fault("container.plan")?;
         learn_ignored();
         let namespaces = Namespaces::plan(bundle)?;
+        if record.inherited_tree.is_some() {
+            if namespaces.in_user_namespace() {
+                return Err(NamespaceError::ForeignTree.into());
+            }
+            warnings.push(
+                "there is no mount namespace: the host sees what is mounted for the container, until it is deleted"
+                    .to_owned(),
+            );
+        }
         let held = held(namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
         let capabilities = CapabilityPlan::new(bundle.process.capabilities().as_ref(), held, warnings);
         let groups_allowed = namespaces.ids.as_ref().is_none_or(|ids| !ids.deny_setgroups);
@@ -106,7 +115,7 @@ impl Plan {
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
-            rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) {
+            rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) || record.inherited_tree.is_some() {
                 let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
                 outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
                 Some(rootfs)

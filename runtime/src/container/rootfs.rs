@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, SFlag};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -45,6 +46,8 @@ pub(crate) struct RootfsPlan {
     pub(crate) covers: Covers,
     /// Whether `pivot_root(2)` is left alone: see [`RootfsPlan::move_root`].
     no_pivot: bool,
+    /// Whether the tree around the root stays, as it is not the container's own.
+    inherited: bool,
     /// Whether the host's mounts of later days may appear: slave or private.
     outer: MsFlags,
     /// The propagation of the finished root, if the bundle asks for one.
@@ -85,6 +88,7 @@ impl RootfsPlan {
             devices: if own_dev { None } else { Some(devices::plan(linux.devices().as_ref())?) },
             covers: Covers::plan(linux),
             no_pivot: bundle.handed.no_pivot,
+            inherited: !namespaces.has_new(CloneFlags::CLONE_NEWNS),
             outer: match propagation {
                 Some(Propagation { kind: MsFlags::MS_PRIVATE, .. }) => MsFlags::MS_PRIVATE,
                 _ => MsFlags::MS_SLAVE,
@@ -95,8 +99,15 @@ impl RootfsPlan {
 
     /// Assembles the root and returns its descriptor. `before_cgroup` is called before the first mount that shows cgroups.
     pub(crate) fn assemble(&self, before_cgroup: &mut dyn FnMut() -> Result<(), Failure>) -> Result<OwnedFd, Failure> {
-        self.leave_host_alone()?;
+        if !self.inherited {
+            self.leave_host_alone()?;
+        }
         let root = self.open_root()?;
+        if self.inherited {
+            // Where the host's tree is shared, what is mounted in here would else show up with everybody it is shared with.
+            let private = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
+            set_attributes(&root, &private, true).at(Step::Propagation)?;
+        }
         for (index, plan) in self.mounts.iter().enumerate() {
             if plan.kind == Kind::Cgroup {
                 before_cgroup()?;
@@ -125,6 +136,9 @@ impl RootfsPlan {
         let _span = info_span!("rootfs.pivot", call = "pivot_root(2), umount2(2)",
             why = "the container's root becomes /, and the host's tree is gone from its sight; chroot would leave it there")
         .entered();
+        if self.inherited {
+            return enter_root(root).at(Step::Pivot);
+        }
         if self.no_pivot {
             return Self::move_root(root).at(Step::Pivot).and_then(|()| self.propagate());
         }
@@ -147,8 +161,7 @@ impl RootfsPlan {
         }
         fchdir(root)?;
         mount(Some(c"."), c"/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
-        chroot(c".")?;
-        chdir(c"/")
+        enter_root(root)
     }
 
     fn propagate(&self) -> Result<(), Failure> {
@@ -231,6 +244,13 @@ impl RootfsPlan {
         done_with(place);
         Ok(())
     }
+}
+
+/// Makes `root` the process's own, and nobody else's: for a tree that others live in too.
+pub(super) fn enter_root(root: &OwnedFd) -> nix::Result<()> {
+    fchdir(root)?;
+    chroot(c".")?;
+    chdir(c"/")
 }
 
 /// Another descriptor of the same mount.

@@ -17,9 +17,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_joined_user_namespace_owns_the_new_ones", &NEEDS, new_in_joined_user),
         trial("a_joined_user_namespace_goes_with_a_joined_pid_namespace", &NEEDS, pid_in_joined_user),
         trial("a_joined_time_namespace_has_its_clocks", &NEEDS, joined_time),
+        trial("a_kind_that_is_not_listed_is_inherited", &NEEDS, inherited),
+        trial("what_is_mounted_in_an_inherited_tree_goes_with_the_container", &NEEDS, inherited_tree),
         trial("what_is_no_namespace_of_the_kind_is_refused", &NEEDS, wrong_kind),
     ]
 }
+
+/// What `ls /` shows in a lab's container.
+const FOLDERS: &str = "bin\ndev\netc\nproc\nsys\ntmp\n";
 
 /// A container that waits, in a user namespace where that is asked for.
 fn host(user: bool) -> Result<(Lab, String), Failed> {
@@ -86,6 +91,43 @@ fn all_joined() -> Result<(), Failed> {
         host.is_clean()?;
     }
     Ok(())
+}
+
+/// The runtime specification, config-linux.md: "the container MUST inherit the runtime namespace of that type".
+fn inherited() -> Result<(), Failed> {
+    let files = ["mnt", "pid", "uts", "ipc", "net", "cgroup", "time", "user"];
+    let script: String = files.map(|file| format!("readlink /proc/self/ns/{file};")).concat();
+    let mut lab = Lab::new(&format!("{script} ls /"));
+    lab.set("/linux/namespaces", json!([]));
+    let output = lab.run();
+    has(&text(&output.stderr), "no mount namespace")?;
+    same(text(&output.stdout), format!("{}{FOLDERS}", links("self", &files)?))?;
+    lab.is_clean()
+}
+
+/// In two commands, with one that joins, and after a failure on the way.
+fn inherited_tree() -> Result<(), Failed> {
+    let mut lab = Lab::new("sleep 60");
+    lab.set("/linux/namespaces", json!([{ "type": "pid" }]));
+    for verb in ["create", "start"] {
+        same(lab.oci(&[verb, &lab.id]).status.code(), Some(0))?;
+    }
+    let mounted = || fs::read_to_string("/proc/self/mounts").map(|all| all.contains(&lab.root().display().to_string()));
+    same(mounted()?, true)?;
+    let seen = lab.oci(&["exec", &lab.id, "ls", "/"]);
+    same(text(&seen.stdout).as_str(), FOLDERS)?;
+    same(lab.oci(&["delete", "--force", &lab.id]).status.code(), Some(0))?;
+    lab.is_clean()?;
+    for (step, fault) in [("process.exec", "error"), ("container.record", "kill")] {
+        let failed = lab.command(&["run", &lab.id]).env("ISOLAB_FAULT", format!("{step}:{fault}")).output()?;
+        same((step, failed.status.success()), (step, false))?;
+        if fault == "kill" {
+            same(lab.oci(&["delete", "--force", &lab.id]).status.code(), Some(0))?;
+        }
+        lab.is_clean()?;
+    }
+    lab.set("/linux/namespaces/-", json!({ "type": "user" }));
+    has(&text(&lab.run().stderr), "a user namespace may mount nothing")
 }
 
 fn new_in_joined_user() -> Result<(), Failed> {
