@@ -112,6 +112,15 @@ impl ProcessEnd {
         }
     }
 
+    /// Ends this process where the runtime has ended. Its end of the wire is closed before a parent's death is signalled
+    /// (`exit(2)` closes files first), so after `PR_SET_PDEATHSIG` this finds whoever died too early for the signal.
+    pub(crate) fn end_without_runtime(&self) {
+        let mut byte = [0];
+        if let Ok(0) = recv(self.0.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            super::sys::clone::exit_now(1);
+        }
+    }
+
     /// Says that the time for hooks has come.
     pub(crate) fn at_hooks(&self) -> Result<(), Failure> {
         self.tell(b"H")

@@ -94,10 +94,13 @@ impl Init<'_> {
         setsid().map(drop).at(Step::Session)
     }
 
-    /// The kernel forgets this at each change of user, so it is said again after that.
+    /// The kernel forgets this at each change of user, so it is said again after that; and a runtime that ended in between is
+    /// one that nothing can be heard of any more.
     fn die_with_runtime(&self) -> Result<(), Failure> {
-        let dies = matches!(self.plan.start, Start::AtOnce) || self.wire.is_some();
-        if dies { prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).at(Step::Session) } else { Ok(()) }
+        let Some(wire) = &self.wire else { return Ok(()) };
+        prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).at(Step::Session)?;
+        wire.end_without_runtime();
+        Ok(())
     }
 
     fn enter_namespaces(&self) -> Result<(), Failure> {

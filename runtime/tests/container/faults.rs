@@ -15,6 +15,7 @@ const NEEDS: [&str; 2] = ["root", "busybox"];
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_run_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, run),
+        trial("a_container_dies_with_a_runtime_that_is_killed_at_any_moment", &NEEDS, dies_along),
         trial("a_create_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, create),
         trial("a_start_that_dies_at_any_step_leaves_what_delete_force_removes", &NEEDS, start),
         trial("a_delete_that_dies_at_any_step_can_be_said_again", &NEEDS, delete),
@@ -81,6 +82,21 @@ fn run() -> Result<(), Failed> {
         comes_clean(&lab, step)?;
     }
     lab.output().map(drop)
+}
+
+/// Nobody removes it: it ends by itself. The kernel forgets who a process wants to die with when the process changes its
+/// user, and a runtime that is killed in that moment is the one to be tried.
+fn dies_along() -> Result<(), Failed> {
+    let lab = lab("sleep 60");
+    let running = || lab.traces().into_iter().any(|trace| trace.starts_with("process"));
+    for step in ["container.record", "container.await_exec", "container.run"] {
+        for _ in 0..5 {
+            dying(&lab, step, &["run", &lab.id])?;
+            wait_for("the container to end with its runtime", || !running())?;
+            comes_clean(&lab, step)?;
+        }
+    }
+    Ok(())
 }
 
 fn create() -> Result<(), Failed> {
