@@ -101,6 +101,6 @@ mod tests {
         assert_eq!(hidden(&context).unwrap(), expected);
         fs::remove_file(folder.path().join(".dockerignore")).unwrap();
         let context = Context::open(folder.path(), None).unwrap();
-        assert_eq!(hidden(&context).unwrap(), [Path::new(""); 0]);
+        assert!(hidden(&context).unwrap().is_empty());
     }
 }
