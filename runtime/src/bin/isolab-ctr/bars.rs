@@ -43,6 +43,13 @@ impl Progress for Bars {
         }
     }
 
+    fn leaves(&self, digest: &Digest) {
+        if let Some(bar) = self.blobs.lock().unwrap_or_else(PoisonError::into_inner).remove(digest) {
+            bar.finish_and_clear();
+            self.drawn.remove(&bar);
+        }
+    }
+
     fn ends(&self, digest: &Digest, how: &str) {
         let Some(bar) = self.bar(digest) else { return };
         if let Ok(style) = ProgressStyle::with_template(DONE) {

@@ -11,6 +11,7 @@ use super::{Store, io_error};
 use crate::image::ImageError;
 use crate::image::compression::{Packing, compress};
 use crate::image::digest::{Digest, Hashing};
+use crate::image::telling::Telling;
 use crate::image::temporary::Temporary;
 
 /// Large reads and writes.
@@ -38,9 +39,10 @@ impl Store {
         Some(Packed { digest: digest.parse().ok()?, size: size.parse().ok()? })
     }
 
-    /// Packs a plain archive, and notes what it came to. The file has no name: it is gone when it is closed.
-    pub fn pack(&self, plain: &Digest, packing: Packing) -> Result<(Packed, File), ImageError> {
-        let source = BufReader::with_capacity(BUFFER, self.open_blob(plain)?);
+    /// Packs a plain archive, and notes what it came to. The file has no name: it is gone when it is closed. `tell` hears
+    /// how many bytes of the plain archive have been read so far.
+    pub fn pack(&self, plain: &Digest, packing: Packing, tell: impl Fn(u64)) -> Result<(Packed, File), ImageError> {
+        let source = Telling::new(BufReader::with_capacity(BUFFER, self.open_blob(plain)?), tell);
         let temporary = Temporary::name_in(&self.blobs(plain.algorithm()));
         let failed = || io_error("pack a layer into", temporary.path());
         let file = File::options().read(true).write(true).create_new(true).open(temporary.path()).map_err(failed())?;

@@ -65,6 +65,8 @@ pub trait Progress: Sync {
     fn begins(&self, digest: &Digest, size: u64);
     /// So much of it has been moved so far.
     fn at(&self, digest: &Digest, bytes: u64);
+    /// What was begun needs no more telling of: something else takes its place.
+    fn leaves(&self, _digest: &Digest) {}
     /// It is there; `how` says what was done, in a word or two.
     fn ends(&self, digest: &Digest, how: &str);
 }

@@ -86,7 +86,10 @@ impl Bringing<'_> {
                 packed
             }
             _ => {
-                let (packed, file) = self.store.pack(digest, packing)?;
+                self.progress.begins(digest, self.store.size(digest)?);
+                let packed = self.store.pack(digest, packing, |bytes| self.progress.at(digest, bytes));
+                self.progress.leaves(digest);
+                let (packed, file) = packed?;
                 self.bring(&packed.digest, &file, packed.size)?;
                 packed
             }
@@ -187,12 +190,12 @@ impl Bringing<'_> {
         let separator = if location.contains('?') { '&' } else { '?' };
         let to = format!("{location}{separator}digest={digest}");
         let headers = [("content-type", "application/octet-stream")];
-        let load = Load::File(file, size);
+        let tell = |bytes| self.progress.at(digest, bytes);
+        let load = Load::File(file, size, &tell);
         let ended = client.send(Asking { method: "PUT", to: &to, scope: &scope, headers: &headers, load })?;
         if ended.status().as_u16() != 201 {
             return Err(client.nonsense(format!("{} to the end of an upload", ended.status().as_u16())));
         }
-        self.progress.at(digest, size);
         self.progress.ends(digest, "Pushed");
         Ok(())
     }

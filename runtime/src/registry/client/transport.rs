@@ -10,6 +10,7 @@ use ureq::http::{Request, Response, Uri};
 use ureq::{Body, SendBody};
 
 use super::{Client, ClientError, LARGEST_MANIFEST};
+use crate::image::Telling;
 
 /// How often a request is sent, at most.
 const TRIES: u32 = 4;
@@ -26,8 +27,8 @@ const LARGEST_ERROR: u64 = 64 << 10;
 pub(super) enum Load<'a> {
     Nothing,
     Bytes(&'a [u8]),
-    /// A whole file, and its size.
-    File(&'a File, u64),
+    /// A whole file, its size, and who hears how much of it has been sent.
+    File(&'a File, u64, &'a dyn Fn(u64)),
 }
 
 /// A request before it is sent.
@@ -151,11 +152,11 @@ impl Client {
                 self.agent.run(request)
             }
             Load::Bytes(bytes) => self.agent.run(request.body(bytes).map_err(wrong)?),
-            Load::File(file, size) => {
+            Load::File(file, size, tell) => {
                 let mut file = file;
                 file.seek(SeekFrom::Start(0)).map_err(|error| self.unreachable(error.into()))?;
                 let request = request.header("content-length", size.to_string());
-                self.agent.run(request.body(SendBody::from_reader(&mut file)).map_err(wrong)?)
+                self.agent.run(request.body(SendBody::from_reader(&mut Telling::new(file, tell))).map_err(wrong)?)
             }
         };
         outcome.map_err(|error| self.unreachable(error))

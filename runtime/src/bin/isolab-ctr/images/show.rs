@@ -14,8 +14,8 @@ use crate::format::{Listing, documents, row};
 use crate::print;
 use crate::voice::Failure;
 
-/// How much of a step is shown in a list, in characters.
-const STEP: usize = 45;
+/// How much of a step is shown in a list, in characters: as much as 80 columns have room for.
+const STEP: usize = 43;
 const NONE: &str = "<none>";
 
 pub(super) fn list(
