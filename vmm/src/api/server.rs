@@ -4,9 +4,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -23,14 +23,18 @@ const MUCH: u64 = 1 << 20;
 const CALLERS: usize = 16;
 /// How soon a ring that was slept through is repeated.
 const AGAIN: Duration = Duration::from_millis(5);
+/// How long a machine that has ended waits for those to be told who have asked. Only one who reads nothing takes longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Wakes whoever can let the attendant in. May come more than once, and late.
 pub type Ring = Arc<dyn Fn() + Send + Sync>;
 
-/// A socket that is listened at; its name is removed with it.
+/// A socket that is listened at; its name is removed with it, once all who have asked there are answered. The attendant has to
+/// go first: who has asked him when he went is told that the machine has ended.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
+    owed: Arc<Owed>,
 }
 
 impl Socket {
@@ -47,12 +51,13 @@ impl Socket {
     /// The same on behalf of a machine that is rung for otherwise.
     pub fn listen_and_ring(path: &Path, ring: Ring) -> io::Result<(Self, Attendant)> {
         let listener = UnixListener::bind(path)?;
-        let socket = Self { path: path.to_owned() };
+        let owed = Arc::<Owed>::default();
+        let socket = Self { path: path.to_owned(), owed: owed.clone() };
         // Who may ask may do all that the owner may.
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
         let (sender, receiver) = mpsc::channel();
         let asked = Arc::<AtomicBool>::default();
-        let desk = Desk { machine: sender, asked: asked.clone(), ring, callers: Arc::default() };
+        let desk = Desk { machine: sender, asked: asked.clone(), ring, callers: Arc::default(), owed };
         std::thread::Builder::new().name("api".to_owned()).spawn(move || desk.open(&listener))?;
         Ok((socket, Attendant::answering(receiver, asked)))
     }
@@ -61,6 +66,40 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        self.owed.settle();
+    }
+}
+
+/// How many replies are owed: requests that were read, and whose replies are not written yet. Threads write them that end with
+/// the process, wherever they are.
+#[derive(Debug, Default)]
+struct Owed {
+    count: Mutex<usize>,
+    paid: Condvar,
+}
+
+/// One of them, until it is dropped.
+struct Debt<'a>(&'a Owed);
+
+impl Owed {
+    fn owe(&self) -> Debt<'_> {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Debt(self)
+    }
+
+    /// Waits until there are none.
+    fn settle(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether it was in time or not: there is nothing else to be done.
+        drop(self.paid.wait_timeout_while(count, PATIENCE, |count| *count > 0));
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(1);
+        self.0.paid.notify_all();
     }
 }
 
@@ -71,6 +110,7 @@ struct Desk {
     asked: Arc<AtomicBool>,
     ring: Ring,
     callers: Arc<AtomicUsize>,
+    owed: Arc<Owed>,
 }
 
 impl Desk {
@@ -106,6 +146,7 @@ impl Desk {
             if line.is_empty() {
                 return Ok(());
             }
+            let debt = self.owed.owe();
             let reply = match serde_json::from_slice(&line) {
                 _ if !whole => Reply::Error(format!("a request is one line of at most {LONGEST} bytes")),
                 Ok(request) => self.ask(request),
@@ -114,6 +155,7 @@ impl Desk {
             let mut text = serde_json::to_vec(&reply)?;
             text.push(b'\n');
             (&*caller).write_all(&text)?;
+            drop(debt);
             if !whole {
                 // Who is still writing would otherwise hear of a broken connection instead of the reply.
                 return io::copy(&mut lines.take(MUCH), &mut io::sink()).map(|_| ());
@@ -140,5 +182,32 @@ impl Desk {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return ended(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn who_has_asked_is_answered_before_the_socket_is_gone() -> Result<(), Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("api");
+        let (socket, attendant) = Socket::listen_and_ring(&path, Arc::new(|| {}))?;
+        let mut caller = UnixStream::connect(&path)?;
+        caller.write_all(b"{\"do\":\"status\"}\n")?;
+        while !attendant.is_asked() {
+            std::thread::sleep(AGAIN);
+        }
+        drop(attendant);
+        drop(socket);
+        // As the process would end now: what is not there will not come.
+        caller.set_nonblocking(true)?;
+        let mut answer = [0; 256];
+        let length = caller.read(&mut answer)?;
+        assert_eq!(String::from_utf8_lossy(&answer[..length]), "{\"error\":\"the machine has ended\"}\n");
+        Ok(())
     }
 }
