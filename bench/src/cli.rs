@@ -408,7 +408,7 @@ mod tests {
             run(&["run", "--subjects", "runc,process", "--parallel", "8,1,8", "--budget", "3m", "--rounds", "5"]);
         assert_eq!(request.subjects, Choice::Named(vec!["runc".into(), "process".into()]));
         assert_eq!(request.parallel, [1, 8]);
-        assert_eq!((request.terms.budget_s, request.terms.rounds), (Some(120), 5));
+        assert_eq!((request.terms.budget_s, request.terms.rounds), (Some(90), 5));
         for (text, seconds) in [("90", 90), ("90s", 90), ("2h", 7200)] {
             assert_eq!(time(text), Ok(Duration::from_secs(seconds)));
         }
