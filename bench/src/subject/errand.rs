@@ -18,6 +18,16 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs a command in `folder`; how long that took, in nanoseconds. The error says in words why it was not done.
 pub(crate) fn run(program: &Path, arguments: &[impl AsRef<OsStr>], folder: &Path) -> Result<u64, String> {
+    run_within(PATIENCE, program, arguments, folder)
+}
+
+/// The same, for no longer than `patience`.
+pub(super) fn run_within(
+    patience: Duration,
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    folder: &Path,
+) -> Result<u64, String> {
     let cannot = |error: std::io::Error| format!("{} cannot be run: {error}", program.display());
     let complaints = memfd_create("stderr", MFdFlags::MFD_CLOEXEC).map_err(|errno| cannot(errno.into()))?;
     let mut complaints = File::from(complaints);
@@ -26,14 +36,14 @@ pub(crate) fn run(program: &Path, arguments: &[impl AsRef<OsStr>], folder: &Path
     command.stderr(complaints.try_clone().map_err(cannot)?);
     let begun = clock::now();
     let mut child = command.spawn().map_err(cannot)?;
-    let ended = open(child.id() as i32).and_then(|end| readable_within(&end, PATIENCE));
+    let ended = open(child.id() as i32).and_then(|end| readable_within(&end, patience));
     if !matches!(ended, Ok(true)) {
         let _ = child.kill();
     }
     let status = child.wait().map_err(cannot)?;
     let took = clock::now() - begun;
     if !matches!(ended, Ok(true)) {
-        return Err(format!("did not end within {} s", PATIENCE.as_secs()));
+        return Err(format!("did not end within {} s", patience.as_secs()));
     }
     if status.success() {
         return Ok(took);
@@ -53,5 +63,7 @@ mod tests {
         assert!(run(&["-c", "exit 0"]).is_ok_and(|took| took > 0));
         let reason = run(&["-c", "echo no room >&2; exit 3"]).unwrap_err();
         assert!(reason.contains("exit status: 3") && reason.ends_with("no room"), "{reason}");
+        let hangs = run_within(Duration::from_secs(1), Path::new("/bin/sh"), &["-c", "exec sleep 100"], Path::new("/"));
+        assert_eq!(hangs, Err("did not end within 1 s".to_owned()));
     }
 }

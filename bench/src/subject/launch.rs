@@ -7,8 +7,7 @@ use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use nix::unistd::Pid;
 
 use super::Nonce;
 use super::child::{Child, Ending, Ready, Used};
+use super::errand;
 use super::gate::Gate;
 use super::timeline::{self, Span};
 use crate::clock;
@@ -357,10 +357,9 @@ impl Launch {
         if failed {
             let parts = self.undo.as_deref().and_then(<[OsString]>::split_first);
             if let Some((program, arguments)) = parts {
-                let mut undo = Command::new(program);
-                undo.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                // What even this leaves has its owner in its name, and `doctor --clean` removes it.
-                let _ = undo.status();
+                // What even this leaves has its owner in its name, and `doctor --clean` removes it. A subject that hung once
+                // may hang again.
+                let _ = errand::run_within(self.patience, Path::new(program), arguments, &self.folder);
             }
         }
         if let Some(litter) = &self.litter {
