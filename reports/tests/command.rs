@@ -43,8 +43,8 @@ fn each_bad_input_has_its_own_word() {
     assert!(complaint(b"not json").contains("no run of the lab"));
     assert!(complaint(&[0xff, 0xfe, 0x00]).contains("no run of the lab"));
     assert!(complaint(&fixture.as_bytes()[..fixture.len() / 2]).contains("cut short"));
-    let newer = fixture.replacen("\"schema_version\":2", "\"schema_version\":3", 1);
-    assert!(complaint(newer.as_bytes()).contains("schema version 3"));
+    let newer = fixture.replacen("\"schema_version\":3", "\"schema_version\":4", 1);
+    assert!(complaint(newer.as_bytes()).contains("schema version 4"));
     let astray = fixture.replacen("\"samples\":[{\"cell\":", "\"samples\":[{\"cell\":9", 1);
     assert!(complaint(astray.as_bytes()).contains("contradicts itself"));
 }

@@ -446,7 +446,7 @@ mod tests {
             (r#""args":["sh"]"#, r#""args":["a\u0000b"]"#, "process.args"),
             (r#""cwd":"/""#, r#""cwd":"tmp""#, "process.cwd"),
             (r#""path":"rootfs""#, r#""path":"nowhere""#, "root.path"),
-            (r#"[{"type":"mount"}]"#, "[]", "linux.namespaces"),
+            (r#"[{"type":"mount"}]"#, r#"[{"type":"user"}]"#, "linux.namespaces"),
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"},{"type":"mount"}]"#, "linux.namespaces"),
             (
                 r#"[{"type":"mount"}]"#,
