@@ -28,7 +28,13 @@ fn stats() -> Result<(), Failed> {
     let flags = ["--name", "busy", "--cpus", "0.5", "--memory", "64m"];
     lab.ctr(&[&["run", "-d"], &flags[..], &["sample:1", "sh", "-c", script]].concat())?;
     lab.sleeper("idle", &[])?;
-    sleep(Duration::from_millis(700));
+    // On a busy host half a processor takes a while to fill the memory.
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100));
+        if lab.ctr(&["stats", "--no-stream", "--format", "{{.PIDs}}", "busy"])?.trim() == "3" {
+            break;
+        }
+    }
     let cpu = || -> Result<f64, Failed> {
         let text = lab.ctr(&["stats", "--no-stream", "--format", "{{.CPUPerc}}", "busy"])?;
         Ok(text.trim().trim_end_matches('%').parse()?)
