@@ -27,6 +27,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_kernel_that_faults_three_times_ends_its_machine_and_that_is_told", &["kvm"], triple_fault),
         trial("a_kernel_wakes_another_processor", &["kvm"], second_processor),
         trial("a_serial_port_interrupts_when_something_is_typed", &["kvm"], typed),
+        trial("a_line_longer_than_the_port_holds_is_read_by_a_driver_that_takes_it_in_parts", &["kvm"], a_long_line),
         trial("what_a_kernel_has_printed_of_a_line_is_shown_before_its_end", &["kvm"], a_prompt),
         trial("a_kernel_that_runs_too_long_is_told_with_its_place", &["kvm"], too_long),
         trial("a_signal_ends_a_machine_of_several_processors", &["kvm"], a_signal),
@@ -233,18 +234,51 @@ fn second_processor() -> Done {
 fn typed() -> Done {
     let (pc, screen) = boot(&CONFIG, &waits_for_a_key(b"?"))?;
     let (reader, writer) = std::io::pipe()?;
-    let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer));
+    let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer, b"k"));
     let ended = pc.resume()?.wait(Some(reader.as_fd()));
     typist.join().map_err(|_| "the typist died")??;
     assert_eq!(ended?, Ended::Status(b'k'));
     Ok(())
 }
 
+/// Linux's driver takes so many bytes at most, then asks whether there is more to do, and waits for an interrupt if there is
+/// not. The port is full when this one asks: were it told that there is not, it would get no interrupt any more.
+fn a_long_line() -> Done {
+    const TAKES_PART: [u8; 56] = [
+        0x66, 0xba, 0xfa, 0x03, 0xec, //             more: mov dx, 0x3fa; in al, dx
+        0xa8, 0x01, 0x75, 0x20, //                   test al, 1; jnz done
+        0xb9, 0x20, 0, 0, 0, //                      mov ecx, 32
+        0x66, 0xba, 0xf8, 0x03, 0xec, //             next: mov dx, 0x3f8; in al, dx
+        0xff, 0xc5, 0x83, 0xfd, 100, 0x74, 0x1e, //  inc ebp; cmp ebp, 100; je end
+        0x66, 0xba, 0xfd, 0x03, 0xec, //             mov dx, 0x3fd; in al, dx
+        0xa8, 0x01, 0x74, 0xdd, //                   test al, 1; jz more
+        0xff, 0xc9, 0x75, 0xe7, 0xeb, 0xd7, //       dec ecx; jnz next; jmp more
+        0xbb, 0xb0, 0x00, 0xe0, 0xfe, //             done: mov ebx, 0xfee000b0
+        0xc7, 0x03, 0, 0, 0, 0, //                   mov dword [rbx], 0: the end of the interrupt
+        0xfb, 0xf4, 0xeb, 0xfd, //                   sti; again: hlt; jmp again
+    ];
+    let handler = [&TAKES_PART[..], &exit(0)].concat(); // end
+    let (pc, screen) = boot(&CONFIG, &is_interrupted(b"?", &handler))?;
+    let (reader, writer) = std::io::pipe()?;
+    let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer, &[b'x'; 100]));
+    let ended = pc.resume()?.wait(Some(reader.as_fd()));
+    typist.join().map_err(|_| "the typist died")??;
+    assert_eq!(ended?, Ended::Status(0));
+    Ok(())
+}
+
 /// The code of such a kernel, which prints this first.
 pub(super) fn waits_for_a_key(prompt: &[u8]) -> Vec<u8> {
+    // mov dx, 0x3f8; in al, dx; out 0xf4, al
+    is_interrupted(prompt, &[0x66, 0xba, 0xf8, 0x03, 0xec, 0xe6, 0xf4])
+}
+
+/// The code of a kernel that prints this, waits, and does that when something has been received. EBP is zero before.
+fn is_interrupted(prompt: &[u8], then: &[u8]) -> Vec<u8> {
     let handler = CODE + 0x200;
     let gate = |address: u64| [(address & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | (address >> 16 & 0xffff) << 48, 0];
     let mut code = map_devices();
+    code.extend([0x31, 0xed]); // xor ebp, ebp
     for (index, half) in gate(handler).into_iter().enumerate() {
         let at = 0x7000 + 0x40 * 16 + index as u32 * 8;
         code.extend(store_64(at, half));
@@ -260,17 +294,17 @@ pub(super) fn waits_for_a_key(prompt: &[u8]) -> Vec<u8> {
     code.extend(prompt.iter().flat_map(|byte| out_far(0x3f8, *byte)));
     code.extend([0xfb, 0xf4, 0xeb, 0xfd]); // sti; again: hlt; jmp again
     code.resize(0x200, 0x90);
-    code.extend([0x66, 0xba, 0xf8, 0x03, 0xec, 0xe6, 0xf4]); // mov dx, 0x3f8; in al, dx; out 0xf4, al
+    code.extend(then);
     code
 }
 
 /// Types once the guest has shown its prompt: that no line feed follows must not keep it back.
-fn type_at_the_prompt(screen: &Screen, mut writer: PipeWriter) -> std::io::Result<()> {
+fn type_at_the_prompt(screen: &Screen, mut writer: PipeWriter, line: &[u8]) -> std::io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !screen.text().ends_with('?') && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
     }
-    writer.write_all(b"k")
+    writer.write_all(line)
 }
 
 fn a_prompt() -> Done {
