@@ -9,6 +9,7 @@
 pub mod api;
 pub mod devices;
 pub mod guest;
+pub mod interface;
 mod kvm;
 pub mod machine;
 pub mod memory;

@@ -7,7 +7,7 @@ use isolab_reports::model::Role;
 
 use super::bundle::{Root, Template};
 use super::catalogue::{LeftOut, engine};
-use super::launch::{Farewell, Launch, PATIENCE, TIMELINE};
+use super::launch::{Launch, TIMELINE};
 use super::{About, Lab, Nonce, Subject};
 
 pub(super) use super::bundle::Network;
@@ -77,19 +77,8 @@ impl Container<'_> {
         };
         let mut undo = vec![self.program.clone().into_os_string()];
         undo.extend(with_root(&["delete", "--force", &bundle.id]));
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments: words,
-            folder: self.lab.scratch().path().to_owned(),
-            token: nonce.token(),
-            farewell: Farewell::Order,
-            owned,
-            tells: !stays,
-            remembers: None,
-            detached: stays.then_some(pid),
-            undo: Some(undo),
-            litter: Some(bundle.folder.clone()),
-            patience: PATIENCE,
-        })
+        let launch = Launch::new(self.lab, &self.program, words, nonce.token());
+        let (detached, litter) = (stays.then_some(pid), Some(bundle.folder.clone()));
+        Ok(Launch { owned, tells: !stays, detached, undo: Some(undo), litter, ..launch })
     }
 }

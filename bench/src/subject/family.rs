@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::launch::{Farewell, Launch, PATIENCE, Remembered};
+use super::launch::{Launch, Remembered};
 use super::{Held, Lab, Nonce, errand, next_number};
 
 /// Where the proof lies in each container.
@@ -151,20 +151,7 @@ impl<'a> Family<'a> {
     }
 
     fn launch(&self, words: &[&str], token: Vec<u8>, remembers: Option<Remembered>) -> Launch {
-        Launch {
-            program: self.program.to_owned(),
-            arguments: self.words(words),
-            folder: self.lab.scratch().path().to_owned(),
-            token,
-            remembers,
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells: false,
-            detached: None,
-            undo: None,
-            litter: None,
-            patience: PATIENCE,
-        }
+        Launch { remembers, ..Launch::new(self.lab, self.program, self.words(words), token) }
     }
 }
 

@@ -17,11 +17,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
-use super::Nonce;
 use super::child::{Child, Ending, Ready, Used};
 use super::errand;
 use super::gate::Gate;
 use super::timeline::{self, Span};
+use super::{Lab, Nonce};
 use crate::clock;
 
 /// How long a start may take to be ready, and as long again to be gone. Hundreds of times what a subject without a kernel
@@ -336,6 +336,24 @@ pub(super) fn explained(reason: String, mut complaints: File) -> String {
 }
 
 impl Launch {
+    /// A start of a command that stays with its instance, ends when it is told to, and leaves nothing.
+    pub(crate) fn new(lab: &Lab, program: &Path, arguments: Vec<OsString>, token: Vec<u8>) -> Self {
+        Self {
+            program: program.to_owned(),
+            arguments,
+            folder: lab.scratch().path().to_owned(),
+            token,
+            remembers: None,
+            farewell: Farewell::Order,
+            owned: Vec::new(),
+            tells: false,
+            detached: None,
+            undo: None,
+            litter: None,
+            patience: PATIENCE,
+        }
+    }
+
     /// The first thing of the subject's that is still there.
     pub(super) fn left(&self) -> Option<&PathBuf> {
         self.owned.iter().find(|path| path.symlink_metadata().is_ok())

@@ -15,7 +15,7 @@ use isolab_runtime::image::{DiskFormat, write_disk};
 use kvm_ioctls::Kvm;
 
 use super::catalogue::{LeftOut, engine};
-use super::launch::{Farewell, Launch, TIMELINE};
+use super::launch::{Launch, TIMELINE};
 use super::microvm::{MEMORY, may_use_kvm};
 use super::{About, Lab, Nonce, Subject};
 use crate::host::guest_speed::{self, Mode};
@@ -127,20 +127,7 @@ impl<'a> Linux<'a> {
 
 /// A start of a monitor with such a machine.
 pub(super) fn launch(lab: &Lab, program: &Path, arguments: Vec<OsString>, nonce: &Nonce, tells: bool) -> Launch {
-    Launch {
-        program: program.to_owned(),
-        arguments,
-        folder: lab.scratch().path().to_owned(),
-        token: nonce.token(),
-        farewell: Farewell::Order,
-        owned: Vec::new(),
-        tells,
-        remembers: None,
-        detached: None,
-        undo: None,
-        litter: None,
-        patience: PATIENCE,
-    }
+    Launch { tells, patience: PATIENCE, ..Launch::new(lab, program, arguments, nonce.token()) }
 }
 
 impl Subject for Linux<'_> {

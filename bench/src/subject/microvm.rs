@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use isolab_reports::model::Role;
 
 use super::catalogue::{LeftOut, engine};
-use super::launch::{Farewell, Launch, PATIENCE, TIMELINE};
+use super::launch::{Farewell, Launch, TIMELINE};
 use super::{About, Lab, Nonce, Subject};
 
 /// Memory of each machine, in MiB: what the field compares monitors with.
@@ -73,20 +73,7 @@ impl<'a> App<'a> {
 fn launch(lab: &Lab, program: &Path, guest: Vec<OsString>, nonce: &Nonce, farewell: Farewell, tells: bool) -> Launch {
     let timeline: &[&str] = if tells { &["--timeline", TIMELINE] } else { &[] };
     let head = timeline.iter().chain(&["run", "--memory", MEMORY]).map(OsString::from);
-    Launch {
-        program: program.to_owned(),
-        arguments: head.chain(guest).collect(),
-        folder: lab.scratch().path().to_owned(),
-        token: nonce.token(),
-        farewell,
-        owned: Vec::new(),
-        tells,
-        remembers: None,
-        detached: None,
-        undo: None,
-        litter: None,
-        patience: PATIENCE,
-    }
+    Launch { farewell, tells, ..Launch::new(lab, program, head.chain(guest).collect(), nonce.token()) }
 }
 
 impl Subject for Bare<'_> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use isolab_vmm::api::{Request, ask};
 
-use super::launch::{Farewell, Launch, PATIENCE, Remembered};
+use super::launch::{Launch, Remembered};
 use super::{Held, Lab, Nonce, next_number};
 use crate::clock;
 
@@ -70,19 +70,6 @@ impl Monitor<'_> {
 
     /// One start of the monitor.
     pub(crate) fn launch(self, arguments: Vec<OsString>, token: Vec<u8>, remembers: Option<Remembered>) -> Launch {
-        Launch {
-            program: self.program.to_owned(),
-            arguments,
-            folder: self.lab.scratch().path().to_owned(),
-            token,
-            remembers,
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells: false,
-            detached: None,
-            undo: None,
-            litter: None,
-            patience: PATIENCE,
-        }
+        Launch { remembers, ..Launch::new(self.lab, self.program, arguments, token) }
     }
 }

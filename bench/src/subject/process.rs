@@ -2,7 +2,7 @@
 
 use isolab_reports::model::Role;
 
-use super::launch::{Farewell, Launch, PATIENCE};
+use super::launch::Launch;
 use super::{About, Lab, Nonce, Subject};
 
 pub(super) struct Process<'a> {
@@ -29,19 +29,6 @@ impl Subject for Process<'_> {
     }
 
     fn launch(&self, _: u64, nonce: &Nonce) -> Result<Launch, String> {
-        Ok(Launch {
-            program: self.lab.payload().to_owned(),
-            arguments: vec![nonce.to_string().into()],
-            folder: self.lab.scratch().path().to_owned(),
-            token: nonce.token(),
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells: false,
-            remembers: None,
-            detached: None,
-            undo: None,
-            litter: None,
-            patience: PATIENCE,
-        })
+        Ok(Launch::new(self.lab, self.lab.payload(), vec![nonce.to_string().into()], nonce.token()))
     }
 }

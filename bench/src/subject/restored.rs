@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use isolab_reports::model::Role;
 
 use super::catalogue::LeftOut;
-use super::launch::{Farewell, Launch, PATIENCE, Remembered, TIMELINE};
+use super::launch::{Launch, Remembered, TIMELINE};
 use super::microvm::monitor;
 use super::template::Template;
 use super::{About, Lab, Nonce, Subject};
@@ -80,20 +80,8 @@ impl<'a> Restored<'a> {
             From::Server => arguments.extend(["restore".into(), "--server".into(), self.template.served()?]),
         }
         let nonce = self.template.nonce().clone();
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments,
-            folder: self.lab.scratch().path().to_owned(),
-            token: format!("nonce {nonce}\n").into_bytes(),
-            remembers: Some(Remembered { nonce, question: "nonce\n" }),
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells,
-            detached: None,
-            undo: None,
-            litter: None,
-            patience: PATIENCE,
-        })
+        let launch = Launch::new(self.lab, &self.program, arguments, format!("nonce {nonce}\n").into_bytes());
+        Ok(Launch { remembers: Some(Remembered { nonce, question: "nonce\n" }), tells, ..launch })
     }
 }
 

@@ -63,6 +63,14 @@ fn dying(lab: &Lab, step: &str, arguments: &[&str]) -> Result<Output, Failed> {
     Ok(Output { status, stdout: fs::read(out)?, stderr: fs::read(err)? })
 }
 
+/// The container, made and running.
+fn start_again(lab: &Lab) -> Result<(), Failed> {
+    for verb in ["create", "start"] {
+        same(text(&lab.oci(&[verb, &lab.id]).stderr).as_str(), "")?;
+    }
+    Ok(())
+}
+
 fn comes_clean(lab: &Lab, step: &str) -> Result<(), Failed> {
     let output = lab.oci(&["delete", "--force", &lab.id]);
     same((step, text(&output.stderr), output.status.code()), (step, String::new(), Some(0)))?;
@@ -129,17 +137,11 @@ fn start() -> Result<(), Failed> {
 
 fn delete() -> Result<(), Failed> {
     let lab = lab("sleep 60");
-    let running = || -> Result<(), Failed> {
-        for verb in ["create", "start"] {
-            same(text(&lab.oci(&[verb, &lab.id]).stderr).as_str(), "")?;
-        }
-        Ok(())
-    };
-    running()?;
+    start_again(&lab)?;
     let steps = steps(&lab, &["delete", "--force", &lab.id])?;
     same(steps.contains("container.forget"), true)?;
     for step in &steps {
-        running()?;
+        start_again(&lab)?;
         let output = dying(&lab, step, &["delete", "--force", &lab.id])?;
         same((step, output.status.success()), (step, false))?;
         wait_for("the container's end", || !text(&lab.oci(&["state", &lab.id]).stdout).contains("\"running\""))?;
@@ -198,16 +200,10 @@ fn failing_exec() -> Result<(), Failed> {
 
 fn failing_delete() -> Result<(), Failed> {
     let lab = lab("sleep 60");
-    let running = || -> Result<(), Failed> {
-        for verb in ["create", "start"] {
-            same(text(&lab.oci(&[verb, &lab.id]).stderr).as_str(), "")?;
-        }
-        Ok(())
-    };
-    running()?;
+    start_again(&lab)?;
     let arguments = ["delete", "--force", &lab.id];
     for step in steps(&lab, &arguments)? {
-        running()?;
+        start_again(&lab)?;
         let failed = failing_at(&lab, &step, &arguments)?;
         same((&step, failed), (&step, true))?;
         comes_clean(&lab, &step)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use isolab_reports::model::Role;
 
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch, PATIENCE};
+use super::super::launch::Launch;
 use super::super::{About, Lab, Nonce, Subject};
 use super::Peers;
 
@@ -39,19 +39,6 @@ impl Subject for Bwrap<'_> {
         let mut arguments: Vec<OsString> = vec!["--unshare-all".into(), "--bind".into(), self.root.clone().into()];
         arguments.extend(["/", "--proc", "/proc", "--dev", "/dev", "/isolab-payload"].map(OsString::from));
         arguments.push(nonce.to_string().into());
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments,
-            folder: self.lab.scratch().path().to_owned(),
-            token: nonce.token(),
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells: false,
-            remembers: None,
-            detached: None,
-            undo: None,
-            litter: None,
-            patience: PATIENCE,
-        })
+        Ok(Launch::new(self.lab, &self.program, arguments, nonce.token()))
     }
 }

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::super::catalogue::LeftOut;
 use super::super::family::{Files, write_image};
-use super::super::launch::{Farewell, Launch, PATIENCE};
+use super::super::launch::Launch;
 use super::super::{About, Lab, Nonce, Subject, errand};
 use super::Peers;
 
@@ -106,20 +106,8 @@ impl Subject for Engine<'_> {
         words.extend([self.image.as_str(), "/isolab-payload", &text]);
         let mut undo = vec![self.program.clone().into_os_string()];
         undo.extend(self.words(&["rm", "--force", &name]));
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments: self.words(&words),
-            folder: self.lab.scratch().path().to_owned(),
-            token: nonce.token(),
-            farewell: Farewell::Order,
-            owned: Vec::new(),
-            tells: false,
-            remembers: None,
-            detached: None,
-            undo: Some(undo),
-            litter: None,
-            patience: PATIENCE,
-        })
+        let launch = Launch::new(self.lab, &self.program, self.words(&words), nonce.token());
+        Ok(Launch { undo: Some(undo), ..launch })
     }
 }
 

@@ -8,7 +8,7 @@ use isolab_reports::model::Role;
 use serde_json::json;
 
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch, PATIENCE};
+use super::super::launch::{Farewell, Launch};
 use super::super::microvm::may_use_kvm;
 use super::super::{About, Lab, Nonce, Subject, kernel};
 use super::Peers;
@@ -57,19 +57,7 @@ impl Subject for Firecracker<'_> {
         written.map_err(|error| format!("cannot write {}: {error}", folder.display()))?;
         let mut arguments: Vec<OsString> = ["--no-api", "--level", "Error", "--config-file"].map(OsString::from).into();
         arguments.push(file.into_os_string());
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments,
-            folder: scratch.path().to_owned(),
-            token,
-            farewell: Farewell::Itself,
-            owned: Vec::new(),
-            tells: false,
-            remembers: None,
-            detached: None,
-            undo: None,
-            litter: Some(folder),
-            patience: PATIENCE,
-        })
+        let launch = Launch::new(self.lab, &self.program, arguments, token);
+        Ok(Launch { farewell: Farewell::Itself, litter: Some(folder), ..launch })
     }
 }

@@ -7,7 +7,7 @@ use isolab_reports::model::Role;
 
 use super::super::bundle::{Network, Root, Template};
 use super::super::catalogue::LeftOut;
-use super::super::launch::{Farewell, Launch, PATIENCE};
+use super::super::launch::Launch;
 use super::super::{About, Lab, Nonce, Subject};
 use super::Peers;
 
@@ -77,19 +77,8 @@ impl Oci<'_> {
         };
         let mut undo = vec![self.program.clone().into_os_string()];
         undo.extend(with_root(&["delete", "--force", &bundle.id]));
-        Ok(Launch {
-            program: self.program.clone(),
-            arguments: words,
-            folder: scratch.path().to_owned(),
-            token: nonce.token(),
-            farewell: Farewell::Order,
-            owned,
-            tells: false,
-            remembers: None,
-            detached: stays.then_some(pid),
-            undo: Some(undo),
-            litter: Some(bundle.folder.clone()),
-            patience: PATIENCE,
-        })
+        let launch = Launch::new(self.lab, &self.program, words, nonce.token());
+        let (detached, litter) = (stays.then_some(pid), Some(bundle.folder.clone()));
+        Ok(Launch { owned, detached, undo: Some(undo), litter, ..launch })
     }
 }

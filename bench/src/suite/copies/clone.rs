@@ -4,14 +4,13 @@
 //! what its original had written (pages of memory, or files), once while that is shared and once more when it is its own. Further
 //! cells are clones of clones, up to sixteen deep, and several made at once.
 
-use std::cell::OnceCell;
 use std::path::Path;
 use std::thread;
 
 use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
 
-use super::measure::{MIB, PAGE, disk, machine};
-use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
+use super::measure::{MIB, PAGE, disk, machine, with_disk};
+use super::{Group, Outcomes, Single, Terms, measure, outcome, singles};
 use crate::subject::family::{Family, Files, ORIGIN};
 use crate::subject::farm::Farm;
 use crate::subject::original::Monitor;
@@ -212,48 +211,32 @@ impl Parent<'_> {
     }
 }
 
-/// With what was added between two looks at the disk.
-fn with_disk(cost: Cost, before: (u64, u64), after: (u64, u64)) -> Cost {
-    let disk_bytes = Some(after.0.saturating_sub(before.0));
-    Cost { disk_bytes, apparent_bytes: Some(after.1.saturating_sub(before.1)), ..cost }
-}
-
 /// Linked and full, and more and more of it written.
 fn written(kind: Kind<'_>) -> Group<'_> {
     let acts = [Act::Linked, Act::Full];
     let cells: Vec<CopyCell> =
         acts.iter().flat_map(|act| WRITES.map(|percent| kind.cell(*act, Sweep::Touch, percent, 1, 1))).collect();
     let plans: Vec<(bool, u32)> = cells.iter().map(|cell| (cell.act == Act::Full, cell.writes)).collect();
-    let parent = OnceCell::new();
-    let act = move || {
-        let parent = match parent.get_or_init(|| kind.settle(MACHINE)) {
-            Ok(parent) => parent,
-            Err(reason) => return all_failed(plans.len(), reason),
-        };
+    let act = move |parent: &Parent<'_>| {
         let one = |(place, (full, writes)): (usize, &(bool, u32))| {
             (place, outcome(parent.clone_once(parent.original(), *full, *writes)))
         };
         plans.iter().enumerate().map(one).collect()
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, move || kind.settle(MACHINE), act)
 }
 
 /// Clones of clones.
 fn chain<'a>(kind: Kind<'a>, depths: &'static [u32]) -> Group<'a> {
     let cells = depths.iter().map(|depth| kind.cell(Act::Linked, Sweep::Depth, 0, *depth, 1)).collect();
-    let parent = OnceCell::new();
-    let act = move || {
-        let parent = match parent.get_or_init(|| kind.settle(LINK).and_then(|parent| lengthened(parent, depths))) {
-            Ok(parent) => parent,
-            Err(reason) => return all_failed(depths.len(), reason),
-        };
+    let act = move |parent: &Parent<'_>| {
         let one = |(place, depth): (usize, &u32)| {
             let from = if *depth == 1 { parent.original().to_owned() } else { format!("d{}", depth - 1) };
             (place, outcome(parent.clone_once(&from, false, 0)))
         };
         depths.iter().enumerate().map(one).collect()
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, move || kind.settle(LINK).and_then(|parent| lengthened(parent, depths)), act)
 }
 
 /// The chain that the deepest clone hangs on.
@@ -275,12 +258,7 @@ fn crowd<'a>(kind: Kind<'a>, numbers: &'static [u32]) -> Group<'a> {
         .flat_map(|act| numbers.iter().map(|number| kind.cell(*act, Sweep::Together, 0, 1, *number)))
         .collect();
     let plans: Vec<(bool, u32)> = cells.iter().map(|cell| (cell.act == Act::Full, cell.together)).collect();
-    let parent = OnceCell::new();
-    let act = move || {
-        let parent = match parent.get_or_init(|| kind.settle(MACHINE)) {
-            Ok(parent) => parent,
-            Err(reason) => return all_failed(plans.len(), reason),
-        };
+    let act = move |parent: &Parent<'_>| {
         let at_once = |(place, (full, number)): (usize, &(bool, u32))| {
             thread::scope(|scope| {
                 // Bytes can't be told apart while several are made; times can.
@@ -294,7 +272,7 @@ fn crowd<'a>(kind: Kind<'a>, numbers: &'static [u32]) -> Group<'a> {
         };
         plans.iter().enumerate().flat_map(at_once).collect()
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, move || kind.settle(MACHINE), act)
 }
 
 fn without_bytes(cost: Cost) -> Cost {

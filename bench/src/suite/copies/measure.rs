@@ -35,6 +35,12 @@ pub(super) fn disk(path: &Path) -> (u64, u64) {
     (allocated, apparent)
 }
 
+/// With what was added between two looks at the disk.
+pub(super) fn with_disk(cost: Cost, before: (u64, u64), after: (u64, u64)) -> Cost {
+    let disk_bytes = Some(after.0.saturating_sub(before.0));
+    Cost { disk_bytes, apparent_bytes: Some(after.1.saturating_sub(before.1)), ..cost }
+}
+
 /// Has a machine that goes on write again to so many pages, twice, reads its memory, and ends it.
 pub(super) fn machine(mut held: Held, pages: u64, made_ns: Option<u64>) -> Result<Cost, String> {
     let mut cost = Cost { ready_ns: held.ready_ns() + made_ns.unwrap_or(0), made_ns, ..Cost::default() };

@@ -8,6 +8,7 @@ pub mod clone;
 mod measure;
 pub mod snapshot;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,22 @@ pub(super) struct Group<'a> {
     cells: Vec<CopyCell>,
     /// Makes each cell's act once.
     act: Box<dyn FnMut() -> Outcomes + 'a>,
+}
+
+impl<'a> Group<'a> {
+    /// Cells that stand on one original, which `begin` makes the first time it is wanted. Without it none of them is made.
+    fn on<T: 'a>(
+        cells: Vec<CopyCell>,
+        begin: impl Fn() -> Result<T, String> + 'a,
+        act: impl Fn(&T) -> Outcomes + 'a,
+    ) -> Self {
+        let (count, original) = (cells.len(), OnceCell::new());
+        let act = move || match original.get_or_init(&begin) {
+            Ok(original) => act(original),
+            Err(reason) => all_failed(count, reason),
+        };
+        Self { cells, act: Box::new(act) }
+    }
 }
 
 /// One act for a benchmark of its own: its cell's name, and how long it took in nanoseconds, or why it was not done.

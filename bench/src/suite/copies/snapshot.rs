@@ -4,14 +4,13 @@
 //! on: what is saved at the start is paid then. Of containers the changes are made an image (`commit`), and CRIU is asked for
 //! their processes.
 
-use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
 use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
 
-use super::measure::{MIB, PAGE, disk, machine};
+use super::measure::{MIB, PAGE, disk, machine, with_disk};
 use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
 use crate::host::{memory, tools};
 use crate::subject::family::{Family, Files, ORIGIN};
@@ -105,12 +104,7 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
     let acts = [Act::Create, Act::Lazy, Act::Eager];
     let touch = |act| if act == Act::Create { 0 } else { dirty };
     let cells = acts.map(|act| cell(act, Sweep::Size, [size, dirty, touch(act)])).into();
-    let original = OnceCell::new();
-    let act = move || {
-        let original = match original.get_or_init(|| begin(monitor, size, dirty)) {
-            Ok(original) => original,
-            Err(reason) => return all_failed(acts.len(), reason),
-        };
+    let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
         let created = original.snapshot(&folder.0).map(|ready_ns| {
             let (disk, apparent) = disk(&folder.0);
@@ -123,7 +117,7 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
         let again = |how| outcome(original.restored(how, folder.name()).and_then(|held| machine(held, pages, None)));
         vec![(0, outcome(created)), (1, again("--lazy")), (2, again("--eager"))]
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, move || begin(monitor, size, dirty), act)
 }
 
 /// One size, and more and more of it touched again, in each way of going on.
@@ -133,12 +127,7 @@ fn touched(monitor: Monitor<'_>) -> Group<'_> {
     let cells: Vec<CopyCell> =
         ways.iter().flat_map(|(act, _)| touches.map(|touch| cell(*act, Sweep::Touch, [size, dirty, touch]))).collect();
     let count = cells.len();
-    let original = OnceCell::new();
-    let act = move || {
-        let original = match original.get_or_init(|| begin(monitor, size, dirty)) {
-            Ok(original) => original,
-            Err(reason) => return all_failed(count, reason),
-        };
+    let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
         if let Err(reason) = original.snapshot(&folder.0) {
             return all_failed(count, &reason);
@@ -155,7 +144,7 @@ fn touched(monitor: Monitor<'_>) -> Group<'_> {
         }
         outcomes
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, move || begin(monitor, size, dirty), act)
 }
 
 /// A served machine is its server's child: what the command that asked for it has is not its memory.
@@ -224,33 +213,22 @@ fn committed<'a>(lab: &'a Lab, program: &'a std::path::Path, mib: u32) -> Group<
             &["isolab-ctr", "run", "-i", "{}", "/isolab-payload", "{}"],
         ),
     ];
-    let original = OnceCell::new();
-    let act = move || {
-        let begun = original.get_or_init(|| {
-            let family = Family::with_image(lab, program, files)?;
-            let nonce = Nonce::new();
-            let mut held = family.run(ORIGIN, &nonce)?;
-            held.write("/proof")?;
-            for number in 0..files.count {
-                held.write(&Files::path(number))?;
-            }
-            Ok::<_, String>((family, held, nonce))
-        });
-        let (family, nonce) = match begun {
-            Ok((family, _, nonce)) => (family, nonce),
-            Err(reason) => return all_failed(2, reason),
-        };
-        let (before, before_apparent) = disk(family.root());
+    let begin = move || {
+        let family = Family::with_image(lab, program, files)?;
+        let nonce = Nonce::new();
+        let mut held = family.run(ORIGIN, &nonce)?;
+        held.write("/proof")?;
+        for number in 0..files.count {
+            held.write(&Files::path(number))?;
+        }
+        Ok((family, held, nonce))
+    };
+    let act = |(family, _, nonce): &(Family<'_>, Held, Nonce)| {
+        let before = disk(family.root());
         let image = format!("copy{}", next_number());
-        let committed = family.commit(ORIGIN, &image).map(|ready_ns| {
-            let (after, apparent) = disk(family.root());
-            Cost {
-                ready_ns,
-                disk_bytes: Some(after.saturating_sub(before)),
-                apparent_bytes: Some(apparent.saturating_sub(before_apparent)),
-                ..Cost::default()
-            }
-        });
+        let committed = family
+            .commit(ORIGIN, &image)
+            .map(|ready_ns| with_disk(Cost { ready_ns, ..Cost::default() }, before, disk(family.root())));
         if let Err(reason) = committed {
             return all_failed(2, &reason);
         }
@@ -262,7 +240,7 @@ fn committed<'a>(lab: &'a Lab, program: &'a std::path::Path, mib: u32) -> Group<
         let gone = family.remove(&image).and_then(|()| family.remove_image(&image));
         vec![(0, outcome(committed)), (1, outcome(started.and_then(|cost| gone.map(|()| cost))))]
     };
-    Group { cells, act: Box::new(act) }
+    Group::on(cells, begin, act)
 }
 
 /// A container is written to files by CRIU, whom runc asks: a row, with the reason where that can't be.
@@ -281,15 +259,8 @@ fn checkpointed<'a>(lab: &'a Lab, runc: Option<&'a dyn Subject>) -> Group<'a> {
         about: "The payload's container is written to files by CRIU, memory and all, and goes on.".to_owned(),
         command: ["runc", "checkpoint", "--leave-running", "--image-path", "{}", "{}"].map(str::to_owned).into(),
     }];
-    let held = OnceCell::new();
-    let act = move || {
-        let held = match held.get_or_init(|| criu_can().and_then(|()| runc.ok_or("runc is not here")?.hold())) {
-            Ok(held) => held,
-            Err(reason) => return all_failed(1, reason),
-        };
-        vec![(0, outcome(checkpoint(lab, held)))]
-    };
-    Group { cells, act: Box::new(act) }
+    let begin = move || criu_can().and_then(|()| runc.ok_or("runc is not here")?.hold());
+    Group::on(cells, begin, move |held| vec![(0, outcome(checkpoint(lab, held)))])
 }
 
 fn checkpoint(lab: &Lab, held: &Held) -> Result<Cost, String> {

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use isolab_vmm::guest::linux::init::Network;
+use isolab_vmm::interface::{ask, request};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::InitError;
@@ -24,13 +25,12 @@ pub(crate) fn bring_up(network: Option<&Network>) -> Result<(), InitError> {
     };
     switch(&socket, "lo", true)?;
     let Some(network) = network else { return Ok(()) };
-    let (address, mask) = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
+    let address = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
     let name = &network.interface;
     wait_for(&socket, name)?;
-    set(&socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
-    set(&socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))?;
+    give_address(&socket, name, address)?;
     switch(&socket, name, true)?;
-    network.gateway.map_or(Ok(()), |gateway| route(&socket, gateway)).map_err(failed("find the way out of", name))
+    find_way_out(&socket, network)
 }
 
 /// Makes a card another one: its hardware address and, where one is said, its address.
@@ -42,12 +42,21 @@ pub(crate) fn renew(network: &Network, mac: &str) -> Result<(), InitError> {
     switch(&socket, name, false)?;
     set_mac(&socket, name, mac).map_err(failed("give a hardware address to", name))?;
     if !network.address.is_empty() {
-        let (address, mask) = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
-        set(&socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
-        set(&socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))?;
+        let address = network.parsed().ok_or_else(|| InitError::Address(network.address.clone()))?;
+        give_address(&socket, name, address)?;
     }
     switch(&socket, name, true)?;
-    network.gateway.map_or(Ok(()), |gateway| route(&socket, gateway)).map_err(failed("find the way out of", name))
+    find_way_out(&socket, network)
+}
+
+fn give_address(socket: &OwnedFd, name: &str, (address, mask): (Ipv4Addr, Ipv4Addr)) -> Result<(), InitError> {
+    set(socket, name, libc::SIOCSIFADDR, address).map_err(failed("give an address to", name))?;
+    set(socket, name, libc::SIOCSIFNETMASK, mask).map_err(failed("give a network to", name))
+}
+
+fn find_way_out(socket: &OwnedFd, network: &Network) -> Result<(), InitError> {
+    let way = network.gateway.map_or(Ok(()), |gateway| route(socket, gateway));
+    way.map_err(failed("find the way out of", &network.interface))
 }
 
 fn set_mac(socket: &OwnedFd, name: &str, mac: &str) -> io::Result<()> {
@@ -64,24 +73,6 @@ fn set_mac(socket: &OwnedFd, name: &str, mac: &str) -> io::Result<()> {
 
 fn failed(attempt: &'static str, interface: &str) -> impl FnOnce(io::Error) -> InitError {
     move |source| InitError::Network { attempt, interface: interface.to_owned(), source }
-}
-
-/// A request about a card.
-fn request(name: &str) -> libc::ifreq {
-    // SAFETY: all zeroes are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { zeroed() };
-    // The last byte stays zero.
-    let room = request.ifr_name.len() - 1;
-    request.ifr_name.iter_mut().zip(name.bytes()).take(room).for_each(|(to, from)| *to = from as libc::c_char);
-    request
-}
-
-fn ask(socket: &OwnedFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: each request here takes an `ifreq`, which lives over the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 fn internet(address: Ipv4Addr) -> libc::sockaddr {

@@ -44,17 +44,7 @@ pub(crate) struct Ps {
     ns: bool,
 }
 
-/// What the usual table shows, by docker's names.
-const COLUMNS: &[(&str, &str)] = &[
-    ("ID", "CONTAINER ID"),
-    ("Image", "IMAGE"),
-    ("Command", "COMMAND"),
-    ("RunningFor", "CREATED"),
-    ("Status", "STATUS"),
-    ("Ports", "PORTS"),
-    ("Names", "NAMES"),
-];
-/// The same with what is written.
+/// What the table shows where what is written is asked for too, by docker's names.
 const SIZED: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
@@ -65,6 +55,8 @@ const SIZED: &[(&str, &str)] = &[
     ("Names", "NAMES"),
     ("Size", "SIZE"),
 ];
+/// What the usual table shows.
+const COLUMNS: &[(&str, &str)] = SIZED.split_at(SIZED.len() - 1).0;
 /// What it leaves out.
 const MORE: &[(&str, &str)] = &[
     ("CreatedAt", "CREATED AT"),

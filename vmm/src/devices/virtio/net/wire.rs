@@ -15,6 +15,7 @@ use virtio_bindings::bindings::virtio_net::{
 };
 
 use super::super::queue::Buffer;
+use crate::interface;
 use crate::memory::Memory;
 
 /// `<linux/if_tun.h>`
@@ -101,18 +102,18 @@ impl Tap {
         let join = |source| TapError::Bridge { bridge: bridge.to_owned(), source };
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
         let socket = socket.map_err(|error| join(error.into()))?;
-        let mut request = named(&name);
-        ask(&socket, libc::SIOCGIFINDEX, &mut request).map_err(join)?;
+        let mut request = interface::request(&name);
+        interface::ask(&socket, libc::SIOCGIFINDEX, &mut request).map_err(join)?;
         // SAFETY: the kernel has just filled in the number.
         let index = unsafe { request.ifr_ifru.ifru_ifindex };
-        let mut request = named(bridge);
+        let mut request = interface::request(bridge);
         request.ifr_ifru.ifru_ifindex = index;
-        ask(&socket, BRIDGE_ADD, &mut request).map_err(join)?;
-        let mut request = named(&name);
-        ask(&socket, libc::SIOCGIFFLAGS, &mut request).map_err(join)?;
+        interface::ask(&socket, BRIDGE_ADD, &mut request).map_err(join)?;
+        let mut request = interface::request(&name);
+        interface::ask(&socket, libc::SIOCGIFFLAGS, &mut request).map_err(join)?;
         // SAFETY: the kernel has just filled in the flags.
         unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
-        ask(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(join)?;
+        interface::ask(&socket, libc::SIOCSIFFLAGS, &mut request).map_err(join)?;
         Ok(tap)
     }
 
@@ -125,7 +126,7 @@ impl Tap {
             Errno::EINVAL => TapError::NoTap(name.to_owned()),
             other => TapError::Attach { name: name.to_owned(), source: other.into() },
         };
-        let mut request = named(name);
+        let mut request = interface::request(name);
         // Frames as on Ethernet, no header of the tap's own, but the one that says what is left to do.
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
         // SAFETY: the request is an `ifreq`, which is what TUNSETIFF takes.
@@ -141,23 +142,6 @@ impl Tap {
 
 /// `SIOCBRADDIF`: this interface shall be a port of that bridge.
 const BRIDGE_ADD: libc::Ioctl = 0x89a2;
-
-/// A request about an interface. Longer names than the kernel has are cut, and so not found.
-fn named(name: &str) -> libc::ifreq {
-    // SAFETY: all zeroes are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.len() - 1;
-    request.ifr_name.iter_mut().zip(name.bytes()).take(room).for_each(|(to, from)| *to = from as libc::c_char);
-    request
-}
-
-fn ask(socket: &OwnedFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: each request here takes an `ifreq`, which lives over the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), what, request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
 
 /// Where frames go to and come from.
 #[derive(Debug)]
