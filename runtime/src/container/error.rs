@@ -253,6 +253,9 @@ impl ContainerError {
             Self::Init { attempt, source: Errno::EPERM, .. } if attempt.starts_with("set the limit") => {
                 "raising a hard limit needs CAP_SYS_RESOURCE; lower process.rlimits"
             }
+            Self::Init { attempt, source: Errno::ENOENT, .. } if attempt.starts_with("set the label") => {
+                "no such profile is loaded: see aa-status(8), and load one with apparmor_parser(8)"
+            }
             Self::Init { attempt, source: Errno::EINVAL, .. } if attempt.starts_with("become user") => {
                 "the user or group has no number in the user namespace; map it in linux.uidMappings and gidMappings"
             }
@@ -315,7 +318,7 @@ fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
         Step::Console => "mount the terminal at /dev/console".to_owned(),
         Step::Keyring => "make a session keyring".to_owned(),
         Step::CloseDescriptors => "close the runtime's descriptors".to_owned(),
-        Step::Label => "set the label of the program".to_owned(),
+        Step::Label => format!("set the label of the program: {}", plan?.labels.name(index)?),
         Step::Scheduler => "set process.scheduler".to_owned(),
         Step::IoPriority => "set process.ioPriority".to_owned(),
         Step::MemoryPolicy => "set linux.memoryPolicy".to_owned(),

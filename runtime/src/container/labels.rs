@@ -84,6 +84,11 @@ impl Labels {
         Ok(Self { writes })
     }
 
+    /// What is written for label `index`, as a reader of an error knows it.
+    pub(crate) fn name(&self, index: usize) -> Option<&str> {
+        self.writes.get(index)?.1.to_str().ok()
+    }
+
     /// Sets them for the program that the calling process becomes.
     pub(crate) fn apply(&self) -> Result<(), Failure> {
         if self.writes.is_empty() {

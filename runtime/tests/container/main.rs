@@ -3,6 +3,7 @@
 //! A trial whose need is missing here is shown as ignored, with the need in its name; where `ISOLAB_REQUIRE` lists the
 //! need, it runs and fails instead.
 
+mod apparmor;
 mod attacks;
 mod checkpoint;
 mod checks;
@@ -47,6 +48,7 @@ fn main() {
         faults::trials(),
         attacks::trials(),
         config_process::trials(),
+        apparmor::trials(),
         config_attacks::trials(),
         config_hooks::trials(),
         config_mounts::trials(),

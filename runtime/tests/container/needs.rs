@@ -38,6 +38,8 @@ fn is_here(need: &str) -> bool {
         // One that knows this kernel: each new kernel wants a new one.
         "criu" => on_path("criu")
             .is_some_and(|criu| Command::new(criu).arg("check").output().is_ok_and(|it| it.status.success())),
+        // Profiles are loaded through securityfs.
+        "apparmor" => Path::new("/sys/kernel/security/apparmor/profiles").exists(),
         "no-lsm" => !Path::new("/sys/fs/selinux/enforce").exists() && !Path::new("/sys/module/apparmor").exists(),
         "userns" => {
             let mut probe = Command::new("unshare");
