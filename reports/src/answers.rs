@@ -64,6 +64,14 @@ fn with_interval(ratio: &Interval) -> String {
     format!("{} ({})", units::ratio(ratio.estimate), units::ratios(ratio.low, ratio.high))
 }
 
+/// A ratio of two copies, with its interval where the rounds bear one.
+fn of_copies(costs: &Costs<'_>, ratio: &Interval) -> String {
+    if costs.bounded() {
+        return with_interval(ratio);
+    }
+    format!("{} in {}", units::ratio(ratio.estimate), units::count(costs.rounds(), "round"))
+}
+
 fn faster(analysis: &Analysis<'_>) -> Vec<String> {
     let subject = |cell: &&Summary<'_>| cell.cell().role == Role::Subject;
     let ours = analysis.compared().filter(subject);
@@ -176,7 +184,7 @@ fn snapshots(costs: &Costs<'_>) -> Vec<String> {
             "Going on takes {} with its memory mapped, {} with {dirty} read first (ratio {}); {turn}.",
             units::time(at.estimate),
             units::time(read.estimate),
-            with_interval(&ratio)
+            of_copies(costs, &ratio)
         ));
     }
     sentences
@@ -207,7 +215,7 @@ fn clones(costs: &Costs<'_>) -> Vec<String> {
             "A linked clone of {subject} runs after {}, a full one after {} (ratio {}); {turn}.",
             each(linked)?,
             each(full)?,
-            with_interval(&costs.ratio(linked)?)
+            of_copies(costs, &costs.ratio(linked)?)
         ))
     };
     ["microvm-app", "container"].into_iter().filter_map(sentence).collect()

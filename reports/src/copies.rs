@@ -114,6 +114,12 @@ impl<'a> Costs<'a> {
         rounds.filter(|round| *round >= self.copies.warmup_rounds).collect::<std::collections::BTreeSet<_>>().len()
     }
 
+    /// Whether there were enough rounds for 95 % intervals: of five numbers even the whole range holds the median with a probability of
+    /// 1 − 2·0.5⁵ = 94 % only (Conover, *Practical Nonparametric Statistics*, section 3.2).
+    pub fn bounded(&self) -> bool {
+        self.rounds() > 5
+    }
+
     /// A trend by what its cells have in common.
     pub fn trend(&self, subject: &str, act: Act, sweep: Sweep) -> Option<&Trend<'a>> {
         // Over size, that of which most was written.

@@ -155,6 +155,7 @@ pub fn environment(analysis: &Analysis<'_>) -> Vec<Remark> {
     if !analysis.cells.is_empty() {
         remarks.push(rounds(analysis));
     }
+    remarks.extend(few_copies(analysis));
     if let Some(noise) = &analysis.noise {
         let status = if noise.holds_one() && noise.floor() <= EQUIVALENCE { Status::Ok } else { Status::Warn };
         remarks.push((status, format!("The noise floor is {}.", units::percent(noise.floor()))));
@@ -172,6 +173,19 @@ pub fn environment(analysis: &Analysis<'_>) -> Vec<Remark> {
         remarks.push((Status::Warn, text));
     }
     remarks.into_iter().map(|(status, text)| (status, printable(&text))).collect()
+}
+
+/// Suites of copies whose rounds are too few for an interval.
+fn few_copies(analysis: &Analysis<'_>) -> Option<Remark> {
+    let suites = [("snapshots", &analysis.snapshot), ("clones", &analysis.clone)];
+    let few: Vec<String> = suites
+        .into_iter()
+        .filter_map(|(name, costs)| Some((name, costs.as_ref()?)))
+        .filter(|(_, costs)| !costs.bounded())
+        .map(|(name, costs)| format!("{} of {name}", units::count(costs.rounds(), "round")))
+        .collect();
+    let text = format!("Only {}: too few for 95 % intervals, so what stands for one there is a range.", few.join(" and "));
+    (!few.is_empty()).then_some((Status::Warn, text))
 }
 
 fn kvm(analysis: &Analysis<'_>) -> Remark {

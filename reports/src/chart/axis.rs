@@ -75,8 +75,10 @@ impl Axis {
             [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]];
         let tried: Vec<Vec<f64>> = sets.iter().map(|set| self.decade_ticks(set)).collect();
         let apart = |pair: &[f64]| matches!(pair, [a, b] if (self.place(*a) - self.place(*b)).abs() >= self.crowded());
-        let fits = |ticks: &&Vec<f64>| ticks.len() >= ENOUGH && ticks.windows(2).all(apart);
-        match (tried.iter().rev().find(fits), tried.first()) {
+        let roomy = |ticks: &&Vec<f64>| ticks.windows(2).all(apart);
+        let longest = |least: usize| tried.iter().rev().filter(roomy).find(|ticks| ticks.len() >= least);
+        // On a short axis of few decades two names are all there is room for.
+        match (longest(ENOUGH).or_else(|| longest(2)), tried.first()) {
             (Some(ticks), _) => ticks.clone(),
             // Twenty decades, should anyone measure them, are named in wider steps.
             (None, Some(decades)) if decades.len() >= ENOUGH => {

@@ -190,7 +190,7 @@ fn fastest(analysis: &Analysis<'_>) -> Option<Chart> {
     let row = |cell: &Summary<'_>| {
         let verdict = cell.verdict.as_ref()?;
         let ratio = Interval { estimate: verdict.ratio, low: verdict.low, high: verdict.high };
-        Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio })
+        Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio, bounded: true })
     };
     let rows: Vec<Row> = analysis.compared().filter_map(row).collect();
     answer::draw(
@@ -206,7 +206,7 @@ fn densest(analysis: &Analysis<'_>) -> Option<Chart> {
     let crowd = analysis.density.as_ref()?;
     let row = |climbed: &Climbed<'_>| {
         let ratio = climbed.against.as_ref()?.ratio;
-        Some(Row { name: climbed.cell.name.clone(), place: analysis.place(climbed.cell), ratio })
+        Some(Row { name: climbed.cell.name.clone(), place: analysis.place(climbed.cell), ratio, bounded: true })
     };
     let rows: Vec<Row> = crowd.compared().filter_map(row).collect();
     answer::draw("densest", "Which is denser?", "memory of one more beside a process, log scale", &rows, crowd.floor)

@@ -28,7 +28,7 @@ fn extent(costs: &Costs<'_>) -> Markup {
             Stop::Interrupted => { "; then the user ended it. " }
         }
         "Intervals are those of medians, from resampling rounds"
-        @if costs.rounds() < 8 { ", and with so few rounds they are little more than the range" }
+        @if !costs.bounded() { ", and with so few rounds they are little more than the range" }
         "; every single act is a row of " a href="copies.csv" { "copies.csv" } ", all medians and lines are in "
         a href="costs.csv" { "costs.csv" } " and " a href="trends.csv" { "trends.csv" } ". "
     }
