@@ -1,13 +1,9 @@
 //! Configurations that nobody would write: a good one, changed at random. Each must give a plan or an error, never a panic.
 
-use nix::sys::signal::SigSet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::bundle::Bundle;
-use super::limits::Limits;
-use super::plan::{Plan, Start};
-use super::state::Record;
+use super::rehearse::rehearse;
 
 /// A configuration with something in every section.
 fn good() -> Value {
@@ -187,14 +183,8 @@ fn plan(text: &[u8]) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     std::fs::create_dir(folder.path().join("rootfs")).map_err(|error| error.to_string())?;
     std::fs::write(folder.path().join("config.json"), text).map_err(|error| error.to_string())?;
-    let bundle = Bundle::load(folder.path()).map_err(|error| error.to_string())?;
     let id = "mutated".parse().map_err(|_| "an id".to_owned())?;
-    let mut warnings = Vec::new();
-    let limits = Limits::plan(&id, &bundle, &mut warnings).map_err(|error| error.to_string())?;
-    let record = Record::new(&id, &bundle, limits.path());
-    Plan::new(&bundle, &limits, &record, Start::AtOnce, SigSet::empty(), &mut warnings)
-        .map(drop)
-        .map_err(|error| format!("{error} {:?}", error.hint()))
+    rehearse(&id, folder.path()).map(drop).map_err(|error| format!("{error} {:?}", error.hint()))
 }
 
 #[test]

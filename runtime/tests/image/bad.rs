@@ -11,11 +11,12 @@ use super::{Done, chaos};
 type Taker = fn(&[u8]);
 
 /// Each kind of input that needs nothing beside it: its corpus, and what takes it.
-const KINDS: [(&str, Taker); 4] = [
+const KINDS: [(&str, Taker); 5] = [
     ("layer", chaos::layer),
     ("manifest", chaos::manifest),
     ("reference", chaos::reference),
     ("dockerfile", chaos::dockerfile),
+    ("config", chaos::config),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

@@ -1,5 +1,5 @@
-//! Archives, documents, names, Dockerfiles and requests with anything in them: bytes in, and nothing must come of it but
-//! an error.
+//! Archives, documents, names, Dockerfiles, requests and configurations with anything in them: bytes in, and nothing must
+//! come of it but an error.
 //!
 //! Fuzzers call these functions with bytes that they think up (`runtime/fuzz`), and a trial with those that were kept.
 #![allow(dead_code, reason = "each of those who include this file uses a part of it")]
@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use isolab_runtime::build::dockerfile::Dockerfile;
+use isolab_runtime::container::rehearse;
 use isolab_runtime::image::{Limits, Manifest, Reference, Store, descriptor, unpack};
 use isolab_runtime::registry::server::{Settings, serve};
 use oci_spec::image::MediaType;
@@ -19,6 +20,9 @@ use tempfile::TempDir;
 
 /// More would only be slower.
 const SMALL: Limits = Limits { bytes: 1 << 20, entries: 1000 };
+
+/// Where a request wants the address of an upload.
+const MARK: &[u8] = b"UPLOAD";
 
 fn folder() -> TempDir {
     // In memory where there is such a place: nothing here has to last.
@@ -78,6 +82,17 @@ pub(crate) fn dockerfile(bytes: &[u8]) {
     }
 }
 
+/// The configuration of a container: it can be planned, or the reason why not be told. Nothing is made.
+pub(crate) fn config(bytes: &[u8]) {
+    let folder = folder();
+    fs::create_dir(folder.path().join("rootfs")).expect("a folder");
+    fs::write(folder.path().join("config.json"), bytes).expect("a file");
+    let id = "chaos".parse().expect("an id");
+    if let Err(error) = rehearse(&id, folder.path()) {
+        drop((error.to_string(), error.hint()));
+    }
+}
+
 /// A registry that serves for as long as the process lives, with its folder removed when this is dropped.
 pub(crate) struct Served {
     _folder: TempDir,
@@ -103,8 +118,24 @@ impl Served {
         Self { address: hears.recv().expect("an address"), _folder: folder }
     }
 
-    /// What a client sends. The registry must neither fail nor say that it has.
+    /// What a client sends, in which `UPLOAD` stands for the address of an upload that has begun. The registry must
+    /// neither fail nor say that it has.
     pub(crate) fn request(&self, bytes: &[u8]) {
+        let reply = match bytes.windows(MARK.len()).position(|window| window == MARK) {
+            None => self.exchange(bytes),
+            Some(at) => {
+                let begun =
+                    self.exchange(b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+                let place = begun.lines().find_map(|line| line.strip_prefix("location: ")).expect("an upload begins");
+                self.exchange(&[&bytes[..at], place.as_bytes(), &bytes[at + MARK.len()..]].concat())
+            }
+        };
+        for line in reply.lines() {
+            assert!(!line.starts_with("HTTP/1.1 5"), "{line}");
+        }
+    }
+
+    fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).expect("the registry listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
         // Who has been answered may be gone before all is sent.
@@ -112,8 +143,6 @@ impl Served {
         drop(stream.shutdown(Shutdown::Write));
         let mut reply = Vec::new();
         drop(stream.read_to_end(&mut reply));
-        for line in String::from_utf8_lossy(&reply).lines() {
-            assert!(!line.starts_with("HTTP/1.1 5"), "{line}");
-        }
+        String::from_utf8_lossy(&reply).into_owned()
     }
 }
