@@ -75,15 +75,13 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// The repository as short as it may be said.
-    pub fn familiar_name(&self) -> &str {
-        // `name` would be borrowed from nothing for another registry, so the caller's `familiar` adds that.
-        self.repository.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/')).unwrap_or(&self.repository)
-    }
-
     /// As short as it may be said, which is how docker prints it.
     pub fn familiar(&self) -> String {
-        let name = if self.registry == DEFAULT_REGISTRY { self.familiar_name().to_owned() } else { self.name() };
+        let official = self.repository.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/'));
+        let short = official.unwrap_or(&self.repository);
+        // What `docker.io/x.y/z` would be without its registry is another image, of the registry x.y.
+        let known = self.registry == DEFAULT_REGISTRY && split_registry(short).0 == DEFAULT_REGISTRY;
+        let name = if known { short.to_owned() } else { self.name() };
         format!("{name}{}", self.suffix())
     }
 
@@ -210,6 +208,9 @@ mod tests {
             ("team/app", "docker.io/team/app:latest", "team/app:latest"),
             ("index.docker.io/debian", "docker.io/library/debian:latest", "debian:latest"),
             ("docker.io/a/b/c:x", "docker.io/a/b/c:x", "a/b/c:x"),
+            ("docker.io/x.y/z", "docker.io/x.y/z:latest", "docker.io/x.y/z:latest"),
+            ("docker.io/localhost/z", "docker.io/localhost/z:latest", "docker.io/localhost/z:latest"),
+            ("docker.io/localhost", "docker.io/library/localhost:latest", "localhost:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("localhost:5000/app", "localhost:5000/app:latest", "localhost:5000/app:latest"),
             ("HOST/app", "HOST/app:latest", "HOST/app:latest"),
