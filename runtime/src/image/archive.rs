@@ -2,7 +2,7 @@
 //!
 //! The file is a tar archive of an OCI image layout (image-spec, image-layout.md) with docker's own list beside it,
 //! `manifest.json`, which names the same blobs: every engine finds what it knows. Older files of docker have that list
-//! only, and a folder for each layer.
+//! only, and a folder for each layer; those from before 1.10 do not say what their images consist of, and are refused.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -94,7 +94,12 @@ pub fn load(store: &Store, archive: impl Read + Send) -> Result<Vec<String>, Ima
             names.extend(load_listed(store, folder.path(), one)?);
         }
     }
-    if names.is_empty() { Err(ImageError::NoArchive) } else { Ok(names) }
+    if !names.is_empty() {
+        return Ok(names);
+    }
+    // Such a file has a list of names, and of each layer only what lies below it.
+    let old = open(folder.path(), "repositories")?.is_some();
+    Err(if old { ImageError::OldArchive } else { ImageError::NoArchive })
 }
 
 /// An image of an OCI layout: its blobs are called by their digests.

@@ -143,6 +143,9 @@ pub enum ImageError {
     /// A file that holds no image.
     #[error("the file holds no image")]
     NoArchive,
+    /// A file in the form that docker had before images were known by their digests.
+    #[error("the file holds images in the form that docker wrote before 1.10")]
+    OldArchive,
     /// An index of indexes of indexes.
     #[error("index {0} lies in too many others")]
     TooDeep(Digest),
@@ -179,6 +182,9 @@ impl ImageError {
             }
             Self::Unknown { name, known } => nearest(name, known),
             Self::NoArchive => "a file system in an archive is made an image by: isolab-ctr import".to_owned(),
+            Self::OldArchive => {
+                "load it with docker, and save it again: what it writes now can be read here".to_owned()
+            }
             Self::Ambiguous { .. } => "write more of the id".to_owned(),
             Self::NoPlatform { .. } => "ask for a platform that it has, with --platform".to_owned(),
             _ => return None,

@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("podman_and_we_load_each_other_s_images", &["root", "podman"], podman),
         trial("skopeo_reads_our_files_and_we_read_its", &["skopeo"], skopeo),
+        trial("an_archive_from_before_digests_is_told_apart_from_none", &[], old_archive),
         trial("a_saved_image_is_the_same_bytes_wherever_it_is_saved", &[], saved_twice),
     ]
 }
@@ -90,6 +91,33 @@ fn skopeo() -> Result<(), Failed> {
         }
         let owner = lab.ctr(to, &["image", "layers", "--owner", "/etc/motd", "sample:1"])?;
         assert_eq!(owner.trim().len(), 12, "{from}");
+    }
+    Ok(())
+}
+
+/// docker before 1.10: a list of names, and a folder for each layer.
+fn old_archive() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let id = "0123456789abcdef".repeat(4);
+    for (name, told) in [("repositories", "before 1.10"), ("readme", "the file holds no image")] {
+        let file = lab.path(name);
+        let mut archive = tar::Builder::new(fs::File::create(&file)?);
+        for (path, text) in [
+            (format!("{id}/VERSION"), "1.0".to_owned()),
+            (format!("{id}/json"), format!("{{\"id\":\"{id}\",\"os\":\"linux\"}}")),
+            (name.to_owned(), format!("{{\"sample\":{{\"1\":\"{id}\"}}}}")),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            archive.append_data(&mut header, path, text.as_bytes())?;
+        }
+        archive.finish()?;
+        let said = Command::new(CTR).arg("--root").arg(lab.path("other")).args(["load", "--input", &file]).output()?;
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains(told) && said.contains("hint: "), "{name}: {said}");
     }
     Ok(())
 }
