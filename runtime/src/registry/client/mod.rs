@@ -10,6 +10,7 @@ mod credentials;
 mod error;
 mod pull;
 mod push;
+mod several;
 mod transport;
 mod whole;
 

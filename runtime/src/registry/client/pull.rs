@@ -4,17 +4,15 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde_json::Value;
 
 use super::blob::Arriving;
+use super::several::several;
 use super::{Client, ClientError, LARGEST_MANIFEST, Progress};
 use crate::image::{Digest, Image, ImageError, Platform, Received, Reference, Store, choose, descriptor};
 
-/// Layers at once: enough to hide the registry's pauses, few enough not to be taken for an attack.
-const AT_ONCE: usize = 4;
 /// An index may list indexes; nobody's list is this deep.
 const DEEPEST: usize = 4;
 /// The kinds of manifest that are known here.
@@ -173,31 +171,11 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<Vec<Received>, ClientError> {
         // The largest first: what is begun last ought to be short.
-        waiting.sort_by_key(|(_, size, _)| *size);
-        let threads = AT_ONCE.min(waiting.len());
-        let (waiting, received) = (Mutex::new(waiting), Mutex::new(Ok(Vec::new())));
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                        let Some((digest, size, diff_id)) = next else { return };
-                        let outcome = self.fetch_layer(store, repository, (digest, size), &diff_id, progress);
-                        let mut all = received.lock().unwrap_or_else(PoisonError::into_inner);
-                        match (&mut *all, outcome) {
-                            (Ok(all), Ok(one)) => all.extend(one),
-                            (Ok(_), Err(error)) => {
-                                // One failure is enough: the others need not begin.
-                                waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                                *all = Err(error);
-                            }
-                            (Err(_), _) => {}
-                        }
-                    }
-                });
-            }
+        waiting.sort_by_key(|(_, size, _)| std::cmp::Reverse(*size));
+        let received = several(&waiting, |(digest, size, diff_id)| {
+            self.fetch_layer(store, repository, (*digest, *size), diff_id, progress)
         });
-        received.into_inner().unwrap_or_else(PoisonError::into_inner)
+        Ok(received?.into_iter().flatten().collect())
     }
 
     fn fetch_layer(

@@ -1,11 +1,11 @@
 //! Bringing an image to a registry: what it lacks of the blobs, then the manifest.
 
 use std::collections::HashSet;
-use std::collections::hash_map::{Entry, HashMap};
 use std::fs::File;
 
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
+use super::several::several;
 use super::transport::{Asking, Load, header};
 use super::{Client, ClientError, Progress};
 use crate::image::{Algorithm, Digest, ImageError, Manifest, Packing, Reference, Store, descriptor};
@@ -38,17 +38,19 @@ pub fn push(
     let packing = if target.digest.is_some() { Packing::Plain } else { packing };
     let near = neighbours(store, target, document)?;
     let bringing = Bringing { client, store, repository: &target.repository, near: &near, progress };
-    let mut done: HashMap<Digest, Descriptor> = HashMap::new();
-    let mut layers = Vec::new();
+    let mut each: Vec<(Digest, &Descriptor)> = Vec::new();
+    let mut places = Vec::new();
     for layer in document.layers() {
         let digest = Digest::try_from(layer.digest()).map_err(ImageError::from)?;
         // An image may have the same layer twice.
-        let described = match done.entry(digest) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(bringing.layer(layer, &digest, packing)?),
-        };
-        layers.push(described.clone());
+        let known = each.iter().position(|(other, _)| *other == digest);
+        places.push(known.unwrap_or(each.len()));
+        if known.is_none() {
+            each.push((digest, layer));
+        }
     }
+    let described = several(&each, |(digest, layer)| bringing.layer(layer, digest, packing))?;
+    let layers: Vec<Descriptor> = places.into_iter().filter_map(|place| described.get(place).cloned()).collect();
     bringing.blob(&manifest.id())?;
     let kind = document.media_type().clone().unwrap_or(MediaType::ImageManifest).to_string();
     let (digest, bytes) = if layers == *document.layers() {

@@ -11,6 +11,7 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use super::blob::Arriving;
 use super::pull::{Fetched, unwritten};
 use super::push::Bringing;
+use super::several::several;
 use super::{Client, ClientError, Progress, Pushed};
 use crate::image::{Digest, ImageError, Received, Reference, Store, descriptor};
 
@@ -70,12 +71,15 @@ impl Fetching<'_> {
         }
         let manifest: ImageManifest = serde_json::from_slice(&fetched.bytes)
             .map_err(|error| self.client.nonsense(format!("the manifest {}: {error}", fetched.digest)))?;
+        let mut blobs = Vec::new();
         for one in manifest.layers().iter().chain([manifest.config()]) {
             let digest = self.client.digest_of(one)?;
             if seen.insert(digest) {
-                received.extend(self.blob(digest, one)?);
+                blobs.push((digest, one));
             }
         }
+        let arrived = several(&blobs, |(digest, one)| self.blob(*digest, one))?;
+        received.extend(arrived.into_iter().flatten());
         Ok(Vec::new())
     }
 
@@ -143,12 +147,9 @@ fn bring(bringing: &Bringing<'_>, bytes: &[u8]) -> Result<MediaType, ClientError
     }
     let manifest: ImageManifest =
         serde_json::from_slice(bytes).map_err(|error| bringing.client.nonsense(format!("the manifest: {error}")))?;
-    let mut done = HashSet::new();
-    for one in manifest.layers().iter().chain([manifest.config()]) {
-        let digest = bringing.client.digest_of(one)?;
-        if done.insert(digest) {
-            bringing.blob(&digest)?;
-        }
-    }
+    let all = manifest.layers().iter().chain([manifest.config()]).map(|one| bringing.client.digest_of(one));
+    // Each once: an image may have the same layer twice.
+    let all: Vec<Digest> = all.collect::<Result<HashSet<_>, _>>()?.into_iter().collect();
+    several(&all, |digest| bringing.blob(digest))?;
     Ok(manifest.media_type().clone().unwrap_or(MediaType::ImageManifest))
 }
