@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("podman_pushes_and_pulls", &["root", "podman", "busybox"], podman),
         trial("dockerd_pushes_and_pulls", &["root", "cgroup", "docker", "dockerd", "busybox"], docker),
         trial("an_upload_goes_on_after_the_registry_was_killed", &[], killed),
+        trial("an_upload_that_was_given_up_ends_by_itself", &[], given_up),
         trial("garbage_is_what_no_manifest_needs", &["skopeo", "umoci"], garbage),
     ]
 }
@@ -164,6 +165,29 @@ fn killed() -> Result<(), Failed> {
     has(&exchange(&host, &format!("PUT {to}?digest={digest}"), b"o")?, "201 Created")?;
     let reply = exchange(&host, &format!("GET /v2/app/blobs/{digest}"), b"")?;
     same(reply.ends_with("\r\n\r\nhello"), true)
+}
+
+/// Two days later, and the repository has nothing else.
+fn given_up() -> Result<(), Failed> {
+    let mut lab = Lab::new()?;
+    let begin = |host: &str| -> Result<String, Failed> {
+        let begun = exchange(host, "POST /v2/new/app/blobs/uploads/", b"")?.to_ascii_lowercase();
+        let place = begun.lines().find_map(|line| line.strip_prefix("location: "));
+        Ok(place.ok_or_else(|| format!("no upload in {begun}"))?.to_owned())
+    };
+    let host = lab.serve(&[])?;
+    let (old, fresh) = (begin(&host)?, begin(&host)?);
+    lab.kill()?;
+    let uploads = lab.path("registry/repositories/new/app/_uploads");
+    let (_, id) = old.rsplit_once('/').ok_or("an upload without an id")?;
+    let days = Duration::from_hours(48);
+    fs::File::open(uploads.join(id))?.set_modified(SystemTime::now() - days)?;
+    let host = lab.serve(&[])?;
+    wait_within(Duration::from_secs(5), Duration::from_millis(20), "an end of the upload", || {
+        !uploads.join(id).exists()
+    })?;
+    has(&exchange(&host, &format!("GET {old}"), b"")?, "404 Not Found")?;
+    has(&exchange(&host, &format!("GET {fresh}"), b"")?, "204 No Content")
 }
 
 fn garbage() -> Result<(), Failed> {

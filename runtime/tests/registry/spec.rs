@@ -251,6 +251,8 @@ fn pulling_blobs(spec: &mut Spec) -> Result<(), Failed> {
         }
         let answer = spec.ask(416, &format!("GET {path}"), &[("range", "bytes=100-")], b"")?;
         spec.equal("Content-Range", answer.header("content-range"), "bytes */100");
+        spec.says("a range is for GET alone (RFC 9110, 14.2)");
+        spec.ask(200, &format!("HEAD {path}"), &[("range", "bytes=10-19")], b"")?;
         spec.says("what a client has already need not be sent again (RFC 9110, 13.1.2)");
         let tag = format!("\"{digest}\"");
         spec.ask(304, &format!("GET {path}"), &[("if-none-match", &tag)], b"")?;
@@ -278,6 +280,9 @@ fn pulling_manifests(spec: &mut Spec) -> Result<(), Failed> {
     for accept in [MANIFEST, "*/*", "text/plain"] {
         spec.ask(200, &format!("GET {}", manifest_path("1.0")), &[("accept", accept)], b"")?;
     }
+    spec.says("what a client has already need not be sent again (RFC 9110, 13.1.2)");
+    let tag = format!("\"{digest}\"");
+    spec.ask(304, &format!("GET {}", manifest_path("1.0")), &[("if-none-match", &tag)], b"")?;
     spec.says("a manifest or repository that is not there MUST be answered 404");
     for reference in ["2.0", "sha256:ab", "not%20a%20tag", &Digest::of(b"nowhere").to_string()] {
         spec.look(404, &manifest_path(reference))?;
@@ -447,6 +452,18 @@ fn pushing_manifests(spec: &mut Spec) -> Result<(), Failed> {
     spec.put(201, "v2", &format!("{MANIFEST}; charset=utf-8"), &content)?;
     let pulled = spec.get(200, &manifest_path("v2"))?;
     spec.equal("type", pulled.header("content-type"), MANIFEST);
+    spec.says("the client MAY use conditional requests, so that it undoes nobody's change (RFC 9110, 13.1)");
+    let tag = format!("\"{digest}\"");
+    for (status, reference, condition) in [
+        (412, "v2", ("if-none-match", "*")),
+        (201, "v2", ("if-match", tag.as_str())),
+        (412, "v2", ("if-match", "\"sha256:ab\"")),
+        (412, "v9", ("if-match", "*")),
+        (201, "v9", ("if-none-match", "*")),
+    ] {
+        let request = format!("PUT {}", manifest_path(reference));
+        spec.ask(status, &request, &[("content-type", MANIFEST), condition], &content)?;
+    }
     spec.says("Content-Type MUST be the mediaType that the manifest says");
     spec.put(400, "v3", INDEX, &content)?;
     spec.says("a reference is a tag or a digest, and nothing else");

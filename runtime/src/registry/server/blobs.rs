@@ -34,7 +34,7 @@ impl Registry {
             let reply = reply.with(ETAG, &tag).with(CACHE_CONTROL, FOREVER).with(ACCEPT_RANGES, "bytes");
             reply.header("docker-content-digest", digest.to_string())
         };
-        if text(headers, IF_NONE_MATCH).is_some_and(|known| known == "*" || known.contains(&tag)) {
+        if lists(headers, IF_NONE_MATCH, &tag) {
             return Ok(with_names(Reply::empty(StatusCode::NOT_MODIFIED)));
         }
         let same = text(headers, IF_RANGE).is_none_or(|known| known == tag);
@@ -199,6 +199,11 @@ fn promised(upload: &Writing, headers: &HeaderMap) -> Result<Option<u64>, Proble
         Some(said) if said != length => Err(Problem::bad("SIZE_INVALID", "Content-Range and Content-Length disagree")),
         _ => Ok(Some(length)),
     }
+}
+
+/// Whether a condition's header (RFC 9110, 13.1) names something that is here by its tag, or anything.
+pub(super) fn lists(headers: &HeaderMap, name: HeaderName, tag: &str) -> bool {
+    text(headers, name).is_some_and(|listed| listed.trim() == "*" || listed.contains(tag))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {

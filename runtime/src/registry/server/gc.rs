@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::ServeError;
-use super::storage::{Storage, entries, is_unfinished};
+use super::storage::{Storage, entries, is_unfinished, remove};
 use crate::image::{Algorithm, Digest};
 
 /// How old an upload is that nobody will go on with.
@@ -29,6 +29,13 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// Removes uploads that nobody will go on with, while others go on: what is said to last for a day does (distribution-spec,
+/// "Cancel a blob upload": unfinished uploads end by themselves).
+pub(super) fn expire_uploads(storage: &Storage) -> io::Result<()> {
+    let mut collected = Collected::default();
+    sweep_uploads(storage, false, &mut collected)
+}
+
 /// Removes what no manifest of the registry in a folder needs. With `dry`, only says what that is.
 pub fn collect_garbage(folder: &Path, dry: bool) -> Result<Collected, ServeError> {
     if !folder.join("repositories").is_dir() {
@@ -40,13 +47,14 @@ pub fn collect_garbage(folder: &Path, dry: bool) -> Result<Collected, ServeError
     };
     let storage = Storage::existing(folder);
     let mut collected = Collected::default();
-    let needed = sweep_repositories(&storage, dry, &mut collected).map_err(failed)?;
+    sweep_uploads(&storage, dry, &mut collected).map_err(failed)?;
+    let needed = sweep_repositories(&storage, dry).map_err(failed)?;
     sweep_blobs(&storage, &needed, dry, &mut collected).map_err(failed)?;
     Ok(collected)
 }
 
 /// Takes from each repository the blobs that its manifests do not name. Answers what all of them need.
-fn sweep_repositories(storage: &Storage, dry: bool, collected: &mut Collected) -> io::Result<BTreeSet<Digest>> {
+fn sweep_repositories(storage: &Storage, dry: bool) -> io::Result<BTreeSet<Digest>> {
     let mut all = BTreeSet::new();
     for name in storage.repositories()? {
         let mut needed = BTreeSet::new();
@@ -62,7 +70,6 @@ fn sweep_repositories(storage: &Storage, dry: bool, collected: &mut Collected) -
                 storage.remove_blob(&name, &digest)?;
             }
         }
-        sweep_uploads(&storage.folder(&name).join("_uploads"), dry, collected)?;
         all.append(&mut needed);
     }
     Ok(all)
@@ -81,17 +88,21 @@ fn mark(document: &Value, needed: &mut BTreeSet<Digest>) {
     }
 }
 
-fn sweep_uploads(folder: &Path, dry: bool, collected: &mut Collected) -> io::Result<()> {
+fn sweep_uploads(storage: &Storage, dry: bool, collected: &mut Collected) -> io::Result<()> {
     let now = SystemTime::now();
-    for entry in entries(folder)? {
-        let path = folder.join(entry);
-        let metadata = fs::metadata(&path)?;
+    let folders = storage.uploaded_to()?.into_iter().map(|name| storage.folder(&name).join("_uploads"));
+    let paths: Vec<_> = folders
+        .map(|folder| Ok(entries(&folder)?.into_iter().map(move |entry| folder.join(entry))))
+        .collect::<io::Result<_>>()?;
+    for path in paths.into_iter().flatten() {
+        // One that has ended meanwhile is gone.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
         let age = metadata.modified().ok().and_then(|changed| now.duration_since(changed).ok());
         if age.is_some_and(|age| age > ABANDONED) {
             collected.uploads += 1;
             collected.bytes += metadata.len();
             if !dry {
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, EXPECT, HeaderMap};
+use hyper::header::{ALLOW, EXPECT, HeaderMap, RANGE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -133,6 +133,10 @@ impl Registry {
             users.admit(&sent.headers).await?;
         }
         let route = Route::parse(path)?;
+        if *method == Method::HEAD {
+            // RFC 9110, 14.2: a range is for GET alone.
+            sent.headers.remove(RANGE);
+        }
         let reads = matches!(*method, Method::GET | Method::HEAD);
         if self.read_only && !reads {
             let message = "this registry is read-only";
@@ -144,7 +148,7 @@ impl Registry {
             ("GET" | "HEAD", Route::Catalog) => self.list_repositories(query),
             ("GET" | "HEAD", Route::Tags(name)) => self.list_tags(name, query),
             ("GET" | "HEAD", Route::Referrers(name, digest)) => self.list_referrers(name, digest, query),
-            ("GET" | "HEAD", Route::Manifest(name, reference)) => self.get_manifest(name, reference),
+            ("GET" | "HEAD", Route::Manifest(name, reference)) => self.get_manifest(name, reference, &sent.headers),
             ("PUT", Route::Manifest(name, reference)) => self.put_manifest(name, reference, query, sent).await,
             ("DELETE", Route::Manifest(name, reference)) => self.delete_manifest(name, reference),
             ("GET" | "HEAD", Route::Blob(name, digest)) => self.get_blob(name, digest, &sent.headers),

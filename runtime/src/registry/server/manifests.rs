@@ -2,12 +2,12 @@
 
 use http_body_util::BodyExt;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, ETAG, LOCATION};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::Registry;
-use super::blobs::valid;
+use super::blobs::{lists, valid};
 use super::http::{SILENCE, Sent};
 use super::names::{Name, is_tag};
 use super::reply::{Problem, Reply};
@@ -23,12 +23,16 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 impl Registry {
-    /// Sends a manifest, by tag or digest.
-    pub(super) fn get_manifest(&self, name: &Name, reference: &str) -> Result<Reply, Problem> {
+    /// Sends a manifest, by tag or digest, unless the client has it already.
+    pub(super) fn get_manifest(&self, name: &Name, reference: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
         let manifest = self.find_manifest(name, reference)?;
-        let reply = Reply::text(StatusCode::OK, &manifest.media_type, manifest.bytes);
-        let digest = manifest.digest.to_string();
-        Ok(reply.with(ETAG, format!("\"{digest}\"")).header("docker-content-digest", digest))
+        let tag = entity_tag(&manifest.digest);
+        let reply = if lists(headers, IF_NONE_MATCH, &tag) {
+            Reply::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            Reply::text(StatusCode::OK, &manifest.media_type, manifest.bytes)
+        };
+        Ok(reply.with(ETAG, tag).header("docker-content-digest", manifest.digest.to_string()))
     }
 
     /// Keeps a manifest under its digest, and as many tags as the client likes.
@@ -65,7 +69,12 @@ impl Registry {
         let manifest = Manifest { digest, media_type, bytes };
         let descriptor = descriptor(&manifest, &document).to_string();
         let refers = subject.as_ref().map(|subject| (subject, descriptor.as_bytes()));
-        self.storage.put_manifest(name, &manifest, refers, &tags)?;
+        let wanted = |now: Option<Digest>| condition(&sent.headers, now);
+        let tag = if named.is_none() { Some(reference) } else { None };
+        if !self.storage.put_manifest(name, &manifest, refers, &tags, tag, &wanted)? {
+            let message = "what is there is not what the request's condition says";
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "DENIED", message));
+        }
         Ok(stored(name, reference, &manifest.digest, subject.as_ref(), &tags))
     }
 
@@ -110,6 +119,17 @@ impl Registry {
         }
         problem.map_or(Ok(()), Err)
     }
+}
+
+/// Whether a manifest may be put where `now` is: `If-Match` says what a client has seen there last, `If-None-Match: *` that
+/// it has seen nothing. So two who change one list of referrers do not undo each other's change.
+fn condition(headers: &HeaderMap, now: Option<Digest>) -> bool {
+    let listed = |name| now.as_ref().is_some_and(|now| lists(headers, name, &entity_tag(now)));
+    (!headers.contains_key(IF_MATCH) || listed(IF_MATCH)) && !listed(IF_NONE_MATCH)
+}
+
+fn entity_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
 }
 
 /// Content that clients fetch from another place, or have in the descriptor itself.

@@ -22,6 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 use tokio::signal::unix::{SignalKind, signal};
@@ -162,6 +163,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
         let mut interrupted = signal(SignalKind::interrupt()).map_err(ServeError::Start)?;
         let listener = http::listen(settings.listen).await?;
         ready(listener.local_addr().map_err(ServeError::Start)?);
+        let expiring = (!registry.read_only).then(|| tokio::spawn(expire(Arc::clone(&registry))));
         let accepting = tokio::spawn(http::accept(registry, listener, tls));
         std::future::poll_fn(|context| {
             let ended = terminated.poll_recv(context).is_ready() || interrupted.poll_recv(context).is_ready();
@@ -169,8 +171,24 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
         })
         .await;
         accepting.abort();
+        if let Some(expiring) = expiring {
+            expiring.abort();
+        }
         Ok(())
     })
+}
+
+/// Looks now and then for uploads that nobody will go on with.
+async fn expire(registry: Arc<Registry>) {
+    let mut hours = tokio::time::interval(Duration::from_hours(1));
+    loop {
+        hours.tick().await;
+        let registry = Arc::clone(&registry);
+        let outcome = tokio::task::spawn_blocking(move || gc::expire_uploads(&registry.storage)).await;
+        if let Ok(Err(error)) = outcome {
+            eprintln!("warning: cannot look for uploads that were given up: {error}");
+        }
+    }
 }
 
 impl Registry {

@@ -13,10 +13,13 @@ use super::reply::{Problem, Reply};
 use super::storage::Manifest;
 use crate::image::Digest;
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;\
-background:#fff}h2{margin:2rem 0 .5rem}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.2rem 1rem \
-.2rem 0;border-bottom:1px solid #ddd}.n{text-align:right}code{font-size:.9em}summary{cursor:pointer}\
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td{border-color:#444}}";
+/// On a narrow screen a row of a table becomes a line that breaks, whose numbers say what they are.
+const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;\
+background:#fff}h2{margin:2rem 0 .5rem;overflow-wrap:anywhere}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.2rem 1rem \
+.2rem 0;border-bottom:1px solid #ddd}.n{text-align:right;white-space:nowrap}code{font-size:.9em}summary{cursor:pointer}\
+@media(max-width:40rem){th{display:none}tr{display:block;padding:.3rem 0;border-bottom:1px solid #ddd}\
+td{display:inline-block;border:0;vertical-align:top;overflow-wrap:anywhere}.n::before{content:attr(data-is) ' '}}\
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td,tr{border-color:#444}}";
 /// Nothing of the page comes from elsewhere or runs.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -120,8 +123,8 @@ fn table(tags: &[Shown], shared: &impl Fn(&Digest) -> bool) -> Markup {
                             }
                         }
                     }
-                    td.n { (size(sum(&mut tag.layers.iter()))) }
-                    td.n { (size(sum(&mut tag.layers.iter().filter(|(digest, _)| shared(digest))))) }
+                    td.n data-is="size" { (size(sum(&mut tag.layers.iter()))) }
+                    td.n data-is="shared" { (size(sum(&mut tag.layers.iter().filter(|(digest, _)| shared(digest))))) }
                 }
             }
         }

@@ -131,22 +131,33 @@ impl Storage {
         Ok(bytes.map(|bytes| Manifest { digest: *digest, media_type, bytes }))
     }
 
-    /// Keeps a manifest, what it says about another (the other's digest, and its own descriptor), and its tags.
+    /// Keeps a manifest, what it says about another (the other's digest, and its own descriptor), and its tags; if `wanted`
+    /// agrees to what is now at `tag`, or by the manifest's own digest. Answers whether it did.
     pub(super) fn put_manifest(
         &self,
         name: &Name,
         manifest: &Manifest,
         refers: Option<(&Digest, &[u8])>,
         tags: &[&str],
-    ) -> io::Result<()> {
+        tag: Option<&str>,
+        wanted: &dyn Fn(Option<Digest>) -> bool,
+    ) -> io::Result<bool> {
         let digest = &manifest.digest;
         self.write(&self.blob_path(digest), &manifest.bytes)?;
         let _changing = self.changing();
+        let now = match tag {
+            Some(tag) => self.tag(name, tag)?,
+            None => Some(*digest).filter(|digest| self.link(name, "_manifests", digest).exists()),
+        };
+        if !wanted(now) {
+            return Ok(false);
+        }
         if let Some((subject, descriptor)) = refers {
             self.write(&self.referrers_folder(name, subject).join(digest.to_string()), descriptor)?;
         }
         self.write(&self.link(name, "_manifests", digest), manifest.media_type.as_bytes())?;
-        tags.iter().try_for_each(|tag| self.write(&self.tag_path(name, tag), digest.to_string().as_bytes()))
+        tags.iter().try_for_each(|tag| self.write(&self.tag_path(name, tag), digest.to_string().as_bytes()))?;
+        Ok(true)
     }
 
     /// Removes a manifest, its tags, and what it says about `subject`.
@@ -211,12 +222,21 @@ impl Storage {
 
     /// All repositories, in the order of their names.
     pub(super) fn repositories(&self) -> io::Result<Vec<Name>> {
+        self.named(|name| self.knows(name))
+    }
+
+    /// Those to which uploads have begun, of which nothing need have come.
+    pub(super) fn uploaded_to(&self) -> io::Result<Vec<Name>> {
+        self.named(|name| self.folder(name).join("_uploads").is_dir())
+    }
+
+    fn named(&self, wanted: impl Fn(&Name) -> bool) -> io::Result<Vec<Name>> {
         let (top, mut found, mut folders) = (self.root.join("repositories"), BTreeSet::new(), vec![String::new()]);
         while let Some(folder) = folders.pop() {
             for entry in entries(&top.join(&folder))? {
                 let path = if folder.is_empty() { entry.clone() } else { format!("{folder}/{entry}") };
                 if let Some(name) = Name::parse(&path) {
-                    if self.knows(&name) {
+                    if wanted(&name) {
                         found.insert(name);
                     }
                     folders.push(path);
