@@ -45,8 +45,9 @@ pub(super) fn read(said: Option<&String>, from_input: bool) -> Result<String, Fa
 /// A line that is typed without being shown.
 fn unseen(input: &Stdin) -> Result<String, Failure> {
     let failed = |source| Failure::Read { from: "the password".to_owned(), source };
-    eprint!("Password: ");
+    // Before anybody is asked: what is typed until then is thrown away, and whoever is quick has typed after the question.
     let silence = Silence::begin(input).map_err(|errno| failed(errno.into()))?;
+    eprint!("Password: ");
     let text = line(input, "the password");
     drop(silence);
     eprintln!();
