@@ -36,8 +36,12 @@ impl Lab {
 
     /// Our registry, in the folder `registry`. Answers its host and port.
     pub(crate) fn serve(&mut self, options: &[&str]) -> Result<String, Failed> {
+        self.serve_at("127.0.0.1:0", options)
+    }
+
+    pub(crate) fn serve_at(&mut self, listen: &str, options: &[&str]) -> Result<String, Failed> {
         let mut command = Command::new(CTR);
-        command.args(["registry", "serve", "--listen", "127.0.0.1:0"]).args(options).arg(self.path("registry"));
+        command.args(["registry", "serve", "--listen", listen]).args(options).arg(self.path("registry"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(out) = child.stdout.take() {

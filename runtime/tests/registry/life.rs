@@ -57,10 +57,16 @@ fn life() -> Result<(), Failed> {
 
 /// An image `base:1` with a shell, of an archive.
 fn base(lab: &Lab) -> Result<(), Failed> {
+    base_archive(lab, &["sh", "cat", "echo"])?;
+    done(&mut lab.ctr("store", &["import", &lab.text("base.tar"), "base:1"])).map(drop)
+}
+
+/// A root with busybox, and links to it, in `base.tar`.
+pub(crate) fn base_archive(lab: &Lab, applets: &[&str]) -> Result<(), Failed> {
     let archive = lab.path("base.tar");
     let mut tar = tar::Builder::new(fs::File::create(&archive)?);
     tar.append_path_with_name(busybox()?, "bin/busybox")?;
-    for applet in ["sh", "cat", "echo"] {
+    for applet in applets {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
@@ -70,8 +76,7 @@ fn base(lab: &Lab) -> Result<(), Failed> {
         link.set_mtime(0);
         tar.append_link(&mut link, format!("bin/{applet}"), "busybox")?;
     }
-    tar.finish()?;
-    done(&mut lab.ctr("store", &["import", &lab.text("base.tar"), "base:1"])).map(drop)
+    Ok(tar.finish()?)
 }
 
 /// The digests of an image's layers, unpacked, the lowest first.

@@ -1,5 +1,6 @@
 //! Registries with real peers: others' clients on ours, our client on Debian's, and a registry that lies.
 
+mod chapter;
 #[path = "../container/checks.rs"]
 mod checks;
 mod client;
@@ -25,6 +26,7 @@ fn main() {
         client::trials(),
         liar::trials(),
         life::trials(),
+        chapter::trials(),
     ];
     libtest_mimic::run(&arguments, groups.into_iter().flatten().collect()).exit();
 }
