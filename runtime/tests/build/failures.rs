@@ -1,7 +1,8 @@
 //! Builds that fail, are killed, or are repeated elsewhere.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
@@ -56,7 +57,13 @@ fn mistakes() -> Result<(), Failed> {
 
 fn killed() -> Result<(), Failed> {
     let lab = Lab::new()?;
-    let text = format!("{BASE}RUN echo begun && sleep 1000\n");
+    // A time that nobody else sleeps.
+    let seconds = (1_000_000 + std::process::id()).to_string();
+    let text = format!(
+        "{BASE}FROM base\nRUN --mount=type=cache,target=/cache --mount=type=bind,source=.,target=/bound,rw \
+         --mount=type=bind,from=base,source=/etc,target=/other --mount=type=tmpfs,target=/scratch \
+         echo kept > /cache/file && echo begun && sleep {seconds}\n"
+    );
     fs::write(lab.context().join("Dockerfile"), text)?;
     let context = lab.context().display().to_string();
     let told = fs::File::create(lab.path("told"))?;
@@ -72,6 +79,13 @@ fn killed() -> Result<(), Failed> {
     build.kill()?;
     build.wait()?;
     same(&fs::read_to_string("/proc/mounts")?.contains(&lab.store().display().to_string()), &false)?;
+    let made: Vec<String> = names_in(&lab.store().join("containers"))?;
+    while sleeps(&seconds)? {
+        if begun.elapsed() > Duration::from_mins(2) {
+            return Err("the step's program goes on".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // What had been done is not done again.
     let (_, told) = lab.build("app", BASE, &[])?;
     same(&told.matches("CACHED").count(), &3)?;
@@ -81,7 +95,25 @@ fn killed() -> Result<(), Failed> {
     has(&succeed(&lab.run(&["prune"])?)?.0, "Deleted: ")?;
     same(&fs::read_dir(lab.store().join("containers"))?.count(), &0)?;
     same(&unfinished.exists(), &false)?;
-    Ok(())
+    for name in made {
+        let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("*{name}*")]).output()?;
+        same(&String::from_utf8_lossy(&groups.stdout).as_ref(), &"")?;
+    }
+    // The cache of the step that was killed is a cache still.
+    let text = format!("{BASE}RUN --mount=type=cache,target=/cache cat /cache/file > /found\n");
+    lab.build("app", &text, &[])?;
+    same(&succeed(&lab.run(&["run", "app", "cat", "/found"])?)?.0.as_str(), &"kept\n")
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, Failed> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Whether a process of anybody sleeps so many seconds.
+fn sleeps(seconds: &str) -> Result<bool, Failed> {
+    let lines =
+        names_in(Path::new("/proc"))?.into_iter().filter_map(|name| fs::read(format!("/proc/{name}/cmdline")).ok());
+    Ok(lines.into_iter().any(|line| line.ends_with(format!("\0{seconds}\0").as_bytes())))
 }
 
 fn documents() -> Result<(), Failed> {
