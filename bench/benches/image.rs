@@ -3,7 +3,11 @@
 //! `pull` is a command with an empty store that has the image unpacked at its end, from a registry of ours on loopback;
 //! `unpack` has the layer's archive on the disk already; `layer` makes the archive of a changed folder, unpacked. One
 //! iteration does each of them in turn, and criterion is given the one that it asks for: so a drifting machine bends all
-//! of them alike, and medians of one group may be divided.
+//! of them alike, and medians of one group may be divided. A line at the group's end does so, over all of its rounds: to
+//! compare all ways of a slow group, ask for one of them (`-- pull/isolab-ctr`).
+//!
+//! The image is made up of files, the same everywhere; `ISOLAB_IMAGE_TAR` names an archive of a root to be used instead,
+//! such as that of Debian by debootstrap.
 
 use std::env;
 use std::fs::{self, File};
@@ -40,14 +44,16 @@ fn group(criterion: &mut Criterion, name: &str, ways: &[Way<'_>]) {
     let mut group = criterion.benchmark_group(name);
     // Only one way of each round counts for criterion, so that a second of its time is several of yours.
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
-    for asked in ways {
-        group.bench_function(asked.name, |bencher| {
+    let mut all: Vec<Vec<Duration>> = vec![Vec::new(); ways.len()];
+    for (asked, way) in ways.iter().enumerate() {
+        group.bench_function(way.name, |bencher| {
             bencher.iter_custom(|iterations| {
                 let mut total = Duration::ZERO;
                 for _ in 0..iterations {
-                    for way in ways {
+                    for (number, (way, times)) in ways.iter().zip(&mut all).enumerate() {
                         let took = (way.act)();
-                        if way.name == asked.name {
+                        times.push(took);
+                        if number == asked {
                             total += took;
                         }
                     }
@@ -57,6 +63,23 @@ fn group(criterion: &mut Criterion, name: &str, ways: &[Way<'_>]) {
         });
     }
     group.finish();
+    tell(name, ways, &mut all);
+}
+
+/// What all rounds come to, whichever way criterion asked for; nothing where it asked for none.
+fn tell(name: &str, ways: &[Way<'_>], all: &mut [Vec<Duration>]) {
+    let mut medians = Vec::new();
+    for times in all.iter_mut() {
+        times.sort_unstable();
+        medians.extend(times.get(times.len() / 2).copied());
+    }
+    let (Some(first), Some(rounds)) = (medians.first(), all.first().map(Vec::len)) else { return };
+    println!("{name}: medians of {rounds} rounds, each of all ways");
+    for ((way, median), times) in ways.iter().zip(&medians).zip(all.iter()) {
+        let (least, most) = (times.first().copied().unwrap_or_default(), times.last().copied().unwrap_or_default());
+        let ratio = median.as_secs_f64() / first.as_secs_f64();
+        println!("  {:20} {median:>9.3?} (from {least:.3?} to {most:.3?}), {ratio:.2} of {}", way.name, ways[0].name);
+    }
 }
 
 /// A registry with an image in it, and the same image in files.
@@ -82,7 +105,14 @@ impl Lab {
         }
         let host = line.trim().trim_start_matches("http://").to_owned();
         let lab = Self { ctr, registry, name: format!("{host}/bench/image:1"), folder };
-        write_tree(&lab.path("tree"))?;
+        match env::var_os("ISOLAB_IMAGE_TAR") {
+            Some(archive) => {
+                fs::create_dir(lab.path("tree"))?;
+                let mut tar = Command::new("tar");
+                timed(tar.arg("-xpf").arg(archive).args(["--numeric-owner", "-C"]).arg(lab.path("tree")));
+            }
+            None => write_tree(&lab.path("tree"))?,
+        }
         timed(Command::new("tar").args(["-C"]).arg(lab.path("tree")).args(["-cf"]).arg(lab.path("root.tar")).arg("."));
         timed(lab.own("first").arg("import").arg(lab.path("root.tar")).arg(&lab.name));
         timed(lab.own("first").args(["push", &lab.name]));
