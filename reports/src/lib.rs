@@ -14,6 +14,7 @@ pub mod density;
 pub mod export;
 pub mod figures;
 pub mod folder;
+pub mod hosts;
 pub mod model;
 mod page;
 pub mod pdf;

@@ -4,6 +4,7 @@ use crate::analysis::Analysis;
 use crate::chart::{self, Charts};
 use crate::compare::Comparison;
 use crate::criterion::Group;
+use crate::hosts::Hosts;
 use crate::model::Run;
 use crate::{export, page};
 
@@ -54,6 +55,19 @@ pub fn compare(before: &Run, after: &Run) -> Vec<File> {
     let mut files = vec![file("report.md", export::comparison(&comparison, chart.as_ref()))];
     files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
     files.push(file("index.html", page::render_comparison(&comparison, chart.as_ref())));
+    files
+}
+
+/// Renders runs of several hosts beside each other. The page comes last.
+pub fn hosts(runs: &[Run]) -> Vec<File> {
+    let hosts = Hosts::of(runs);
+    let charts = chart::hosts(&hosts);
+    let charts = charts.each_ref().map(Option::as_ref);
+    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
+    let mut files = vec![file("report.md", export::hosts(&hosts, charts))];
+    let drawn = charts.into_iter().flatten();
+    files.extend(drawn.map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
+    files.push(file("index.html", page::render_hosts(&hosts, charts)));
     files
 }
 

@@ -184,7 +184,8 @@ fn few_copies(analysis: &Analysis<'_>) -> Option<Remark> {
         .filter(|(_, costs)| !costs.bounded())
         .map(|(name, costs)| format!("{} of {name}", units::count(costs.rounds(), "round")))
         .collect();
-    let text = format!("Only {}: too few for 95 % intervals, so what stands for one there is a range.", few.join(" and "));
+    let text =
+        format!("Only {}: too few for 95 % intervals, so what stands for one there is a range.", few.join(" and "));
     (!few.is_empty()).then_some((Status::Warn, text))
 }
 

@@ -47,6 +47,15 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "isolab-comparison")]
         out: PathBuf,
     },
+    /// Sets runs of several hosts beside each other: what each subject costs on each, beside the host's own process.
+    Hosts {
+        /// The runs: their run.json or the folders of their reports.
+        #[arg(required = true, num_args = 2.., value_name = "RUN")]
+        runs: Vec<PathBuf>,
+        /// The folder to write to: new, empty, or with an earlier report.
+        #[arg(long, value_name = "DIR", default_value = "isolab-hosts")]
+        out: PathBuf,
+    },
     /// Renders what `cargo bench` has measured.
     Criterion {
         /// The folder where criterion keeps its results.
@@ -88,6 +97,7 @@ fn main() -> ExitCode {
     let (made, out) = match Arguments::parse().command {
         Command::Render { run, out, pdf } => (render(&run, &out, pdf), out),
         Command::Compare { before, after, out } => (compare(&before, &after, &out), out),
+        Command::Hosts { runs, out } => (hosts(&runs, &out), out),
         Command::Criterion { results, out } => (benchmarks(&results, &out), out),
     };
     match made {
@@ -124,6 +134,11 @@ fn compare(before: &Path, after: &Path, out: &Path) -> Result<(), Failure> {
     }
     folder::write(out, &report::compare(&before, &after))?;
     Ok(())
+}
+
+fn hosts(paths: &[PathBuf], out: &Path) -> Result<(), Failure> {
+    let runs = paths.iter().map(|path| Ok(read_run(path)?.0)).collect::<Result<Vec<Run>, Failure>>()?;
+    Ok(folder::write(out, &report::hosts(&runs))?)
 }
 
 fn benchmarks(results: &Path, out: &Path) -> Result<(), Failure> {

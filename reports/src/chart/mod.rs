@@ -10,6 +10,7 @@ mod curves;
 mod density;
 mod distribution;
 mod forest;
+mod hosts;
 mod ink;
 mod memory;
 mod parallel;
@@ -18,6 +19,7 @@ mod sequence;
 
 pub(crate) use compare::draw as comparison;
 pub(crate) use criterion::draw as benchmarks;
+pub(crate) use hosts::draw as hosts;
 pub(crate) use ink::{Ink, properties};
 pub(crate) use parallel::ladders;
 

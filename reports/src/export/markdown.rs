@@ -5,6 +5,7 @@ use crate::answers::answers;
 use crate::chart::{Chart, Charts};
 use crate::compare::{Comparison, sentences};
 use crate::criterion::Group;
+use crate::hosts::{self, Hosts};
 use crate::page::{command, revision};
 use crate::tables::{self, Table};
 use crate::text::printable;
@@ -75,6 +76,19 @@ pub(crate) fn comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> 
         tables::differences("Changed in the environment.", &comparison.environment),
     ];
     parts.extend(rest.iter().filter(|it| !it.rows.is_empty()).map(table));
+    printable(&parts.concat())
+}
+
+/// Several hosts, for a pull request.
+pub(crate) fn hosts(hosts: &Hosts<'_>, charts: [Option<&Chart>; 2]) -> String {
+    let picture = |chart: &Chart| format!("\n![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug);
+    let [startup, memory] = charts.map(|chart| chart.map(picture).unwrap_or_default());
+    let mut parts = vec!["# isolab: what isolation costs, host by host\n\n".to_owned()];
+    parts.extend(hosts::sentences(hosts).iter().map(|sentence| format!("- {}\n", escaped(sentence))));
+    parts.extend(["\n".to_owned(), table(&tables::hosts(hosts)), startup, table(&tables::hosts_startup(hosts))]);
+    if !hosts.memory.is_empty() {
+        parts.extend([memory, table(&tables::hosts_memory(hosts))]);
+    }
     printable(&parts.concat())
 }
 

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{chart_section, figure, table, twin};
+use super::parts::{chart_section, drawn_from, figure, table, twin};
 use crate::analysis::Analysis;
 use crate::chart::{Chart, Charts};
 use crate::copies::Costs;
@@ -34,6 +34,9 @@ fn extent(costs: &Costs<'_>) -> Markup {
     }
 }
 
+/// Where every single act is a row.
+const ACTS: &str = "copies.csv";
+
 fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
     let sizes = tables::copies(costs, "Over the size of the original.", |it| it.cell.sweep == Sweep::Size);
     let touched = tables::copies(costs, "Over what is written again.", |it| it.cell.sweep == Sweep::Touch);
@@ -51,13 +54,13 @@ fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
                 (chart_section(chart, &html! { p {
                     "Both axes are logarithmic, so a line’s slope is the power by which the time grows. Level: only what was touched costs anything. "
                     "At the slope of 1: all of it does. The machines of a line have written the same share of their memory."
-                } }, &table(&sizes)))
+                } }, &table(&sizes), ACTS))
             }
             @if let Some(chart) = &charts.touched {
                 (chart_section(chart, &html! { p {
                     "Where a line begins is the time until the machine runs; its slope is the price of a page that is touched for the first time. "
                     "Small marks are single machines. Where two lines cross, mapping memory stops being the quicker way."
-                } }, &table(&touched)))
+                } }, &table(&touched), ACTS))
             }
             (pair("bytes", "Bytes, and containers", &html! { p {
                 "Left: a snapshot’s files are as long as the machine’s memory, and take of the disk what was touched. "
@@ -107,7 +110,10 @@ fn pair(id: &str, title: &str, guide: &Markup, charts: [&Option<Chart>; 2], tabl
             h3 id=(id) { (title) }
             (guide)
             div.pair { @for chart in charts.into_iter().flatten() { (figure(chart)) } }
-            @if let Some(tables) = tables { (twin(tables)) }
+            @match tables {
+                Some(tables) => (twin(tables, ACTS)),
+                None => (drawn_from(ACTS)),
+            }
         }
     }
 }

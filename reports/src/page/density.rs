@@ -46,19 +46,21 @@ fn terms(crowd: &Crowd<'_>) -> Markup {
     }
 }
 
+/// Where every rung of every ladder is a row.
+const RUNGS: &str = "density.csv";
+
 fn lines(crowd: &Crowd<'_>, charts: &Charts) -> Markup {
     let Some(chart) = &charts.density else { return html! {} };
     let guide = html! {
         p {
             "Each point is a rung of a ladder: so many alive, so much memory. The line is the least-squares fit of all passes, the shaded band its 95 % interval, "
             "and its slope is what one more costs. Where a line meets the left edge is what the first one pays for all. "
-            "Every rung is a row of " a href="density.csv" { "density.csv" } ". "
             @if crowd.measure == Measure::Available {
                 "What other programs’ own memory grew by meanwhile is taken off each point."
             }
         }
     };
-    chart_section(chart, &guide, &table(&tables::rungs(crowd)))
+    chart_section(chart, &guide, &table(&tables::rungs(crowd)), RUNGS)
 }
 
 fn doubts(crowd: &Crowd<'_>, charts: &Charts) -> Markup {
@@ -71,7 +73,7 @@ fn doubts(crowd: &Crowd<'_>, charts: &Charts) -> Markup {
                 "Right: how long an instance took to start while so many were alive already. A level curve does not care how full the house is."
             }
             div.pair { (figure(residuals)) (figure(starts)) }
-            (twin(&table(&tables::starts(crowd))))
+            (twin(&table(&tables::starts(crowd)), RUNGS))
         }
     }
 }
@@ -85,5 +87,5 @@ fn parts(crowd: &Crowd<'_>, charts: &Charts) -> Markup {
             "again for every instance: the farther it lies to the right of the bar, the more it overstates."
         }
     };
-    chart_section(chart, &guide, &table(&tables::memory(crowd)))
+    chart_section(chart, &guide, &table(&tables::memory(crowd)), RUNGS)
 }

@@ -6,11 +6,13 @@ mod compare;
 mod copies;
 mod criterion;
 mod density;
+mod hosts;
 mod method;
 mod parts;
 
 pub(crate) use compare::render_comparison;
 pub(crate) use criterion::render_criterion;
+pub(crate) use hosts::render_hosts;
 pub(crate) use method::{command, revision};
 
 use maud::{Markup, html};
@@ -20,7 +22,7 @@ use crate::answers::answers;
 use crate::chart::{Charts, Ink, properties};
 use crate::model::{Role, Status};
 use crate::{tables, units, words};
-use parts::{chart_section, figure, page, table, twin};
+use parts::{chart_section, drawn_from, figure, page, table, twin};
 
 /// What `<meta name="generator">` says, so that a folder with a page of ours can be told from a stranger's.
 pub(crate) const GENERATOR: &str = "isolab-report";
@@ -168,9 +170,13 @@ fn summary(analysis: &Analysis<'_>) -> Markup {
         section aria-labelledby="figures" {
             h3 id="figures" { "The figures" }
             (table(&tables::summary(analysis)))
+            (drawn_from(SAMPLES))
         }
     }
 }
+
+/// Where every start is a row.
+const SAMPLES: &str = "samples.csv";
 
 fn phases(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     let Some(chart) = &charts.phases else { return html! {} };
@@ -191,7 +197,7 @@ fn phases(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         @if !silent.is_empty() { p { "Not drawn, because they tell nothing of their steps: " (silent.join(", ")) "." } }
     };
     let twins: Vec<Markup> = tables::phases(analysis).iter().map(table).collect();
-    chart_section(chart, &guide, &html! { @for twin in &twins { (twin) } })
+    chart_section(chart, &guide, &html! { @for twin in &twins { (twin) } }, SAMPLES)
 }
 
 fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
@@ -210,7 +216,7 @@ fn distribution(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
                 (table(&tables::distribution(analysis)))
                 (table(&tables::drift(analysis)))
                 @if !noisy.rows.is_empty() { (table(&noisy)) }
-            }))
+            }, SAMPLES))
         }
     }
 }
@@ -226,7 +232,7 @@ fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
         }
     };
     html! {
-        (chart_section(chart, &guide, &table(&tables::ratios(analysis))))
+        (chart_section(chart, &guide, &table(&tables::ratios(analysis)), SAMPLES))
         @if !pairs.rows.is_empty() {
             section aria-labelledby="pairs" {
                 h3 id="pairs" { "Each subject against each other" }
@@ -244,7 +250,7 @@ fn parallel(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
             "says that starts do not wait for each other; past it they share CPUs, and what rises faster than the process waits for something else."
         }
     };
-    chart_section(chart, &guide, &table(&tables::parallel(analysis)))
+    chart_section(chart, &guide, &table(&tables::parallel(analysis)), SAMPLES)
 }
 
 fn failures(analysis: &Analysis<'_>) -> Markup {

@@ -27,14 +27,14 @@ pub(super) fn page(title: &str, content: &Markup) -> String {
     printable(&page.into_string())
 }
 
-/// A section with one chart: how to read it, the chart, its figures as tables.
-pub(super) fn chart_section(chart: &Chart, guide: &Markup, tables: &Markup) -> Markup {
+/// A section with one chart: how to read it, the chart, its figures as tables, and the file of what it is drawn from.
+pub(super) fn chart_section(chart: &Chart, guide: &Markup, tables: &Markup, samples: &str) -> Markup {
     html! {
         section aria-labelledby=(chart.slug) {
             h3 id=(chart.slug) { (chart.title) }
             (guide)
             (figure(chart))
-            (twin(tables))
+            (twin(tables, samples))
         }
     }
 }
@@ -46,9 +46,14 @@ pub(super) fn figure(chart: &Chart) -> Markup {
     }
 }
 
-/// The tables that repeat a chart.
-pub(super) fn twin(tables: &Markup) -> Markup {
-    html! { details { summary { "The same in figures" } (tables) } }
+/// The tables that repeat a chart, and where each sample behind it stands.
+pub(super) fn twin(tables: &Markup, samples: &str) -> Markup {
+    html! { details { summary { "The same in figures" } (tables) } (drawn_from(samples)) }
+}
+
+/// A link to the file that has each sample behind a chart or table as a row.
+pub(super) fn drawn_from(samples: &str) -> Markup {
+    html! { p.more { "Drawn from " a href=(samples) { (samples) } ", a row for each sample." } }
 }
 
 /// A table, in a box that scrolls where a screen is narrower than it.

@@ -4,11 +4,13 @@ mod compare;
 mod copies;
 mod criterion;
 mod density;
+mod hosts;
 
 pub use compare::{alone, comparison, differences, runs};
 pub use copies::{copies, trends, uncopied};
 pub use criterion::benchmarks;
 pub use density::{density, ended, memory, rungs, starts};
+pub use hosts::{hosts, hosts_memory, hosts_startup};
 
 use crate::analysis::{Analysis, Figures, Summary, Tail};
 use crate::chart::Mapped;
