@@ -135,6 +135,14 @@ impl Bundle {
         self.handed = handed;
     }
 
+    /// Has the container join a network namespace that is there, where it would have had a new one.
+    pub(crate) fn lend_network(&mut self, path: &Path) {
+        let all = self.linux.namespaces_mut().iter_mut().flatten();
+        for namespace in all.filter(|one| one.typ() == LinuxNamespaceType::Network) {
+            namespace.set_path(Some(path.to_owned()));
+        }
+    }
+
     /// What the author of the bundle should hear of, though the container starts.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -26,7 +26,7 @@
 //! | `terminal`, `relay`, `handed` | a terminal of the container's own, and what else a caller hands in | config.md, "Process" (`terminal`) |
 //! | `hooks` | other people's programs | config.md, "POSIX-platform Hooks" |
 //! | `spawn`, `channel`, `start`, `signals` | making the process and talking to it | runtime.md, "Lifecycle" |
-//! | `state`, `overview` | what is known between commands, and told | runtime.md, "State", "Query State" |
+//! | `state`, `replace`, `overview` | what is known between commands, and told | runtime.md, "State", "Query State" |
 //! | `control`, `watch`, `isolation` | looking at a container and changing it while it is there | runtime.md, "Kill"; (runc's command line) |
 //! | `features`, `template` | what this runtime can; a configuration to begin with | features.md, features-linux.md |
 //! | `exec`, `join` | another process in a container that runs | (runc's command line) |
@@ -78,6 +78,7 @@ mod process;
 mod pseudo_file;
 mod rehearse;
 mod relay;
+mod replace;
 mod report;
 mod restore;
 mod rootfs;
@@ -99,8 +100,9 @@ mod template;
 mod terminal;
 mod watch;
 
+pub(crate) use replace::replace;
 pub(crate) use signals::Signals;
-pub(crate) use sys::process::{ending_of, pidfd_open, pidfd_signal, reap};
+pub(crate) use sys::process::{ending_of, inheritable, pidfd_open, pidfd_signal, reap};
 pub(crate) use sys::terminal::{Settings, Size, receive_descriptor, set_settings, set_size, settings, size};
 
 pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};

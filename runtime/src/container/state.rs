@@ -1,6 +1,6 @@
 //! What is known of each container between two commands: a folder with one JSON file.
 //!
-//! A file is written under another name and renamed, so a reader sees the old or the new one, never half of one. It is
+//! A file is written under another name and given its own then, so a reader sees the old or the new one, never half of one. It is
 //! not synced: after a power cut there is no container left that it could tell of.
 
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ use super::id::ContainerId;
 use super::inherited_tree::InheritedTree;
 use super::intel_rdt::RdtRecord;
 use super::pseudo_file::read_record;
+use super::replace::replace;
 use super::sys::process::{Ending, pidfd_open, pidfd_signal};
 
 const FILE: &str = "state.json";
@@ -200,7 +201,7 @@ impl StateFolder {
         let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
         opened
             .and_then(|mut opened| opened.write_all(&text))
-            .and_then(|()| fs::rename(&new, &file))
+            .and_then(|()| replace(&new, &file))
             .map_err(|source| StateError::Io { attempt: "write", path: file, source })
     }
 

@@ -58,7 +58,7 @@ impl Engine {
     /// Starts a container with a keeper, and talks to it.
     pub fn start_and_attach(&self, text: &str, manner: &Manner) -> Result<Parting, EngineError> {
         let record = self.find(text)?;
-        let wire = self.start_kept(&record, window(&record))?;
+        let wire = self.start_kept(&record, window(&record), None)?;
         converse(&wire, &record, manner)
     }
 

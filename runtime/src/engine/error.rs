@@ -138,6 +138,28 @@ pub enum EngineError {
         /// Where it is.
         state: &'static str,
     },
+    /// What would be written of it would be gone with it.
+    #[error("container {name} is removed with its end, and what is written of it with it")]
+    Passing {
+        /// The container.
+        name: String,
+    },
+    /// The name of something that was written of a container before.
+    #[error("there is a checkpoint {name} of container {container} already")]
+    CheckpointTaken {
+        /// The name.
+        name: String,
+        /// The container.
+        container: String,
+    },
+    /// Nothing of that name was written of a container.
+    #[error("there is no checkpoint {name} of container {container}")]
+    NoCheckpoint {
+        /// What was asked for.
+        name: String,
+        /// The container.
+        container: String,
+    },
     /// Nobody stands by the container who could be talked to.
     #[error("cannot {attempt} container {name}: nobody stands by it")]
     NoKeeper {
@@ -216,6 +238,9 @@ impl EngineError {
             | Self::Unending { .. }
             | Self::NoKeeper { .. }
             | Self::NoLog { .. }
+            | Self::Passing { .. }
+            | Self::CheckpointTaken { .. }
+            | Self::NoCheckpoint { .. }
             | Self::Copy(_)
             | Self::Unlinkable { .. }
             | Self::Volumes(VolumeError::Unknown { .. } | VolumeError::InUse { .. }) => 1,
@@ -229,6 +254,9 @@ impl EngineError {
             Self::NoImage { .. } => "`isolab-ctr images` shows those that are there; pull, build or import it first",
             Self::Image(error) => return error.hint(),
             Self::Network(error) => return error.hint(),
+            Self::Container(ContainerError::ProgramMissing { .. }) => {
+                "the program is looked for in the image, in the folders of its PATH"
+            }
             Self::Container(error) => return error.hint(),
             Self::NoUser { .. } | Self::NoGroup { .. } => {
                 "names are looked up in the image's /etc/passwd and /etc/group; a number needs no list"
@@ -242,6 +270,9 @@ impl EngineError {
             Self::NoLog { .. } => {
                 "it was made with --log-driver none, or runs in the foreground with --rm: what it prints goes there"
             }
+            Self::Passing { .. } => "name a folder for it with --checkpoint-dir",
+            Self::CheckpointTaken { .. } => "remove it with `isolab-ctr checkpoint rm`, or choose another name",
+            Self::NoCheckpoint { .. } => "`isolab-ctr checkpoint ls` shows those that are there",
             Self::NameTaken { .. } => "remove or rename that container, or choose another name",
             Self::Name { .. } => "letters, digits and _.- are allowed, at least two, the first a letter or digit",
             Self::Unfit { attempt: "remove", .. } => "stop it first, or remove it with -f",

@@ -6,13 +6,12 @@
 //! the light one ([`super::monitor`]), which only waits, in some hundred kilobytes. The container's process stays a child
 //! through that, since a process keeps its children when it becomes another program.
 
-use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -61,13 +60,19 @@ impl Engine {
     }
 
     /// Starts a container with a keeper. Answers the connection to it, over which everything printed comes.
-    pub(super) fn start_kept(&self, record: &Record, window: Option<Size>) -> Result<Wire, EngineError> {
+    pub(super) fn start_kept(
+        &self,
+        record: &Record,
+        window: Option<Size>,
+        images: Option<&Path>,
+    ) -> Result<Wire, EngineError> {
         let failed = |source: io::Error| EngineError::Keeper { attempt: "start", name: record.name.clone(), source };
         let (ours, theirs) = Wire::pair().map_err(|errno| failed(errno.into()))?;
         // Before the container begins: a program may look how large its window is as the first thing it does.
         tell_size(&ours, window);
         let mut command = self.own_command();
-        command.args(["keep", &record.id]).stdin(Stdio::from(theirs.into_inner())).stdout(Stdio::null());
+        command.arg("keep").args(images.iter().flat_map(|images| ["--images".as_ref(), images.as_os_str()]));
+        command.arg(&record.id).stdin(Stdio::from(theirs.into_inner())).stdout(Stdio::null());
         let mut child = command.spawn().map_err(failed)?;
         // The command keeps the other end in it until it is gone; then the end of the keeper would not be seen.
         drop(command);
@@ -94,9 +99,9 @@ impl Engine {
         command
     }
 
-    /// Starts a container and stands by. Standard input is the connection to the command that wants it started. Returns
-    /// only where that failed, and whoever waits has heard of it.
-    pub fn keep(&self, id: &str, started: impl FnOnce()) -> Result<Infallible, EngineError> {
+    /// Starts a container, or brings it back, and stands by. Standard input is the connection to the command that wants it
+    /// started. Returns only where that failed: with the reason, where whoever waits could not be told.
+    pub fn keep(&self, id: &str, images: Option<&Path>, started: impl FnOnce()) -> Result<(), EngineError> {
         let failed = |source: io::Error| EngineError::Keeper { attempt: "be", name: id.to_owned(), source };
         let wire = Wire::of(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
         let began = (|| {
@@ -109,7 +114,7 @@ impl Engine {
                 state => return Err(super::control::unfit("start", &locked.record, state)),
             }
             locked.record.life.restarts = 0;
-            let ends = self.begin(&mut locked, &wire).inspect_err(|_| {
+            let ends = self.begin(&mut locked, &wire, images).inspect_err(|_| {
                 if locked.record.wishes.remove {
                     // That it did not start is the error to tell of.
                     let _ = self.forget(&locked);
@@ -126,8 +131,8 @@ impl Engine {
             }
             Err(error) => {
                 let told = Told { message: chain(&error), code: error.code(), hint: error.hint() };
-                let _ = wire.say(b'F', &serde_json::to_vec(&told).unwrap_or_default());
-                Err(error)
+                let said = wire.say(b'F', &serde_json::to_vec(&told).unwrap_or_default());
+                said.map_err(|_| error)
             }
         }
     }
@@ -162,18 +167,18 @@ impl Engine {
         }
         locked.record.life.restarts += 1;
         let (mute, _other) = Wire::pair().map_err(|errno| io_error("make", "a pair of sockets")(errno.into()))?;
-        let ends = self.begin(&mut locked, guests.first().unwrap_or(&mute))?;
+        let ends = self.begin(&mut locked, guests.first().unwrap_or(&mute), None)?;
         Err(self.stand_by(locked, ends, guests))
     }
 
-    /// Starts the container as a child of this process.
-    fn begin(&self, locked: &mut Locked, wire: &Wire) -> Result<Ends, EngineError> {
+    /// Starts the container as a child of this process, or brings it back.
+    fn begin(&self, locked: &mut Locked, wire: &Wire, images: Option<&Path>) -> Result<Ends, EngineError> {
         let failed = |errno: nix::errno::Errno| io_error("make", "pipes for the container")(errno.into());
         let (terminal, interactive) = (locked.record.wishes.terminal, locked.record.wishes.interactive);
         let silent = locked.record.wishes.log == Log::None && !interactive;
         let keeper = ProcessId::of(Pid::this());
         let empty = null()?;
-        if terminal {
+        if terminal && images.is_none() {
             let (console, path) = self.console(&locked.record.id)?;
             let handed = Handed { console_socket: Some(path.clone()), ..Handed::default() };
             let streams = Streams::silence()?;
@@ -206,7 +211,7 @@ impl Engine {
         let streams = streams.map_err(io_error("replace", "the standard streams"))?;
         // Its own ends, or the pipes would never come to an end.
         drop(input);
-        let launched = self.launch_with(locked, Handed::default(), keeper, &mut || Ok(()));
+        let launched = self.launch(locked, keeper, images);
         drop(streams);
         launched.map(|_| ends)
     }
@@ -259,7 +264,8 @@ impl Engine {
         EngineError::Keeper { attempt: "become", name, source }
     }
 
-    fn make_door(&self, id: &str) -> io::Result<PathBuf> {
+    /// The same, in a folder that is there.
+    pub(super) fn make_door(&self, id: &str) -> io::Result<PathBuf> {
         let door = self.door(id);
         DirBuilder::new().recursive(true).mode(0o700).create(door.parent().unwrap_or(&self.run))?;
         Ok(door)

@@ -2,6 +2,9 @@
 //! command that stays and waits ([`Engine::run_attached`]), with nobody of ours beside it ([`Engine::launch_alone`]), or as a
 //! child of the process that keeps its log (`keeper`).
 
+use std::path::Path;
+
+use serde_json::Value;
 use tracing::info_span;
 
 use super::error::EngineError;
@@ -13,11 +16,25 @@ use crate::container::{Bundle, ContainerError, ContainerId, Ended, Handed, Proce
 
 impl Engine {
     /// Starts a container that goes on by itself; none of its output is kept. Answers the number of its first process.
-    pub(super) fn launch_alone(&self, locked: &mut Locked) -> Result<i32, EngineError> {
+    pub(super) fn launch_alone(&self, locked: &mut Locked, images: Option<&Path>) -> Result<i32, EngineError> {
         let streams = Streams::silence()?;
-        let launched = self.launch_with(locked, Handed::default(), None, &mut || Ok(()));
+        let launched = self.launch(locked, None, images);
         drop(streams);
         launched
+    }
+
+    /// Starts a container, or brings it back from what was written of it, with the standard streams of this process. It
+    /// outlives this process.
+    pub(super) fn launch(
+        &self,
+        locked: &mut Locked,
+        keeper: Option<ProcessId>,
+        images: Option<&Path>,
+    ) -> Result<i32, EngineError> {
+        match images {
+            Some(images) => self.launch_back(locked, keeper, images),
+            None => self.launch_with(locked, Handed::default(), keeper, &mut || Ok(())),
+        }
     }
 
     /// Starts a container with the standard streams of this process. It outlives this process. `created` is called when
@@ -77,7 +94,7 @@ impl Engine {
 
     /// The runtime's name for a container, and its bundle, written anew where it was not made just now: what it joins may
     /// have changed since.
-    fn bundle(&self, locked: &mut Locked, handed: Handed) -> Result<(ContainerId, Bundle), EngineError> {
+    pub(super) fn bundle(&self, locked: &mut Locked, handed: Handed) -> Result<(ContainerId, Bundle), EngineError> {
         let life = &mut locked.record.life;
         (life.error, life.stopped, life.restarting, life.health) = (None, false, None, None);
         let place = Place::at(locked.folder());
@@ -96,9 +113,20 @@ impl Engine {
         pid: i32,
         keeper: Option<&ProcessId>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let network = self.attach(locked, pid)?;
+        self.begun(locked, pid, keeper, network)
+    }
+
+    /// Notes that a container runs, or is about to.
+    pub(super) fn begun(
+        &self,
+        locked: &mut Locked,
+        pid: i32,
+        keeper: Option<&ProcessId>,
+        network: Option<Value>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let gone = || EngineError::from(ContainerError::EndedEarly);
         let init = ProcessId::of(nix::unistd::Pid::from_raw(pid)).ok_or_else(gone)?;
-        let network = self.attach(locked, pid)?;
         let checked = locked.record.healthcheck().is_some();
         let life = &mut locked.record.life;
         life.started = Some(now());
@@ -110,7 +138,7 @@ impl Engine {
     }
 
     /// Notes why a container did not start, and takes back what was made for it.
-    fn not_started(&self, locked: &mut Locked, error: ContainerError) -> EngineError {
+    pub(super) fn not_started(&self, locked: &mut Locked, error: ContainerError) -> EngineError {
         let error = match error {
             // What was raised in `between` is our own.
             ContainerError::Caller(own) => match own.downcast::<EngineError>() {

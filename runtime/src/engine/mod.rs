@@ -15,6 +15,7 @@
 //! | `networking` | its network |
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
+//! | `checkpoint` | a running container, onto the disk and back |
 //! | `changes`, `copy`, `clone` | what a container has written: told, carried in and out, doubled; `ground` keeps paths inside |
 //! | `events`, `usage`, `disk` | what happened, and what is used |
 //! | `look` | what is told of a container |
@@ -22,6 +23,7 @@
 
 mod attach;
 mod changes;
+mod checkpoint;
 mod clone;
 mod control;
 mod copy;
@@ -60,7 +62,7 @@ mod volumes;
 mod wire;
 mod wishes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -137,7 +139,7 @@ impl Engine {
     }
 
     /// Where what does not outlive a boot is kept.
-    pub fn run_root(&self) -> &std::path::Path {
+    pub fn run_root(&self) -> &Path {
         &self.run
     }
 
@@ -207,6 +209,11 @@ impl Engine {
 
     /// Starts a container that was made, or has ended. Answers it as it is then.
     pub fn start(&self, text: &str) -> Result<Record, EngineError> {
+        self.start_with(text, None)
+    }
+
+    /// The same; from what CRIU has written in `images`, where that is said.
+    fn start_with(&self, text: &str, images: Option<&Path>) -> Result<Record, EngineError> {
         let mut locked = self.lock(text)?;
         match self.state(&locked.record)? {
             State::Created | State::Exited => {}
@@ -216,10 +223,10 @@ impl Engine {
         if locked.record.wants_keeper() {
             let record = locked.record.clone();
             drop(locked);
-            self.start_kept(&record, None).map(drop)?;
+            self.start_kept(&record, None, images).map(drop)?;
             return self.find(&record.id);
         }
-        self.launch_alone(&mut locked)?;
+        self.launch_alone(&mut locked, images)?;
         Ok(locked.record)
     }
 

@@ -9,18 +9,18 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::error::EngineError;
+use super::error::{EngineError, io_error};
 use super::record::Record;
 use super::wishes::{Network, Wishes};
 use super::{Engine, Locked};
 use crate::image::Store;
 use crate::network::{
-    Endpoint, ExtraHost, Guest, Lease, Namespace, NetworkError, Networks, Pasta, PortWish, Published, Resolver,
+    Carrier, Endpoint, ExtraHost, Guest, Lease, Namespace, NetworkError, Networks, PortWish, Published, Resolver,
     beginning, host_resolver, resolver_text,
 };
 
 /// Where the process stands, in what is kept of a network, that carries an ordinary user's packets.
-const PASTA: &str = "Pasta";
+const CARRIER: &str = "Carrier";
 
 /// What a container shall have of the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,20 +51,32 @@ impl Engine {
 
     /// Gives a container whose first process waits its place in its networks, and answers what is told of it.
     pub(super) fn attach_to_networks(&self, locked: &mut Locked, pid: i32) -> Result<Value, EngineError> {
-        let wishes = wished(&locked.record)?;
         if !geteuid().is_root() {
-            let note = locked.folder().join("pasta.pid");
+            let wishes = wished(&locked.record)?;
+            // Below the run root: the name of a socket has an end, and a container's folder may have a longer one.
+            let door = self.make_door(&format!("{}.net", locked.record.short_id()));
+            let note = door.map_err(io_error("make", self.run_root()))?;
             return serve_user(&mut locked.record, pid, &wishes, &note);
         }
-        let networks = self.networks();
-        let namespace = Namespace::open(&namespace_of(pid))?;
+        let leases = self.join_networks(locked, &Namespace::open(&namespace_of(pid))?)?;
+        self.told_of(&locked.record, pid, &leases)
+    }
+
+    /// Gives a network namespace, which is to be a container's, its place in the container's networks.
+    pub(super) fn join_networks(&self, locked: &mut Locked, namespace: &Namespace) -> Result<Vec<Lease>, EngineError> {
         let hosts = locked.folder().join("hosts");
         let record = &mut locked.record;
+        let wishes = wished(record)?;
         let guest = guest(record, &hosts);
         let endpoints = &record.wishes.networking.endpoints;
-        let leases = networks.attach(guest, &namespace, endpoints, &wishes)?.keep();
+        let leases = self.networks().attach(guest, namespace, endpoints, &wishes)?.keep();
         record.life.published = leases.first().map(|lease| lease.ports.clone()).unwrap_or_default();
-        told(&networks, record, pid, &leases)
+        Ok(leases)
+    }
+
+    /// What is told of the network of a container that runs.
+    pub(super) fn told_of(&self, record: &Record, pid: i32, leases: &[Lease]) -> Result<Value, EngineError> {
+        told(&self.networks(), record, pid, leases)
     }
 
     /// Puts a container into one more network: at once if it runs, and from its next start on.
@@ -140,7 +152,7 @@ fn tell(networks: &Networks, locked: &mut Locked) -> Result<(), EngineError> {
     locked.write()
 }
 
-/// The network of an ordinary user's container: pasta carries the packets.
+/// The network of an ordinary user's container: a program carries the packets.
 fn serve_user(record: &mut Record, pid: i32, wishes: &[PortWish], note: &Path) -> Result<Value, EngineError> {
     let plain = |endpoint: &Endpoint| {
         endpoint.network == crate::network::DEFAULT && endpoint.address.is_none() && endpoint.mac.is_none()
@@ -148,21 +160,22 @@ fn serve_user(record: &mut Record, pid: i32, wishes: &[PortWish], note: &Path) -
     if !record.wishes.networking.endpoints.iter().all(plain) {
         return Err(NetworkError::Rootless { what: "a network of one's own, or an address of one's choice," }.into());
     }
-    let (process, ports) = Pasta::find()?.serve(pid, wishes, note)?;
+    let carrier = Carrier::find()?;
+    let (process, ports) = carrier.serve(pid, wishes, note)?;
     record.life.published.clone_from(&ports);
     let mut all = Map::new();
     all.insert("SandboxKey".to_owned(), json!(namespace_of(pid)));
     all.insert("Ports".to_owned(), ports_told(record, &ports));
     all.insert("PortsText".to_owned(), json!(ports_text(record, &ports)));
-    all.insert("Networks".to_owned(), json!({ "pasta": {} }));
-    all.insert(PASTA.to_owned(), json!(process));
+    all.insert("Networks".to_owned(), json!({ carrier.name(): {} }));
+    all.insert(CARRIER.to_owned(), json!(process));
     Ok(Value::Object(all))
 }
 
 /// Ends what serves an ordinary user's container.
 pub(super) fn end_service(attached: &Value) {
-    let process = attached.get(PASTA).and_then(|process| serde_json::from_value(process.clone()).ok());
-    process.iter().for_each(Pasta::end);
+    let process = attached.get(CARRIER).and_then(|process| serde_json::from_value(process.clone()).ok());
+    process.iter().for_each(Carrier::end);
 }
 
 fn guest<'a>(record: &'a Record, hosts: &'a Path) -> Guest<'a> {
@@ -294,7 +307,7 @@ pub(super) fn settings(record: &Record) -> Value {
         Some(Value::Object(mut all)) => {
             // For the table of containers, and for the container's end.
             all.remove("PortsText");
-            all.remove(PASTA);
+            all.remove(CARRIER);
             Value::Object(all)
         }
         _ if record.wishes.network == Network::Bridge => {

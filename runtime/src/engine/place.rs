@@ -34,14 +34,19 @@ impl Place {
         let folder = Temporary::name_in(&all);
         make(folder.path(), 0o755)?;
         let place = Self::furnish(folder.path(), top)?;
+        make(&place.empty, 0o755)?;
         Ok(Self { _passing: Some(folder), ..place })
     }
 
     /// Makes what a container is made of in a folder that stays.
     pub(crate) fn furnish(folder: &Path, top: Option<&Path>) -> Result<Self, EngineError> {
         let place = Self::at(folder);
-        for path in [&folder.join("root"), &place.upper, &place.work, &place.empty] {
+        // No more folders than are needed: on a disk each one costs its container a millisecond at its end.
+        for path in [&place.upper, &place.work] {
             make(path, 0o755)?;
+        }
+        if top.is_none() {
+            make(&place.empty, 0o755)?;
         }
         if let Some(top) = top {
             // The merged root takes its owner and mode from the upper folder, so these must be the image's.

@@ -20,6 +20,7 @@ use tracing::info_span;
 
 use super::error::{EngineError, io_error};
 use super::record::Record;
+use crate::container::replace;
 use crate::image::Temporary;
 
 const RECORD: &str = "container.json";
@@ -120,7 +121,7 @@ impl Shelf {
             return Err(missing());
         }
         let mut found = self.ids()?;
-        found.retain(|id| id.starts_with(text) && self.folder_of(id).join(RECORD).exists());
+        found.retain(|id| id.starts_with(text) && has_record(&self.folder_of(id)));
         match found.as_slice() {
             [] => Err(missing()),
             [id] => Ok(id.clone()),
@@ -160,7 +161,7 @@ impl Shelf {
         let mut removed = Vec::new();
         for id in self.ids()? {
             let folder = self.folder_of(&id);
-            if let (false, Some(_unused)) = (folder.join(RECORD).exists(), try_lock(&folder)?) {
+            if let (false, Some(_unused)) = (has_record(&folder), try_lock(&folder)?) {
                 self.take_away(&folder)?;
                 removed.push(folder);
             }
@@ -180,7 +181,7 @@ impl Shelf {
     fn owner(&self, name: &str) -> Option<String> {
         check_name(name).ok()?;
         let id = fs::read_link(self.folder.join(NAMES).join(name)).ok()?.into_os_string().into_string().ok()?;
-        self.folder_of(&id).join(RECORD).exists().then_some(id)
+        has_record(&self.folder_of(&id)).then_some(id)
     }
 
     /// Takes a name. One that leads nowhere is a remnant, unless its taker is just about to write its record.
@@ -190,7 +191,7 @@ impl Shelf {
         let owner = fs::read_link(&link).ok().map(|owner| owner.to_string_lossy().into_owned());
         if let Some(owner) = owner {
             let folder = self.folder_of(&owner);
-            if folder.join(RECORD).exists() || (folder.exists() && try_lock(&folder)?.is_none()) {
+            if has_record(&folder) || (folder.exists() && try_lock(&folder)?.is_none()) {
                 let id = owner.chars().take(12).collect();
                 return Err(EngineError::NameTaken { name: name.to_owned(), id });
             }
@@ -245,9 +246,17 @@ impl Locked {
             serde_json::to_vec(&self.record).map_err(|source| EngineError::Record { path: path.clone(), source })?;
         let mut options = OpenOptions::new();
         let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = opened.and_then(|mut file| file.write_all(&text)).and_then(|()| fs::rename(&new, &path));
+        // One that goes with its end has nothing that a power cut could take from it.
+        let replace =
+            |new: &PathBuf| if self.record.wishes.remove { replace(new, &path) } else { fs::rename(new, &path) };
+        let written = opened.and_then(|mut file| file.write_all(&text)).and_then(|()| replace(&new));
         written.map_err(io_error("write", &path))
     }
+}
+
+/// Whether there is a record. An empty one is none: a power cut leaves it of a container that was to go with its end.
+fn has_record(folder: &Path) -> bool {
+    fs::metadata(folder.join(RECORD)).is_ok_and(|found| found.len() > 0)
 }
 
 fn read(folder: &Path) -> Result<Option<Record>, EngineError> {
@@ -255,6 +264,7 @@ fn read(folder: &Path) -> Result<Option<Record>, EngineError> {
     match fs::read(&path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(io_error("read", path)(source)),
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_else(|source| {
             // One that cannot be understood keeps nobody from the others, and can be removed.
             let id = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -365,6 +375,9 @@ mod tests {
         let shelf = Shelf::below(root.path());
         let first = shelf.add(record("web"), |_| Ok(())).expect("it is made");
         assert!(matches!(shelf.add(record("web"), |_| Ok(())), Err(EngineError::NameTaken { .. })));
+        // As a power cut may leave it.
+        std::fs::write(first.folder().join("container.json"), "").expect("it is there");
+        assert!(shelf.find("web").is_err() && shelf.read(&first.record.id).is_ok_and(|it| it.is_none()));
         // As a kill in the middle of a removal leaves it.
         std::fs::remove_file(first.folder().join("container.json")).expect("it is there");
         drop(first);

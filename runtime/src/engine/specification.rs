@@ -93,7 +93,9 @@ impl Parts<'_> {
         let mut all = json!({
             "ociVersion": "1.2.1",
             "process": process,
-            "root": { "path": "root", "readonly": wishes.read_only },
+            // The overlay is mounted upon the folder that takes its changes, in the container's own mount namespace: so it
+            // needs no other one.
+            "root": { "path": self.upper, "readonly": wishes.read_only },
             "mounts": self.all_mounts(),
             "annotations": annotations,
             "linux": linux,

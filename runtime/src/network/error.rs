@@ -187,11 +187,13 @@ pub enum NetworkError {
         container_port: u16,
     },
     /// What is needed where nobody is root.
-    #[error("an ordinary user's container reaches the network through pasta, and that program is not here")]
-    NoPasta,
+    #[error("an ordinary user's container reaches the network through pasta or slirp4netns, and neither is here")]
+    NoCarrier,
     /// It is here, but did not do it.
-    #[error("pasta cannot serve the container: {words}")]
-    Pasta {
+    #[error("{name} cannot serve the container: {words}")]
+    Carrier {
+        /// Which program.
+        name: &'static str,
         /// What it says.
         words: String,
     },
@@ -237,10 +239,10 @@ impl NetworkError {
             Self::Netlink(NetlinkError::Refused { source: Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT, .. }) => {
                 "the kernel lacks a module: bridge, veth, nf_tables, nft_nat, nft_masq and nft_fib_ipv4 are needed"
             }
-            Self::Pasta { words } if words.contains("tun") => {
-                "pasta makes a virtual card with /dev/net/tun, which must be there, and open to this user (mode 0666)"
+            Self::Carrier { words, .. } if words.contains("tun") => {
+                "its virtual card is made with /dev/net/tun, which must be there, and open to this user (mode 0666)"
             }
-            Self::NoPasta => "install pasta (Debian: passt), or choose --network none or host",
+            Self::NoCarrier => "install pasta (Debian: passt) or slirp4netns, or choose --network none or host",
             Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 "the host's /proc/sys can only be read here: set net.ipv4.ip_forward=1 from outside"
             }

@@ -20,7 +20,7 @@
 //! | `lease`, `held`, `mac` | who has which address; the lock; what the dead have left |
 //! | `port`, `claim` | published ports, and taking them |
 //! | `hosts` | /etc/hosts and /etc/resolv.conf |
-//! | `user` | the network of an ordinary user's container, by pasta |
+//! | `user`, `pasta`, `slirp` | the network of an ordinary user's container, and the programs that carry it |
 
 mod attach;
 mod claim;
@@ -36,7 +36,9 @@ mod link;
 mod mac;
 mod namespace;
 mod netlink;
+mod pasta;
 mod port;
+mod slirp;
 mod subnet;
 mod switch;
 mod sys;
@@ -59,7 +61,7 @@ pub use namespace::Namespace;
 pub use netlink::NetlinkError;
 pub use port::{PortError, PortWish, Protocol, Published};
 pub use subnet::{Subnet, SubnetError};
-pub use user::Pasta;
+pub use user::Carrier;
 
 use definition::Definitions;
 use held::Held;

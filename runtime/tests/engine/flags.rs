@@ -147,8 +147,8 @@ fn limits() -> Result<(), Failed> {
         ),
         (
             &["--cpu-quota", "20000", "--cpu-period", "80000"],
-            "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us 2>/dev/null | xargs \
-             || cat /sys/fs/cgroup/cpu.max",
+            "cat /sys/fs/cgroup/cpu.max 2>/dev/null \
+             || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us | xargs",
             "20000 80000",
         ),
     ];

@@ -80,6 +80,10 @@ fn statuses() -> Result<(), Failed> {
     let bare = lab.run(&["run", "--name", &lab.name("bare"), "bb", "/etc/passwd"])?;
     same(&bare.status.code(), &Some(126))?;
     same(&lab.status(&lab.name("bare"))?, &"created".to_owned())?;
+    // Who stands by tells the command, and that tells its user: once.
+    let detached = lab.run(&["run", "-d", "--name", &lab.name("bare2"), "bb", "missing"])?;
+    same(&detached.status.code(), &Some(127))?;
+    same(&String::from_utf8_lossy(&detached.stderr).matches("error:").count(), &1)?;
     let none = lab.run(&["run", "--pull", "never", "no-such-image"])?;
     same(&none.status.code(), &Some(125))?;
     let unknown = lab.run(&["run", "--no-such-flag", "bb"])?;

@@ -3,8 +3,10 @@
 //!
 //! No network is needed: everything stands on busybox.
 
+mod checkpoint;
 mod crash;
 mod flags;
+mod hogs;
 mod lab;
 mod life;
 mod logs;
@@ -16,7 +18,16 @@ mod talk;
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [life::trials(), logs::trials(), talk::trials(), flags::trials(), crash::trials(), table::trials()];
+    let groups = [
+        life::trials(),
+        logs::trials(),
+        talk::trials(),
+        flags::trials(),
+        crash::trials(),
+        checkpoint::trials(),
+        hogs::trials(),
+        table::trials(),
+    ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect());
     lab::tidy();
     conclusion.exit();

@@ -15,7 +15,7 @@ const CHAPTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/docker.m
 /// What the table stands behind.
 const MARK: &str = "<!-- What follows is written by the test each_flag_and_verb_of_docker_is_here_or_is_told_of. -->\n";
 /// docker's verbs that have verbs of their own, which are here, too.
-const GROUPS: [&str; 5] = ["container", "image", "network", "system", "volume"];
+const GROUPS: [&str; 7] = ["checkpoint", "container", "image", "manifest", "network", "system", "volume"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![needs::trial("each_flag_and_verb_of_docker_is_here_or_is_told_of", &["docker"], table)]

@@ -3,6 +3,7 @@
 
 mod files;
 mod format;
+mod killed;
 mod lab;
 #[path = "../container/needs.rs"]
 mod needs;
@@ -13,6 +14,7 @@ mod whole;
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [volumes::trials(), format::trials(), files::trials(), watch::trials(), whole::trials()];
+    let groups =
+        [volumes::trials(), format::trials(), files::trials(), watch::trials(), whole::trials(), killed::trials()];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

@@ -1,4 +1,4 @@
-//! An ordinary user's container: pasta carries the packets.
+//! An ordinary user's container: pasta or slirp4netns carries the packets.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use isolab_runtime::network::{Pasta, PortWish};
+use isolab_runtime::network::{Carrier, PortWish};
 use libtest_mimic::{Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
@@ -17,11 +17,13 @@ use super::lab::{Lab, ask, run};
 use super::needs;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![needs::trial(
-        "pasta_leads_a_port_to_an_ordinary_users_container",
-        &["root", "ip", "pasta", "userns", "busybox"],
-        published,
-    )]
+    let trial = |name: &str, program: &'static str| {
+        needs::trial(name, &["root", "ip", program, "userns", "busybox"], move || published(program))
+    };
+    vec![
+        trial("pasta_leads_a_port_to_an_ordinary_users_container", "pasta"),
+        trial("slirp4netns_leads_a_port_to_an_ordinary_users_container", "slirp4netns"),
+    ]
 }
 
 /// Lets everybody use /dev/net/tun, as distributions do, for this thread and what it starts: a device of the same numbers,
@@ -47,7 +49,7 @@ impl Drop for Killed {
     }
 }
 
-fn published() -> Result<(), Failed> {
+fn published(program: &str) -> Result<(), Failed> {
     let (lab, _world) = Lab::with_world()?;
     // What pasta takes the container's address from.
     run(&["ip", "route", "add", "default", "via", "192.0.2.2"])?;
@@ -69,10 +71,12 @@ fn published() -> Result<(), Failed> {
     std::fs::create_dir(&folder)?;
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
     std::fs::set_permissions(lab.path(""), std::fs::Permissions::from_mode(0o755))?;
-    let (pasta, ports) = Pasta::find()?.serve(pid, &PortWish::parse("127.0.0.1::80")?, &folder.join("pasta.pid"))?;
+    let carrier = Carrier::named(program)?;
+    let (process, ports) = carrier.serve(pid, &PortWish::parse("127.0.0.1::80")?, &folder.join("note"))?;
     let answer = ask(Ipv4Addr::LOCALHOST, ports[0].host_port);
     drop(inside);
-    Pasta::end(&pasta);
-    wait_within(Duration::from_secs(10), Duration::from_millis(5), "pasta to end", || !pasta.is_alive())?;
+    Carrier::end(&process);
+    wait_within(Duration::from_secs(10), Duration::from_millis(5), "it to end", || !process.is_alive())?;
+    same(std::fs::read_dir(&folder)?.count(), 0)?;
     same(answer?.as_str(), "?")
 }

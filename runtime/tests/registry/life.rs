@@ -40,6 +40,12 @@ fn life() -> Result<(), Failed> {
     lab.told(&["login", "--username", "ann", "--password-stdin", &host], "secret\n")?;
     done(&mut lab.ctr("store", &["push", &name]))?;
 
+    // What the registry has can be looked at from anywhere, with the password, and without fetching it.
+    let manifest = done(&mut lab.ctr("nowhere", &["manifest", "inspect", "--verbose", &name]))?;
+    has(&manifest, "\"Digest\": \"sha256:")?;
+    has(&manifest, "\"layers\": [")?;
+    same(lab.path("nowhere").exists(), false)?;
+
     // Fetched into an empty store, and run there.
     done(&mut lab.ctr("elsewhere", &["pull", &name]))?;
     same(done(&mut lab.ctr("elsewhere", &["run", "--rm", &name]))?.as_str(), "a page\na page")?;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::build;
+use crate::checkpoint;
 use crate::containers;
 use crate::groups;
 use crate::images;
+use crate::manifest;
 use crate::network;
 use crate::registry;
 use crate::system;
@@ -41,6 +43,12 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     #[command(flatten)]
     Containers(containers::Verb),
+    /// Look at what a registry has, without fetching it
+    #[command(subcommand)]
+    Manifest(manifest::Verb),
+    /// Write containers to disk while they run (CRIU does it)
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Verb),
     #[command(flatten)]
     Images(images::Verb),
     /// Make, list and remove volumes

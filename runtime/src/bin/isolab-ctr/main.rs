@@ -2,11 +2,13 @@
 
 mod bars;
 mod build;
+mod checkpoint;
 mod cli;
 mod containers;
 mod format;
 mod groups;
 mod images;
+mod manifest;
 mod network;
 mod print;
 mod registry;
@@ -14,6 +16,7 @@ mod strangers;
 mod system;
 mod voice;
 mod volume;
+mod whole;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -71,6 +74,8 @@ fn obey(arguments: &Arguments, told: impl FnOnce()) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Containers(verb) => containers::obey(verb, global, told),
+        Command::Checkpoint(verb) => checkpoint::obey(verb, &global.engine()?),
+        Command::Manifest(verb) => manifest::obey(verb),
         Command::Images(verb) => images::obey(verb, &global.engine()?),
         Command::Volume(verb) => volume::obey(verb, &global.engine()?),
         Command::Network(verb) => network::obey(verb, &global.engine()?),

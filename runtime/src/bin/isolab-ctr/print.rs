@@ -2,7 +2,12 @@
 
 use std::io::{self, Write};
 
+use console::Term;
+
 use crate::voice::Failure;
+
+/// What is left of a text that is cut, at the least.
+const CUT: usize = 10;
 
 /// Writes a text. Who reads no further, such as head(1), has seen enough: that is no failure.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
@@ -12,15 +17,37 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Rows under a heading, each column as wide as its widest text.
+/// Rows under a heading, each column as wide as its widest text. In a terminal no wider than that, if it can be.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    let terminal = Term::stdout();
+    let most = terminal.size_checked().filter(|_| terminal.is_term()).map(|(_, columns)| usize::from(columns));
+    table(rows, most.unwrap_or(usize::MAX))
+}
+
+/// The same, so wide at the most: first the columns move together, then those are cut in which there is more to read than
+/// a word. A word may be wanted for the next command.
+fn table(rows: &[Vec<String>], most: usize) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
+    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    let length = |cell: &String| cell.chars().count();
+    let mut widths: Vec<usize> = (0..count).map(|column| cells(column).map(length).max().unwrap_or(0)).collect();
+    let least = |column: usize| {
+        let read = |(row, cell): &(usize, &String)| *row > 0 && cell.trim().contains(' ');
+        let kept = cells(column).enumerate().filter(|it| !read(it)).map(|(_, cell)| length(cell)).max();
+        kept.unwrap_or(0).max(CUT)
+    };
+    let least: Vec<usize> = (0..count).map(least).collect();
+    let wide = |widths: &[usize], gap: usize| widths.iter().sum::<usize>() + gap * count.saturating_sub(1);
+    let gap = [3, 2].into_iter().find(|gap| wide(&widths, *gap) <= most).unwrap_or(1);
+    while wide(&widths, gap) > most {
+        let cuttable = (0..count).filter(|column| widths[*column] > least[*column]);
+        let Some(widest) = cuttable.max_by_key(|column| widths[*column]) else { break };
+        widths[widest] -= 1;
+    }
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", shorten(cell, *width)));
+        text.push_str(cells.collect::<Vec<_>>().join(&" ".repeat(gap)).trim_end());
         text.push('\n');
     }
     text
@@ -80,7 +107,16 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{size, table};
+
+    #[test]
+    fn a_table_fits_into_its_terminal_and_no_word_is_cut() {
+        let rows = [["ID", "COMMAND", "NAMES"], ["0123456789ab", "sh -c 'sleep 1000; true'", "a-rather-long-name"]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        let widest = |most: usize| table(&rows, most).lines().map(|line| line.chars().count()).max();
+        assert_eq!([usize::MAX, 59, 58, 50, 42, 10].map(widest), [60, 58, 58, 50, 42, 42].map(Some));
+        assert!(table(&rows, 10).contains("0123456789ab sh -c 'sl… a-rather-long-name\n"), "{}", table(&rows, 10));
+    }
 
     #[test]
     fn a_size_has_three_digits() {

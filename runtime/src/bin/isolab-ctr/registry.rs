@@ -167,7 +167,7 @@ impl Way {
     }
 
     /// Connects with the password that is kept for a registry, if one is.
-    fn connect(&self, registry: &str) -> Result<Client, Failure> {
+    pub(crate) fn connect(&self, registry: &str) -> Result<Client, Failure> {
         let known = Config::of_user().map(|config| config.find(registry)).transpose()?.flatten();
         Ok(Client::connect(registry, &self.options(), known)?)
     }

@@ -36,14 +36,16 @@ const STRANGERS: [(&str, &str); 23] = [
 ];
 
 /// docker's verbs that are not here.
-const VERBS: [(&str, &str); 18] = [
+const VERBS: [(&str, &str); 20] = [
     ("builder", "`build` makes images, and `prune` clears its cache"),
     ("buildx", "`build` makes images"),
-    ("checkpoint", "`commit` keeps a container's files; isolab-vm keeps a whole machine with its memory"),
     ("compose", "a shell script with `network create` and `run` starts several containers"),
     ("config", "there is no swarm; -v lets a container see a file"),
     ("context", "there is no daemon elsewhere; --root names another store"),
-    ("manifest", "`pull --platform` chooses among an image's kinds of machines"),
+    ("manifest annotate", "whoever builds an image says what machine it is for; `inspect` tells"),
+    ("manifest create", "`push --all-platforms` brings an index along that is here"),
+    ("manifest push", "`push --all-platforms` brings an index along that is here"),
+    ("manifest rm", "an index is no more than its name: `rmi` takes that away"),
     ("node", "there is no swarm: containers run on this machine"),
     ("plugin", "there are none: networks are bridges, and volumes folders"),
     ("scout", "`image layers` shows what is in an image"),

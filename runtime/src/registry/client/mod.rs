@@ -8,6 +8,7 @@ mod auth;
 mod blob;
 mod credentials;
 mod error;
+mod manifest;
 mod pull;
 mod push;
 mod several;
@@ -29,6 +30,7 @@ use crate::image::Digest;
 
 pub use credentials::{Config, Credentials};
 pub use error::ClientError;
+pub use manifest::{Manifest, manifest};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 pub use whole::{pull_whole, push_whole};

@@ -1,6 +1,5 @@
 //! Containers' files: `cp`, `diff`, `export`, `commit`, `clone`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use isolab_runtime::network::{NetworkError, PortWish};
 
 use crate::print;
 use crate::voice::Failure;
+use crate::whole::WholeFile;
 
 #[derive(Args)]
 pub(crate) struct Cp {
@@ -60,9 +60,10 @@ impl Export {
         let record = engine.find(&self.container)?;
         match &self.output {
             Some(path) => {
-                let file = File::create(path);
-                let file = file.map_err(|source| Failure::Write { to: path.display().to_string(), source })?;
-                engine.export(&record, BufWriter::with_capacity(256 << 10, file))?;
+                let failed = |source| Failure::Write { to: path.display().to_string(), source };
+                let mut file = WholeFile::create(path).map_err(failed)?;
+                engine.export(&record, BufWriter::with_capacity(256 << 10, &mut file))?;
+                file.finish().map_err(failed)?;
             }
             None if io::stdout().is_terminal() => return Err(Failure::Terminal),
             None => drop(engine.export(&record, BufWriter::with_capacity(256 << 10, io::stdout().lock()))?),

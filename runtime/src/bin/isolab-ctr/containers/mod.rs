@@ -10,6 +10,7 @@ mod run;
 mod stats;
 mod talk;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -91,6 +92,9 @@ pub(crate) enum Verb {
         /// The status it ended with
         #[arg(long, requires = "id")]
         ended: Option<i32>,
+        /// What was written of it, to be brought back from
+        #[arg(long)]
+        images: Option<PathBuf>,
         /// Who is still connected
         #[arg(long)]
         guest: Vec<i32>,
@@ -171,10 +175,10 @@ pub(crate) fn obey(verb: &Verb, global: &Global, told: impl FnOnce()) -> Result<
         Verb::Logs(logs) => logs.obey(engine),
         Verb::Exec(exec) => exec.obey(engine),
         Verb::Top { container } => talk::top(engine, container),
-        Verb::Keep { ended: Some(code), guest, id } => {
+        Verb::Keep { ended: Some(code), guest, id, .. } => {
             engine.keep_on(id, *code, engine::inherited(guest)).map(|()| 0).map_err(Failure::from)
         }
-        Verb::Keep { id, .. } => match engine.keep(id, told)? {},
+        Verb::Keep { id, images, .. } => Ok(engine.keep(id, images.as_deref(), told).map(|()| 1)?),
         Verb::Health { id } => engine.probe(id).map(|()| 0).map_err(Failure::from),
         Verb::Stop(stop) => each(&stop.containers, |name| stop.stop(engine, name)),
         Verb::Restart(stop) => each(&stop.containers, |name| {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use clap::Args;
 use isolab_runtime::engine::{EngineError, Network, Networking};
-use isolab_runtime::network::{DEFAULT, Endpoint, ExtraHost, Mac, NetworkError, Pasta, PortWish, Resolver};
+use isolab_runtime::network::{Carrier, DEFAULT, Endpoint, ExtraHost, Mac, NetworkError, PortWish, Resolver};
 
 use crate::voice::Failure;
 
@@ -106,15 +106,17 @@ impl NetworkFlags {
     }
 }
 
-/// The network of who names none. An ordinary user without pasta has none, and is told so.
+/// The network of who names none. An ordinary user without a program that carries it has none, and is told so.
 fn usual_network() -> String {
     if let Some(name) = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty()) {
         return name;
     }
-    if nix::unistd::geteuid().is_root() || Pasta::find().is_ok() {
+    if nix::unistd::geteuid().is_root() || Carrier::find().is_ok() {
         return DEFAULT.to_owned();
     }
-    eprintln!("warning: the container has no network: an ordinary user's needs pasta, and that is not here");
+    eprintln!(
+        "warning: the container has no network: an ordinary user's needs pasta or slirp4netns, and neither is here"
+    );
     "none".to_owned()
 }
 

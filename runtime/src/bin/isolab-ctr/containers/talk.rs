@@ -7,6 +7,7 @@ use clap::Args;
 use isolab_runtime::engine::{self, Engine, KEYS, Manner, Other, Parting, Reading, WishError};
 
 use super::flags::environment;
+use crate::checkpoint::Place;
 use crate::print;
 use crate::voice::Failure;
 
@@ -37,6 +38,11 @@ pub(crate) struct Start {
     /// Let it hear what is typed
     #[arg(short, long)]
     interactive: bool,
+    /// Bring it back from what `checkpoint create` has written of it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["attach", "interactive"])]
+    checkpoint: Option<String>,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten)]
     way: Way,
     /// Names or ids
@@ -46,6 +52,10 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn obey(&self, engine: &Engine) -> Result<u8, Failure> {
+        if let Some(checkpoint) = &self.checkpoint {
+            let back = |name: &str| engine.start_from(name, checkpoint, self.place.folder.as_deref()).map(drop);
+            return super::each(&self.containers, back);
+        }
         if !self.attach && !self.interactive {
             return super::each(&self.containers, |name| engine.start(name).map(drop));
         }
