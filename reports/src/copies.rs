@@ -134,11 +134,7 @@ impl<'a> Costs<'a> {
 
     /// The cell that shares nothing and is alike in all else; none for one that shares nothing itself.
     pub fn counterpart(&self, costed: &Costed<'_>) -> Option<&Costed<'a>> {
-        let act = match costed.cell.act {
-            Act::Lazy | Act::Served => Act::Eager,
-            Act::Linked => Act::Full,
-            _ => return None,
-        };
+        let act = fuller(costed.cell.act)?;
         let alike = |other: &&Costed<'_>| {
             let of = |cell: &CopyCell| {
                 (cell.sweep, cell.size_bytes, cell.dirty_bytes, cell.touch_bytes, cell.depth, cell.together)
@@ -273,12 +269,22 @@ impl Key<'_> {
     }
 }
 
+/// The act that shares nothing, beside one that does.
+pub fn fuller(act: Act) -> Option<Act> {
+    match act {
+        Act::Lazy | Act::Prefetched | Act::Served => Some(Act::Eager),
+        Act::Linked => Some(Act::Full),
+        _ => None,
+    }
+}
+
 /// The word for an act.
 pub fn word(act: Act) -> &'static str {
     match act {
         Act::Create => "create",
         Act::Lazy => "lazy",
         Act::Eager => "eager",
+        Act::Prefetched => "prefetched",
         Act::Served => "served",
         Act::Commit => "commit",
         Act::Checkpoint => "checkpoint",

@@ -239,7 +239,7 @@ def copies(part, seed):
         extra = [(s["write_ns"] - s["rewrite_ns"]) / cell["writes"] for s in done[place] if "rewrite_ns" in s]
         if extra:
             row["first_write_ns"] = statistics.median(extra)
-    beside = {"lazy": "eager", "served": "eager", "linked": "full"}
+    beside = {"lazy": "eager", "prefetched": "eager", "served": "eager", "linked": "full"}
     alike = ("subject", "sweep", "size_bytes", "dirty_bytes", "touch_bytes", "depth", "together")
     for place, cell in enumerate(cells):
         for other, it in enumerate(cells):

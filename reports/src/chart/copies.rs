@@ -148,7 +148,7 @@ fn over_writes(
 /// Restoring and touching again.
 pub(crate) fn touched(costs: &Costs<'_>) -> Option<Chart> {
     let title = "What is saved at the start is paid at the touch";
-    let acts = [Act::Lazy, Act::Eager, Act::Served];
+    let acts = [Act::Lazy, Act::Eager, Act::Served, Act::Prefetched];
     over_writes(("touched", title), costs, "microvm-app", &acts, WHOLE)
 }
 

@@ -1,8 +1,8 @@
 //! Snapshots and clones as comma-separated values.
 
 use super::csv::{line, number};
-use crate::copies::{Costed, Costs, Crossing, word};
-use crate::model::{Act, Copies, CopyOutcome, Cost, Sweep};
+use crate::copies::{Costed, Costs, Crossing, fuller, word};
+use crate::model::{Copies, CopyOutcome, Cost, Sweep};
 
 /// Every single act of both suites, warm-up and failures included. What is not known is empty.
 pub(crate) fn acts<'r>(suites: impl Iterator<Item = (&'static str, &'r Copies)>) -> String {
@@ -121,10 +121,8 @@ pub(crate) fn trends<'r, 'a: 'r>(suites: impl Iterator<Item = (&'static str, &'r
     let rows = suites.flat_map(|(suite, costs)| {
         costs.trends.iter().filter_map(move |trend| {
             let fitted = trend.line.as_ref()?;
-            let full = if trend.key.act == Act::Linked { Act::Full } else { Act::Eager };
-            let sharing = matches!(trend.key.act, Act::Lazy | Act::Served | Act::Linked);
-            let crossing = Some(trend.key.sweep).filter(|sweep| *sweep == Sweep::Touch && sharing);
-            let crossing = crossing.and_then(|_| costs.crossing(trend.key.subject, trend.key.act, full));
+            let full = fuller(trend.key.act).filter(|_| trend.key.sweep == Sweep::Touch);
+            let crossing = full.and_then(|full| costs.crossing(trend.key.subject, trend.key.act, full));
             let crossing = if let Some(Crossing::At(bytes)) = crossing { Some(bytes) } else { None };
             Some(line(&[
                 trend.key.name(),

@@ -64,6 +64,8 @@ pub enum Act {
     Lazy,
     /// A machine goes on from a snapshot whose memory is read first.
     Eager,
+    /// A machine goes on after the pages were read that an earlier one touched; others come when they are touched.
+    Prefetched,
     /// A machine goes on as the child of a server that has the memory already.
     Served,
     /// A running container's changes become an image.

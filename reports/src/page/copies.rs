@@ -45,7 +45,7 @@ fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
             h2 id="snapshots" { "Snapshots: what does it cost to stop, and to go on?" }
             p {
                 "A machine ran, wrote to a part of its memory, and was saved, whole and with fsync(2). Others went on from that: "
-                em { "lazily" } ", with the memory file mapped; " em { "eagerly" } ", after all that it holds was read; " em { "served" }
+                em { "lazily" } ", with the memory file mapped; " em { "eagerly" } ", after all that it holds was read; " em { "prefetched" } ", after those pages were read that a machine before it had touched; " em { "served" }
                 ", as children of a process that has it already. Each proved itself by a nonce that only the first machine was told, and then wrote again to every page that "
                 "it was to: the time with its writes is what a user would wait for. " (extent(costs))
             }

@@ -1,8 +1,8 @@
 //! Snapshots and clones as tables: every cell, the lines through them, what failed.
 
 use super::{Table, figures, words};
-use crate::copies::{Costed, Costs, Crossing, Trend};
-use crate::model::{Act, Sweep};
+use crate::copies::{Costed, Costs, Crossing, Trend, fuller};
+use crate::model::Sweep;
 use crate::units;
 
 /// Every cell of a sweep, or of all.
@@ -81,11 +81,7 @@ pub fn trends(costs: &Costs<'_>) -> Table {
 
 /// Up to how many bytes written the act that shares is the quicker.
 fn crossing(costs: &Costs<'_>, trend: &Trend<'_>) -> String {
-    let full = match trend.key.act {
-        Act::Lazy | Act::Served => Act::Eager,
-        Act::Linked => Act::Full,
-        _ => return String::new(),
-    };
+    let Some(full) = fuller(trend.key.act) else { return String::new() };
     if trend.key.sweep != Sweep::Touch {
         return String::new();
     }

@@ -71,6 +71,11 @@ fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
             "Goes on from a snapshot after all that it holds of memory was read.",
             &["isolab-vm", "restore", "--eager", "{}"][..],
         ),
+        Act::Prefetched => (
+            "prefetched",
+            "Goes on after those pages were read that a machine before it has touched.",
+            &["isolab-vm", "restore", "--recorded", "{}"][..],
+        ),
         Act::Served => (
             "served",
             "Goes on as the child of a server that keeps the snapshot in memory.",
@@ -123,7 +128,8 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
 /// One size, and more and more of it touched again, in each way of going on.
 fn touched(monitor: Monitor<'_>) -> Group<'_> {
     let (size, dirty, touches) = TOUCHED;
-    let ways = [(Act::Lazy, "--lazy"), (Act::Eager, "--eager"), (Act::Served, "--server")];
+    let ways =
+        [(Act::Lazy, "--lazy"), (Act::Prefetched, "--recorded"), (Act::Eager, "--eager"), (Act::Served, "--server")];
     let cells: Vec<CopyCell> =
         ways.iter().flat_map(|(act, _)| touches.map(|touch| cell(*act, Sweep::Touch, [size, dirty, touch]))).collect();
     let count = cells.len();
@@ -136,7 +142,11 @@ fn touched(monitor: Monitor<'_>) -> Group<'_> {
         let mut outcomes = Outcomes::new();
         for (way, (_, how)) in ways.iter().enumerate() {
             for (place, touch) in touches.iter().enumerate() {
-                let from = if *how == "--server" { template.served() } else { Ok(folder.name()) };
+                let from = match *how {
+                    "--server" => template.served(),
+                    "--recorded" => record(original, &folder, *touch).map(|()| folder.name()),
+                    _ => Ok(folder.name()),
+                };
                 let held = from.and_then(|from| original.restored(how, from));
                 let cost = held.and_then(|held| machine(held, u64::from(*touch) * MIB / PAGE, None));
                 outcomes.push((way * touches.len() + place, outcome(cost.map(|cost| without_memory(how, cost)))));
@@ -145,6 +155,16 @@ fn touched(monitor: Monitor<'_>) -> Group<'_> {
         outcomes
     };
     Group::on(cells, move || begin(monitor, size, dirty), act)
+}
+
+/// Leaves a record of the pages that a machine touches which goes on and writes to so much again.
+fn record(original: &Original<'_>, folder: &Folder, touch: u32) -> Result<(), String> {
+    match fs::remove_file(folder.0.join("working-set")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
+        _ => {}
+    }
+    machine(original.restored("--recorded", folder.name())?, u64::from(touch) * MIB / PAGE, None)?;
+    Ok(())
 }
 
 /// A served machine is its server's child: what the command that asked for it has is not its memory.
