@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::write;
 
+use crate::container::sys::process::{close_done, done_with};
+
 /// The open `tasks` files of a container's cgroup, one for each hierarchy of v1.
 #[derive(Debug, Default)]
 pub(crate) struct Doors(Vec<(PathBuf, OwnedFd)>);
@@ -31,5 +33,14 @@ impl Doors {
         self.0
             .iter()
             .try_for_each(|(path, tasks)| write(tasks, b"0").map(drop).map_err(|errno| (path.as_path(), errno)))
+    }
+}
+
+impl Drop for Doors {
+    /// Shuts them in a call or two: there are as many as hierarchies, and their numbers follow each other.
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(_, tasks)| done_with(tasks));
+        // Nothing can be done about one that stays open; a later process of the runtime's closes it at execve.
+        let _ = close_done();
     }
 }
