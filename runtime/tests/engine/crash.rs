@@ -1,6 +1,7 @@
 //! Commands that are killed in the middle, and a machine that was: the next one finds its way.
 
 use std::fs;
+use std::io::Write;
 
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
@@ -14,11 +15,12 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 5] = [
+    let all: [(&str, Test); 6] = [
         ("a_command_killed_at_any_step_leaves_nothing_that_prune_does_not_remove", every_step),
         ("a_container_outlives_who_stood_by_it", keeper_killed),
         ("a_container_of_another_boot_has_ended", reboot),
         ("a_damaged_record_hides_no_other_container_and_can_be_removed", damaged),
+        ("on_a_full_disk_each_verb_says_so_and_leaves_nothing", full_disk),
         ("a_killed_foreground_command_takes_its_container_along", foreground),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup"];
@@ -114,6 +116,46 @@ fn reboot() -> Result<(), Failed> {
     has(&lab.out(&["ps", "-a", "--filter", &format!("name={name}")])?, "Exited (?)")?;
     lab.out(&["start", &name])?;
     same(&lab.status(&name)?, &"running".to_owned())
+}
+
+fn full_disk() -> Result<(), Failed> {
+    let lab = Lab::small()?;
+    let name = lab.name("before");
+    lab.out(&["create", "--name", &name, "bb"])?;
+    let filler = lab.root().join("filler");
+    let mut file = fs::File::create(&filler)?;
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let busybox = needs::on_path("busybox").ok_or("no busybox")?.display().to_string();
+    let place = format!("{name}:/srv/copied");
+    let verbs: [&[&str]; 7] = [
+        &["create", "bb"],
+        &["run", "--rm", "bb", "true"],
+        &["run", "-d", "bb"],
+        &["clone", &name],
+        &["commit", &name, "made:1"],
+        &["volume", "create", "data"],
+        &["cp", &busybox, &place],
+    ];
+    for verb in verbs {
+        let output = lab.run(verb)?;
+        same(&(verb, output.status.success()), &(verb, false))?;
+        has(&String::from_utf8_lossy(&output.stderr), "No space left on device")?;
+    }
+    // What was there before is there still, and works as soon as there is place.
+    same(&lab.out(&["ps", "-a", "--format", "{{.Names}}"])?, &format!("{name}\n"))?;
+    drop(file);
+    fs::remove_file(&filler)?;
+    lab.out(&["prune"])?;
+    same(&lab.out(&["volume", "ls", "-q"])?, &String::new())?;
+    lab.out(&["cp", &busybox, &place])?;
+    lab.out(&["start", &name])?;
+    lab.out(&["exec", &name, "test", "-s", "/srv/copied"])?;
+    lab.out(&["rm", "-f", &name])?;
+    lab.out(&["fsck"])?;
+    same(&lab.out(&["ps", "-aq"])?, &String::new())?;
+    // The names and their lock are all that is left.
+    same(&fs::read_dir(lab.root().join("containers"))?.count(), &2)?;
+    same(&fs::read_dir(lab.root().join("pins"))?.count(), &0)
 }
 
 fn foreground() -> Result<(), Failed> {

@@ -11,7 +11,7 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use super::checks::{has, same, text, wait_within};
-use super::lab::{Lab, ask, is_unreachable, run};
+use super::lab::{Lab, ask, is_unreachable, run, serve, stop};
 use super::needs;
 
 pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
@@ -21,13 +21,14 @@ const SERVER: &str = "while true; do echo \"$NAME\" | nc -l -p 80 -w 5 >/dev/nul
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 7] = [
+    let all: [(&str, Test); 8] = [
         ("two_containers_listen_on_80_side_by_side_behind_published_ports", side_by_side),
         ("containers_of_an_image_find_each_other_by_name_in_a_users_network", by_name),
         ("a_container_can_share_the_network_of_another_one", shared),
         ("inspect_ps_and_port_tell_what_is_published", told),
         ("a_restart_keeps_the_ports_that_were_published", restarted),
         ("a_running_container_enters_a_network_and_leaves_it", connected),
+        ("a_container_that_nobody_stood_by_gives_its_port_back_when_it_is_looked_at", looked_at),
         ("bad_wishes_are_refused_with_a_reason_and_leave_nothing", refused),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup", "ip", "nft"];
@@ -264,6 +265,25 @@ fn connected() -> Result<(), Failed> {
     shop.ok(&["run", "-d", "--name", "alone", "--network", "none", "shop", "sleep", "100"])?;
     let refused = shop.try_run(&["network", "connect", "back", "alone"])?;
     has(&text(&refused.stderr), "has its network from none")
+}
+
+/// Nobody sees its end, and the rules are the kernel's: until somebody looks its port leads nowhere.
+fn looked_at() -> Result<(), Failed> {
+    let shop = Shop::new()?;
+    let flags = ["run", "-d", "--name", "alone", "--log-driver", "none", "-p", "8080:80", "shop", "sleep", "1000"];
+    shop.ok(&flags)?;
+    let pid: i32 = shop.ok(&["inspect", "-f", "{{.State.Pid}}", "alone"])?.parse()?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    wait_within(Duration::from_secs(10), Duration::from_millis(5), "its end", || {
+        !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
+    })?;
+    serve(shop.lab.here(), 8080, "host")?;
+    is_unreachable(Ipv4Addr::LOCALHOST, 8080)?;
+    has(&shop.ok(&["ps", "-a"])?, "Exited (?)")?;
+    has(&ask(Ipv4Addr::LOCALHOST, 8080)?, "host")?;
+    stop(Ipv4Addr::LOCALHOST, 8080)?;
+    shop.ok(&["rm", "alone"])?;
+    Shop::is_clean()
 }
 
 fn refused() -> Result<(), Failed> {

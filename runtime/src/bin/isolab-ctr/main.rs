@@ -29,7 +29,7 @@ use isolab_runtime::engine::{self, Engine};
 use isolab_runtime::image::Store;
 use isolab_runtime::spans::Recorder;
 
-use cli::{Arguments, Command};
+use cli::{Arguments, Command, RunArguments};
 use voice::Failure;
 
 fn main() -> ExitCode {
@@ -43,7 +43,13 @@ fn main() -> ExitCode {
     {
         return voice::complain(&Failure::Shield(error));
     }
-    let arguments = match Arguments::try_parse_from(words) {
+    let is_run = groups::verb_of(&words).is_some_and(|verb| verb == "run");
+    let parsed = if is_run {
+        RunArguments::try_parse_from(words).map(Arguments::from)
+    } else {
+        Arguments::try_parse_from(words)
+    };
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => return strangers::tell(&error),
     };

@@ -39,8 +39,10 @@ fn table(rows: &[Vec<String>], most: usize) -> String {
     let least: Vec<usize> = (0..count).map(least).collect();
     let wide = |widths: &[usize], gap: usize| widths.iter().sum::<usize>() + gap * count.saturating_sub(1);
     let gap = [3, 2].into_iter().find(|gap| wide(&widths, *gap) <= most).unwrap_or(1);
-    while wide(&widths, gap) > most {
-        let cuttable = (0..count).filter(|column| widths[*column] > least[*column]);
+    let narrow: Vec<usize> = widths.iter().zip(&least).map(|(width, least)| *width.min(least)).collect();
+    // What does not fit anyway is at least told in full.
+    while wide(&widths, gap) > most && wide(&narrow, gap) <= most {
+        let cuttable = (0..count).filter(|column| widths[*column] > narrow[*column]);
         let Some(widest) = cuttable.max_by_key(|column| widths[*column]) else { break };
         widths[widest] -= 1;
     }
@@ -114,8 +116,8 @@ mod tests {
         let rows = [["ID", "COMMAND", "NAMES"], ["0123456789ab", "sh -c 'sleep 1000; true'", "a-rather-long-name"]];
         let rows = rows.map(|row| row.map(str::to_owned).to_vec());
         let widest = |most: usize| table(&rows, most).lines().map(|line| line.chars().count()).max();
-        assert_eq!([usize::MAX, 59, 58, 50, 42, 10].map(widest), [60, 58, 58, 50, 42, 42].map(Some));
-        assert!(table(&rows, 10).contains("0123456789ab sh -c 'sl… a-rather-long-name\n"), "{}", table(&rows, 10));
+        assert_eq!([usize::MAX, 59, 58, 50, 42, 10].map(widest), [60, 58, 58, 50, 42, 56].map(Some));
+        assert!(table(&rows, 42).contains("0123456789ab sh -c 'sl… a-rather-long-name\n"), "{}", table(&rows, 42));
     }
 
     #[test]

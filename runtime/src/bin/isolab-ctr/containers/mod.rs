@@ -20,13 +20,13 @@ use crate::cli::Global;
 use crate::print;
 use crate::voice::{self, Failure};
 
-pub(crate) use run::close_input;
+pub(crate) use run::{Run, close_input};
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Make a container of an image, and run it
     #[command(disable_help_flag = true)]
-    Run(Box<run::Run>),
+    Run(Box<Run>),
     /// Make a container of an image, and don't start it
     #[command(disable_help_flag = true)]
     Create(Box<run::Create>),
