@@ -26,10 +26,20 @@ const FOLDERS: u32 = 100;
 /// 20 MB altogether.
 const LARGEST: u32 = 20_000;
 
-/// One way to do a thing: what it is called, and what is timed. Whatever was there before is away when it begins.
+/// One way to do a thing: what it is called, what takes away what it made before, and what is timed.
 struct Way<'a> {
     name: &'static str,
+    clear: Box<dyn Fn() + 'a>,
     act: Box<dyn Fn() -> Duration + 'a>,
+}
+
+impl Way<'_> {
+    /// One time. Before it, all that others have written goes to the disk: who syncs what it made would pay for theirs too.
+    fn once(&self) -> Duration {
+        (self.clear)();
+        timed(&mut Command::new("sync"));
+        (self.act)()
+    }
 }
 
 fn image(criterion: &mut Criterion) {
@@ -51,7 +61,7 @@ fn group(criterion: &mut Criterion, name: &str, ways: &[Way<'_>]) {
                 let mut total = Duration::ZERO;
                 for _ in 0..iterations {
                     for (number, (way, times)) in ways.iter().zip(&mut all).enumerate() {
-                        let took = (way.act)();
+                        let took = way.once();
                         times.push(took);
                         if number == asked {
                             total += took;
@@ -162,29 +172,23 @@ impl Lab {
     fn pulls(&self) -> Vec<Way<'_>> {
         let mut ways = vec![Way {
             name: "isolab-ctr",
-            act: Box::new(|| {
-                self.without("store");
-                timed(self.own("store").args(["pull", "--quiet", &self.name]))
-            }),
+            clear: Box::new(|| self.without("store")),
+            act: Box::new(|| timed(self.own("store").args(["pull", "--quiet", &self.name]))),
         }];
         if has("podman") {
             ways.push(Way {
                 name: "podman",
-                act: Box::new(|| {
-                    let took = timed(&mut self.podman(&["pull", "--quiet", "--tls-verify=false", &self.name]));
-                    timed(&mut self.podman(&["rmi", "--force", &self.name]));
-                    took
+                clear: Box::new(|| {
+                    timed(&mut self.podman(&["rmi", "--all", "--force"]));
                 }),
+                act: Box::new(|| timed(&mut self.podman(&["pull", "--quiet", "--tls-verify=false", &self.name]))),
             });
         }
         if has("skopeo") && has("umoci") {
             ways.push(Way {
                 name: "skopeo and umoci",
-                act: Box::new(|| {
-                    self.without("copied");
-                    self.without("bundle");
-                    timed(&mut self.skopeo("copied")) + timed(&mut self.umoci("copied", "bundle"))
-                }),
+                clear: Box::new(|| ["copied", "bundle"].iter().for_each(|name| self.without(name))),
+                act: Box::new(|| timed(&mut self.skopeo("copied")) + timed(&mut self.umoci("copied", "bundle"))),
             });
         }
         ways
@@ -196,8 +200,8 @@ impl Lab {
         let mut ways = vec![
             Way {
                 name: "isolab",
+                clear: Box::new(|| self.without("unpacked")),
                 act: Box::new(move || {
-                    self.without("unpacked");
                     let into = self.path("unpacked");
                     fs::create_dir(&into).expect("a folder");
                     let start = Instant::now();
@@ -208,8 +212,8 @@ impl Lab {
             },
             Way {
                 name: "tar",
+                clear: Box::new(|| self.without("untarred")),
                 act: Box::new(move || {
-                    self.without("untarred");
                     fs::create_dir(self.path("untarred")).expect("a folder");
                     timed(Command::new("tar").arg("-xzf").arg(&tar).arg("-C").arg(self.path("untarred")))
                 }),
@@ -218,10 +222,8 @@ impl Lab {
         if has("skopeo") && has("umoci") {
             ways.push(Way {
                 name: "umoci",
-                act: Box::new(|| {
-                    self.without("bundle");
-                    timed(&mut self.umoci("layout", "bundle"))
-                }),
+                clear: Box::new(|| self.without("bundle")),
+                act: Box::new(|| timed(&mut self.umoci("layout", "bundle"))),
             });
         }
         ways
@@ -231,6 +233,7 @@ impl Lab {
         vec![
             Way {
                 name: "isolab",
+                clear: Box::new(|| {}),
                 act: Box::new(|| {
                     let out = BufWriter::with_capacity(256 << 10, File::create(self.path("made.tar")).expect("a file"));
                     let start = Instant::now();
@@ -240,6 +243,7 @@ impl Lab {
             },
             Way {
                 name: "tar",
+                clear: Box::new(|| {}),
                 act: Box::new(|| {
                     let mut tar = Command::new("tar");
                     timed(tar.arg("-C").arg(self.path("tree")).arg("-cf").arg(self.path("other.tar")).arg("."))

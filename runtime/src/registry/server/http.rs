@@ -107,6 +107,8 @@ async fn exchange(registry: Arc<Registry>, stream: impl AsyncRead + AsyncWrite +
     });
     let mut connection = http1::Builder::new();
     connection.timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(BUFFER);
+    // A client that has said all it will (`shutdown`) may still be waiting for the answer.
+    connection.half_close(true);
     drop(connection.serve_connection(TokioIo::new(stream), service).await);
 }
 
