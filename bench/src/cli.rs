@@ -92,8 +92,8 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct TestbedArguments {
-    /// CPUs of the machine
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// CPUs of the machine; with more than one the emulator now and then breaks a virtual machine in it
+    #[arg(long, value_name = "N", default_value_t = testbed::CPUS, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
     /// Its memory; all its files are in it
     #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..=1_048_576))]

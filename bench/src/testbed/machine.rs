@@ -90,6 +90,8 @@ impl Drop for Machine {
 /// The emulator's command line.
 fn command(program: &Path, parts: &Parts<'_>, port: RawFd) -> Command {
     let mut command = Command::new(program);
+    // A thread for each processor. One for all would be the safer way to have several, but not with virtual machines in them:
+    // see `CPUS`.
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-no-reboot", "-nodefaults", "-display", "none"]);
     // A CPU with AMD-V and nested paging: the emulator has no VT-x to offer.
     command.args(["-cpu", "EPYC-Rome,+svm,+npt"]);
