@@ -54,7 +54,7 @@ impl Attendant {
     fn answer(asked: &Asked, was: Doing, machine: &mut dyn Standing) -> Doing {
         asked.heard.store(true, Ordering::Relaxed);
         let now = match &asked.request {
-            Request::Status | Request::Snapshot { .. } => was,
+            Request::Status | Request::Snapshot { .. } | Request::Button => was,
             Request::Pause => Doing::Paused,
             Request::Resume => Doing::Running,
             Request::Stop => Doing::Stopped,
@@ -65,6 +65,7 @@ impl Attendant {
                 Err(error) => Reply::Error(chain(&error)),
             },
             Request::Snapshot { to } => Reply::Error(format!("{} is no absolute path", to.display())),
+            Request::Button if !machine.press() => Reply::Error("this machine has no power button".to_owned()),
             _ => {
                 let memory = machine.memory_size();
                 Reply::Ok(Answer::Status(Status { state: now, pid: std::process::id(), memory }))

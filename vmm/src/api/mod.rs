@@ -7,6 +7,7 @@
 //! {"do":"pause"}                       {"ok":{"state":"paused",...}}
 //! {"do":"resume"}                      {"ok":{"state":"running",...}}
 //! {"do":"snapshot","to":"/a/folder"}   {"ok":{"id":"5d0c...","bytes":217088}}
+//! {"do":"button"}                     {"ok":{"state":"running",...}}
 //! {"do":"stop"}                        {"ok":{"state":"stopped",...}}
 //! {"do":"dance"}                       {"error":"..."}
 //! ```
@@ -42,6 +43,8 @@ pub enum Request {
         /// The folder.
         to: PathBuf,
     },
+    /// Press its power button: the guest is to end by itself.
+    Button,
     /// End it.
     Stop,
 }

@@ -140,7 +140,8 @@ fn dsdt(devices: &[Described]) -> Sdt {
     let clock = Clock;
     let virtio: Vec<_> = (0..).zip(devices).map(|(number, device)| Virtio { number, device: *device }).collect();
     let (generation, renewal) = (Generation, Renewal);
-    let mut all: Vec<&dyn Aml> = vec![&serial, &clock, &generation, &renewal];
+    let (button, press) = (Button, Press);
+    let mut all: Vec<&dyn Aml> = vec![&serial, &clock, &generation, &renewal, &button, &press];
     all.extend(virtio.iter().map(|device| device as &dyn Aml));
     Scope::new("_SB_".into(), all).to_aml_bytes(&mut program);
     let mut table = Sdt::new(*b"DSDT", 36, 6, OEM, TABLE, REVISION);
@@ -218,6 +219,38 @@ impl Aml for Renewal {
             vec![
                 &Name::new("_HID".into(), &"ACPI0013"),
                 &Name::new("_UID".into(), &Zero {}),
+                &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&line])),
+                &Method::new("_EVT".into(), 1, true, vec![&If::new(&Equal::new(&Arg(0), &number), vec![&notify])]),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// The power button.
+struct Button;
+
+impl Aml for Button {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        Device::new(Path::new("PWRB"), vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))]).to_aml_bytes(sink);
+    }
+}
+
+/// What tells a kernel that somebody presses it: an interrupt, which the tables translate (ACPI 6.5, section 5.6.9, "Generic
+/// Event Device").
+struct Press;
+
+impl Aml for Press {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let line = Interrupt::new(true, true, false, false, pc::BUTTON_LINE);
+        let (number, pressed) = (pc::BUTTON_LINE, 0x80_u8);
+        let button = Path::new("\\_SB_.PWRB");
+        let notify = Notify::new(&button, &pressed);
+        Device::new(
+            Path::new("GEDB"),
+            vec![
+                &Name::new("_HID".into(), &"ACPI0013"),
+                &Name::new("_UID".into(), &pc::BUTTON_LINE),
                 &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&line])),
                 &Method::new("_EVT".into(), 1, true, vec![&If::new(&Equal::new(&Arg(0), &number), vec![&notify])]),
             ],

@@ -31,6 +31,8 @@ use crate::guest::linux::init::Card;
 pub(crate) const SERIAL_LINE: u32 = 4;
 /// The line by which a kernel hears that its machine is another one; on old PCs the second serial port's, which is not here.
 pub(crate) const GENERATION_LINE: u32 = 3;
+/// The power button's line; on old PCs the keyboard's, which is not here.
+pub(crate) const BUTTON_LINE: u32 = 1;
 /// The page of the first virtio device.
 pub const FIRST_WINDOW: u64 = 0xd000_0000;
 /// Its interrupt line. Lower ones belong to the devices that every PC has.
@@ -68,6 +70,8 @@ pub(crate) enum Wish {
 /// All devices of a machine. Its processors share it.
 pub(crate) struct Board {
     ports: Mutex<Ports>,
+    /// The power button's interrupt.
+    button: EventFd,
     /// Devices by their address in memory.
     pub(crate) bus: Bus,
 }
@@ -79,14 +83,19 @@ struct Ports {
 }
 
 impl Board {
-    /// A board with a serial port that writes to `console` and raises its line by `interrupt`; `notice` is written to when
-    /// somebody should look at the port.
-    pub(crate) fn new(vm: &Arc<VmFd>, console: Console, interrupt: EventFd, notice: Arc<EventFd>) -> Self {
+    /// A board with a serial port that writes to `console` and raises its line by `interrupt`, and a power button that
+    /// interrupts by `button`; `notice` is written to when somebody should look at the port.
+    pub(crate) fn new(
+        vm: &Arc<VmFd>,
+        console: Console,
+        [interrupt, button]: [EventFd; 2],
+        notice: Arc<EventFd>,
+    ) -> Self {
         let mut bus = Bus::default();
         bus.put(ioapic::ADDRESS, IoApic::new(KvmRoutes(vm.clone())));
         let ports =
             Ports { serial: Port::new(interrupt, notice, console), cmos: Cmos::default(), badge: Badge::default() };
-        Self { ports: Mutex::new(ports), bus }
+        Self { ports: Mutex::new(ports), button, bus }
     }
 
     fn ports(&self) -> MutexGuard<'_, Ports> {
@@ -152,6 +161,12 @@ impl Board {
     /// Says who the machine is, to whoever asks inside.
     pub(crate) fn introduce(&self, generation: u32, uuid: String, cards: Vec<Card>) {
         self.ports().badge.issue(generation, uuid, cards);
+    }
+
+    /// Presses the power button. What comes of it is the guest's to decide.
+    pub(crate) fn press(&self) {
+        // Fails only where it has been pressed as often as a u64 counts, and nobody looked.
+        let _ = self.button.write(1);
     }
 
     /// How many bytes can be typed at the serial port now.

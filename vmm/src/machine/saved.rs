@@ -37,6 +37,11 @@ pub trait Standing {
 
     /// How many bytes of memory it has.
     fn memory_size(&self) -> u64;
+
+    /// Presses the power button; whether there is one.
+    fn press(&mut self) -> bool {
+        false
+    }
 }
 
 impl<G: Guest, W: Write> Standing for Paused<G, W> {

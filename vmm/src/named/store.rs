@@ -235,20 +235,35 @@ impl Machine {
         }
     }
 
-    /// Ends it, and waits until it is gone.
-    pub fn stop(&self) -> Result<(), NamedError> {
+    /// Ends it, and waits until it is gone. Where it has a power button that is pressed first, and its guest has so long to
+    /// end by itself.
+    pub fn stop(&self, grace: Duration) -> Result<(), NamedError> {
+        // One that stands still hears no button.
+        let pressed = !grace.is_zero()
+            && matches!(self.ask(&Request::Button), Ok(Answer::Status(status)) if status.state == Doing::Running);
+        if pressed && self.ends_within(grace)? {
+            return Ok(());
+        }
         match self.ask(&Request::Stop) {
             Ok(_) | Err(NamedError::Asked(ClientError::Gone(_))) => {}
+            Err(NamedError::DoesNotRun(_)) if pressed => {} // at last
             Err(error) => return Err(error),
         }
+        if self.ends_within(PATIENCE)? { Ok(()) } else { Err(NamedError::DoesNotEnd(self.name.clone())) }
+    }
+
+    /// Whether nobody runs it any more, now or within this time.
+    fn ends_within(&self, time: Duration) -> Result<bool, NamedError> {
         let since = Instant::now();
-        while since.elapsed() < PATIENCE {
+        loop {
             if lock(&self.path.join("running"))?.is_some() {
-                return Ok(());
+                return Ok(true);
+            }
+            if since.elapsed() >= time {
+                return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Err(NamedError::DoesNotEnd(self.name.clone()))
     }
 
     /// What a list shows of it.

@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use nix::unistd::Pid;
 
 use super::{Done, isolab_vm, trial};
 
@@ -29,6 +31,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("a_distribution_s_kernel_runs_a_program_and_hands_its_status_back", needs, one_processor),
         trial("a_kernel_whose_first_process_fails_ends_its_machine", needs, first_process_fails),
+        trial("a_program_is_asked_to_end_by_the_power_button_of_its_machine", needs, power_button),
         trial(
             "an_image_runs_on_two_processors_with_disks_network_and_sockets",
             &["kernel", "busybox", "root", "disks"],
@@ -128,6 +131,30 @@ fn first_process_fails() -> Done {
     let (said, status) = boot(&initrd(folder.path(), &init, &[])?, &[])?;
     printed(&said, &["isolab-init: error: cannot run /no/such/program: No such file or directory"])?;
     assert_eq!(status, Some(125), "{said}");
+    Ok(())
+}
+
+/// SIGTERM to the monitor presses the button, the kernel tells the first process, and that sends the program SIGTERM.
+fn power_button() -> Done {
+    let folder = tempfile::tempdir()?;
+    let script = "trap 'echo it is late; exit 3' TERM; echo up; while :; do sleep 0.1; done";
+    let init = serde_json::json!({"process": {"args": ["/bin/busybox", "sh", "-c", script]}});
+    let busybox = busybox().ok_or("no busybox")?;
+    let links = [(&*busybox, "bin/busybox"), (&*busybox, "bin/sh"), (&*busybox, "bin/sleep")];
+    let (initrd, (kernel, _)) = (initrd(folder.path(), &init, &links)?, files().ok_or("no kernel")?);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
+    command.args(["run", "--kernel", text(&kernel)?, "--initrd", text(&initrd)?, "--cmdline", CMDLINE]);
+    command.args(["--timeout", "120", "--memory", "384", "--grace", "60"]);
+    let mut monitor = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    let mut output = BufReader::new(monitor.stdout.take().ok_or("no output")?);
+    while !said.ends_with("up\r\n") && !said.ends_with("up\n") && output.read_line(&mut said)? > 0 {}
+    // It does not matter whether it has ended meanwhile: then what it printed tells.
+    let _ = kill(Pid::from_raw(monitor.id() as i32), Signal::SIGTERM);
+    output.read_to_string(&mut said)?;
+    let status = monitor.wait()?;
+    printed(&said, &["up", "it is late"])?;
+    assert_eq!(status.code(), Some(3), "{said}");
     Ok(())
 }
 

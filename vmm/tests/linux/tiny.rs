@@ -31,6 +31,8 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("what_a_kernel_has_printed_of_a_line_is_shown_before_its_end", &["kvm"], a_prompt),
         trial("a_kernel_that_runs_too_long_is_told_with_its_place", &["kvm"], too_long),
         trial("a_signal_ends_a_machine_of_several_processors", &["kvm"], a_signal),
+        trial("a_polite_signal_presses_the_power_button_and_the_guest_ends_by_itself", &["kvm"], a_button),
+        trial("a_guest_that_hears_no_button_is_ended_when_its_time_is_up", &["kvm"], a_deaf_guest),
         trial("a_machine_that_stands_still_does_nothing_and_then_goes_on_where_it_was", &["kvm"], stands_still),
         trial("a_machine_that_is_dropped_leaves_no_thread", &["kvm"], dropped),
         trial("garbage_at_every_register_harms_nothing_but_the_guest", &["kvm"], garbage),
@@ -207,6 +209,35 @@ fn a_signal() -> Done {
     Ok(())
 }
 
+/// Boots a kernel that prints an `r`, waits for the machine with this grace, and sends SIGTERM when it has printed.
+fn ended_politely(code: &[u8], grace: Duration) -> Result<Ended, Failed> {
+    let (pc, screen) = boot(&CONFIG, code)?;
+    let running = pc.resume()?.with_grace(grace);
+    let sender = std::thread::spawn(move || {
+        while screen.text().is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        kill(Pid::this(), Signal::SIGTERM)
+    });
+    let ended = running.wait(None)?;
+    sender.join().map_err(|_| "the sender died")??;
+    Ok(ended)
+}
+
+fn a_button() -> Done {
+    let waits = is_interrupted(BUTTON_LINE, b"r", &exit(9));
+    assert_eq!(ended_politely(&waits, Duration::from_secs(15))?, Ended::Status(9));
+    Ok(())
+}
+
+fn a_deaf_guest() -> Done {
+    let code = [&out_far(0x3f8, b'r')[..], &FOR_EVER].concat();
+    let before = Instant::now();
+    assert_eq!(ended_politely(&code, Duration::from_millis(200))?, Ended::Signal(libc::SIGTERM));
+    assert!(before.elapsed() >= Duration::from_millis(200), "it had no time");
+    Ok(())
+}
+
 // ---- several processors, interrupts --------------------------------------------------------------------------------
 
 /// Wakes processor 1 by its local APIC as Linux does, and waits. What it wakes to, in 16-bit mode at 0x9000, ends the machine.
@@ -258,7 +289,7 @@ fn a_long_line() -> Done {
         0xfb, 0xf4, 0xeb, 0xfd, //                   sti; again: hlt; jmp again
     ];
     let handler = [&TAKES_PART[..], &exit(0)].concat(); // end
-    let (pc, screen) = boot(&CONFIG, &is_interrupted(b"?", &handler))?;
+    let (pc, screen) = boot(&CONFIG, &is_interrupted(SERIAL_LINE, b"?", &handler))?;
     let (reader, writer) = std::io::pipe()?;
     let typist = std::thread::spawn(move || type_at_the_prompt(&screen, writer, &[b'x'; 100]));
     let ended = pc.resume()?.wait(Some(reader.as_fd()));
@@ -270,11 +301,15 @@ fn a_long_line() -> Done {
 /// The code of such a kernel, which prints this first.
 pub(super) fn waits_for_a_key(prompt: &[u8]) -> Vec<u8> {
     // mov dx, 0x3f8; in al, dx; out 0xf4, al
-    is_interrupted(prompt, &[0x66, 0xba, 0xf8, 0x03, 0xec, 0xe6, 0xf4])
+    is_interrupted(SERIAL_LINE, prompt, &[0x66, 0xba, 0xf8, 0x03, 0xec, 0xe6, 0xf4])
 }
 
-/// The code of a kernel that prints this, waits, and does that when something has been received. EBP is zero before.
-fn is_interrupted(prompt: &[u8], then: &[u8]) -> Vec<u8> {
+/// The lines of the serial port and of the power button.
+const SERIAL_LINE: u32 = 4;
+const BUTTON_LINE: u32 = 1;
+
+/// The code of a kernel that prints this, waits, and does that when this line interrupts. EBP is zero before.
+fn is_interrupted(line: u32, prompt: &[u8], then: &[u8]) -> Vec<u8> {
     let handler = CODE + 0x200;
     let gate = |address: u64| [(address & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | (address >> 16 & 0xffff) << 48, 0];
     let mut code = map_devices();
@@ -288,7 +323,7 @@ fn is_interrupted(prompt: &[u8], then: &[u8]) -> Vec<u8> {
     code.extend(store(0x6ff4, 0));
     code.extend([0x0f, 0x01, 0x1c, 0x25, 0xf0, 0x6f, 0, 0]);
     code.extend(store(0xfee0_00f0, 0x1ff)); // the local APIC on
-    code.extend(store(0xfec0_0000, 0x10 + 2 * 4)); // line 4: vector 0x40, edge, not masked
+    code.extend(store(0xfec0_0000, 0x10 + 2 * line)); // the line: vector 0x40, edge, not masked
     code.extend(store(0xfec0_0010, 0x40));
     code.extend(out_far(0x3f9, 1)); // interrupt when something has been received
     code.extend(prompt.iter().flat_map(|byte| out_far(0x3f8, *byte)));

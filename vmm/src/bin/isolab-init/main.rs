@@ -8,6 +8,7 @@ mod files;
 mod modules;
 mod network;
 mod ports;
+mod power;
 mod process;
 mod renewal;
 mod status;

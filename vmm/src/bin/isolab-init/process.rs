@@ -14,8 +14,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::InitError;
 use crate::renewal::{self, Badge};
+use crate::{InitError, power};
 
 /// Runs the program to its end; returns its status, as a shell tells of it. Where `badge` tells that the machine has become
 /// another one, so does the guest.
@@ -41,7 +41,9 @@ pub(crate) fn run(process: &Process, badge: Option<Badge>, network: Option<&Netw
         });
     }
     let child = command.spawn().map_err(|source| InitError::Run { program: program.clone(), source })?;
-    wait_for(Pid::from_raw(child.id() as i32), &all, badge, network)
+    let child = Pid::from_raw(child.id() as i32);
+    power::listen_for(child);
+    wait_for(child, &all, badge, network)
 }
 
 /// The terminal behind the kernel's console. The console itself can be nobody's terminal (tty(4)).

@@ -16,6 +16,7 @@ pub(crate) fn ask(socket: &Path, wish: &Wish) -> Result<u8, Failure> {
         Wish::Resume => Request::Resume,
         // The machine may run in another folder.
         Wish::Snapshot { to } => Request::Snapshot { to: std::path::absolute(to).unwrap_or_else(|_| to.clone()) },
+        Wish::Button => Request::Button,
         Wish::Stop => Request::Stop,
     };
     let answer = serde_json::to_string(&api::ask(socket, &request)?).unwrap_or_default();

@@ -56,6 +56,8 @@ pub(crate) enum Wish {
     Resume,
     /// To be saved to a folder that is not there yet
     Snapshot { to: PathBuf },
+    /// To end by itself: the power button of a machine with a kernel is pressed
+    Button,
     /// To end
     Stop,
 }
@@ -72,7 +74,7 @@ pub(crate) struct Run {
     pub(crate) inside: Inside,
     #[command(flatten)]
     pub(crate) linux: Linux,
-    /// Listen here for requests: status, pause, resume, snapshot, stop
+    /// Listen here for requests: status, pause, resume, snapshot, button, stop
     #[arg(long, value_name = "SOCKET")]
     pub(crate) api: Option<PathBuf>,
     /// Take a snapshot when the program has said that it is ready (`ISOLAB-READY ...`), and end
@@ -115,11 +117,13 @@ pub(crate) struct Linux {
     /// How many processors the Linux guest has
     #[arg(long, value_name = "N", requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "1")]
     pub(crate) cpus: u8,
-    /// A disk: a file, or a block device; raw, or qcow2 where its name ends so
-    #[arg(long, value_name = "FILE[,ro][,format=raw|qcow2]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
+    /// A disk: a file, or a block device; raw, or qcow2 where its name ends so; at most so many bytes (500, 20K, 100M, 1G) and
+    /// requests a second
+    #[arg(long, value_name = "FILE[,ro][,format=raw|qcow2][,rate=BYTES][,ops=N]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) disk: Vec<Disk>,
     /// A network card on a tap, which is made where there is none, or on a tap that is made for it and plugged into a bridge;
-    /// `address=A.B.C.D/N` and `gateway=A.B.C.D` are what isolab-init gives it when the machine goes on from a snapshot
+    /// `address=A.B.C.D/N` and `gateway=A.B.C.D` are what isolab-init gives it when the machine goes on from a snapshot;
+    /// `rate=BYTES` and `ops=N` are how much of each a second may come, and how much may go
     #[arg(long, value_name = "tap=NAME|bridge=NAME[,...]", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) net: Vec<NetCard>,
     /// Sockets between guest and host: the guest has this address (3 or higher), the host a Unix socket, and `PATH_PORT` for
@@ -132,6 +136,9 @@ pub(crate) struct Linux {
     /// A terminal (hvc0) that has standard input and output; the serial port then only prints
     #[arg(long, requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) console: bool,
+    /// When it is told to end (SIGTERM, SIGHUP), press the guest's power button and give it so long; 0 to end it at once
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "kernel", conflicts_with_all = ["bare", "app"], default_value = "10")]
+    pub(crate) grace: Duration,
     /// A balloon: the guest gives so much memory back, and later what nobody in it uses
     #[arg(long, value_name = "MIB", requires = "kernel", conflicts_with_all = ["bare", "app"])]
     pub(crate) balloon: Option<Mib>,
@@ -157,7 +164,7 @@ pub(crate) struct Restore {
     /// End it with an error if it runs longer
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Listen here for requests: status, pause, resume, snapshot, stop
+    /// Listen here for requests: status, pause, resume, snapshot, button, stop
     #[arg(long, value_name = "SOCKET")]
     pub(crate) api: Option<PathBuf>,
     /// Another network card than the Linux guest had: the first for the first, and so on

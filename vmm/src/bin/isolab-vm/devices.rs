@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use isolab_vmm::devices::virtio::block::Format;
+use isolab_vmm::devices::virtio::bucket::{Limits, Rate};
 use isolab_vmm::devices::virtio::net::MacError;
 use isolab_vmm::guest::linux::init::Network;
 use isolab_vmm::machine::pc::{self, Wiring};
 
 use crate::cli::Linux;
 
-/// `FILE[,ro][,format=raw|qcow2]`
+/// `FILE[,ro][,format=raw|qcow2][,rate=BYTES][,ops=N]`
 #[derive(Debug, Clone)]
 pub(crate) struct Disk(pc::Disk);
 
@@ -19,21 +20,25 @@ impl FromStr for Disk {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // From the end: a file's name may have a comma in it.
-        let (mut path, mut read_only, mut format) = (text, false, None);
+        let (mut path, mut read_only, mut format, mut limits) = (text, false, None, Limits::default());
         while let Some((rest, word)) = path.rsplit_once(',') {
             match word {
                 "ro" => read_only = true,
                 "format=raw" => format = Some(Format::Raw),
                 "format=qcow2" => format = Some(Format::Qcow2),
                 _ if word.starts_with("format=") => return Err(format!("no format of disks: {word:?}")),
-                _ => break,
+                _ => match word.split_once('=') {
+                    Some(("rate", rate)) => limits.bytes = Some(bytes(rate)?),
+                    Some(("ops", rate)) => limits.operations = Some(count(rate)?),
+                    _ => break,
+                },
             }
             path = rest;
         }
         if path.is_empty() {
             return Err("a disk has a file".to_owned());
         }
-        Ok(Self(pc::Disk::new(absolute(path), read_only, format)))
+        Ok(Self(pc::Disk { limits, ..pc::Disk::new(absolute(path), read_only, format) }))
     }
 }
 
@@ -42,7 +47,33 @@ fn absolute(path: &str) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
 }
 
-/// `tap=NAME|bridge=NAME[,mac=MAC][,address=A.B.C.D/N][,gateway=A.B.C.D]`
+/// A number of bytes a second: 500, 20K, 100M, 1G, in powers of 1024.
+fn bytes(text: &str) -> Result<Rate, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, unit)) if !unit.is_ascii_digit() => match unit.to_ascii_uppercase() {
+            'K' => (text.get(..at), 10),
+            'M' => (text.get(..at), 20),
+            'G' => (text.get(..at), 30),
+            _ => return Err(format!("{text:?} is no rate: 500, 20K, 100M or 1G, in bytes a second")),
+        },
+        _ => (Some(text), 0),
+    };
+    let number = count(digits.unwrap_or_default())?.per_second;
+    let rate = number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} bytes a second is no limit"))?;
+    Ok(Rate::steady(rate))
+}
+
+/// A number of requests or frames a second.
+fn count(text: &str) -> Result<Rate, String> {
+    match text.parse() {
+        // Nothing at all would ever pass: that is no device.
+        Ok(0) => Err("a rate of 0 lets nothing pass".to_owned()),
+        Ok(rate) => Ok(Rate::steady(rate)),
+        Err(error) => Err(format!("{text:?} is no rate: {error}")),
+    }
+}
+
+/// `tap=NAME|bridge=NAME[,mac=MAC][,address=A.B.C.D/N][,gateway=A.B.C.D][,rate=BYTES][,ops=N]`
 #[derive(Debug, Clone)]
 pub(crate) struct NetCard(pub(crate) pc::Card);
 
@@ -60,7 +91,9 @@ impl FromStr for NetCard {
                 Some(("gateway", gateway)) => {
                     card.gateway = Some(gateway.parse().map_err(|error| format!("{gateway:?}: {error}"))?);
                 }
-                _ => return Err(format!("none of tap, bridge, mac, address and gateway: {word:?}")),
+                Some(("rate", rate)) => card.limits.bytes = Some(bytes(rate)?),
+                Some(("ops", rate)) => card.limits.operations = Some(count(rate)?),
+                _ => return Err(format!("none of tap, bridge, mac, address, gateway, rate and ops: {word:?}")),
             }
         }
         if card.tap.is_some() == card.bridge.is_some() {
@@ -114,6 +147,23 @@ mod tests {
         assert!(parse("a").unwrap().0.is_absolute());
         assert!(parse("a,format=vmdk").is_err());
         assert!(parse(",ro").is_err());
+    }
+
+    #[test]
+    fn a_device_is_held_to_a_rate() {
+        let limits = |text: &str| text.parse::<Disk>().map(|disk| disk.0.limits);
+        assert_eq!(limits("/a").unwrap(), Limits::default());
+        let both = Limits {
+            bytes: Some(Rate { per_second: 20 << 20, burst: 2 << 20 }),
+            operations: Some(Rate { per_second: 5, burst: 1 }),
+        };
+        assert_eq!(limits("/a,ops=5,ro,rate=20M").unwrap(), both);
+        assert_eq!("tap=t,rate=20m,ops=5".parse::<NetCard>().unwrap().0.limits, both);
+        assert_eq!(limits("/a,rate=7").unwrap().bytes, Some(Rate { per_second: 7, burst: 1 }));
+        for wrong in ["0", "", "M", "1T", "-1", "99999999999G", "1.5M"] {
+            assert!(limits(&format!("/a,rate={wrong}")).is_err(), "{wrong:?}");
+            assert!(format!("tap=t,ops={wrong}").parse::<NetCard>().is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

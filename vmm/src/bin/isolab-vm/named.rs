@@ -24,7 +24,7 @@ use isolab_vmm::units::Mib;
 use crate::devices;
 use crate::failure::Failure;
 use crate::named_cli::{Clone, Create, Named, Serve, Start};
-use crate::run::{attendant, environment, live_as_pc, status};
+use crate::run::{GRACE, attendant, environment, live_as_pc, status};
 
 /// Does what was asked for, with the machines beneath `root`; returns the status to end with.
 pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
@@ -33,7 +33,7 @@ pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
         Named::Create(create) => make(&store, create)?,
         Named::Start(wanted) if wanted.detach => detach(root, &store, wanted)?,
         Named::Start(wanted) => return start(&store, wanted),
-        Named::Stop { names } => names.iter().try_for_each(|name| store.find(name)?.stop())?,
+        Named::Stop { names, grace } => names.iter().try_for_each(|name| store.find(name)?.stop(*grace))?,
         Named::Pause { name } => store.find(name)?.ask(&Request::Pause).map(|_| ())?,
         Named::Resume { name } => store.find(name)?.ask(&Request::Resume).map(|_| ())?,
         Named::Ls { json } => list(&store, *json)?,
@@ -115,12 +115,12 @@ fn start_pc(machine: &Machine, base: Option<Snapshot>, wanted: &Start) -> Result
         let config = pc::Config { memory, cpus, timeout, interpreted: pc::Interpreted::Refuse };
         let uuid = machine.record.identity.uuid.parse().map_err(Failure::NotText)?;
         let pc = Pc::boot_as(uuid, &config, &linux, console, machine.wirings()?)?;
-        return live_as_pc(pc, true, Some(&machine.socket()));
+        return live_as_pc(pc, true, Some(&machine.socket()), GRACE);
     };
     // It holds the snapshot's lock until the machine has ended.
     let template = Template::new(snapshot)?;
     let pc = Pc::restore(&template, wanted.loading.loading(), wanted.timeout, console, &machine.renewal()?)?;
-    live_as_pc(pc, true, Some(&machine.socket()))
+    live_as_pc(pc, true, Some(&machine.socket()), GRACE)
 }
 
 /// Runs the machine to its end.

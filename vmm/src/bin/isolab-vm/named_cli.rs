@@ -20,8 +20,11 @@ pub(crate) enum Named {
     Create(Create),
     /// Run a machine that is kept
     Start(Start),
-    /// End machines that run
+    /// End machines that run; one with a kernel is asked to end by itself first, by its power button
     Stop {
+        /// How long it has for that
+        #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+        grace: Duration,
         #[arg(required = true)]
         names: Vec<Name>,
     },

@@ -9,7 +9,7 @@ use isolab_vmm::snapshot::Snapshot;
 
 use crate::cli::Restore;
 use crate::failure::Failure;
-use crate::run::{attendant, live_as_pc, status};
+use crate::run::{GRACE, attendant, live_as_pc, status};
 
 /// Makes the machine, runs it on, and returns the status to end with.
 pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
@@ -27,7 +27,7 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
             ..Renewal::default()
         };
         let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()), &renewal)?;
-        return live_as_pc(pc, true, wanted.api.as_deref());
+        return live_as_pc(pc, true, wanted.api.as_deref(), GRACE);
     }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
     let machine = Machine::restore(&template, loading, wanted.timeout, io::stdout())?;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use isolab_vmm::api::{Attendant, Socket};
 use isolab_vmm::guest::app::App;
@@ -17,6 +18,9 @@ use isolab_vmm::machine::{Config, Ended, Machine};
 use crate::cli::Run;
 use crate::devices;
 use crate::failure::Failure;
+
+/// How long a guest has to end by itself where nobody has said otherwise, as with docker.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// Makes the machine, runs it, and returns the status to end with.
 pub(crate) fn run(run: &Run) -> Result<u8, Failure> {
@@ -70,11 +74,12 @@ fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
         pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
     let pc = Pc::boot(&config, &guest, Box::new(io::stdout()), devices::wirings(linux))?;
     // Where the guest has a terminal of its own, that is what is typed at.
-    live_as_pc(pc, !linux.console, run.api.as_deref())
+    live_as_pc(pc, !linux.console, run.api.as_deref(), linux.grace)
 }
 
-/// Runs a PC with this command's terminal as its own, and its serial port typed at or not.
-pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>) -> Result<u8, Failure> {
+/// Runs a PC with this command's terminal as its own, and its serial port typed at or not. Its guest has so long to end by itself
+/// when the monitor shall.
+pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>, grace: Duration) -> Result<u8, Failure> {
     let (_socket, mut attendant) = match api {
         Some(path) => {
             let bell = pc.bell();
@@ -88,7 +93,7 @@ pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>) -> Result<u
     };
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
-    Ok(status(pc.resume()?.wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
+    Ok(status(pc.resume()?.with_grace(grace).wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
 }
 
 /// The status to end with.

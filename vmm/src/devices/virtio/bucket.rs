@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use serde::{Deserialize, Serialize};
 
 /// How much may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rate {
     /// Tokens a second, over time.
     pub per_second: u64,
@@ -20,13 +22,31 @@ pub struct Rate {
     pub burst: u64,
 }
 
+impl Rate {
+    /// So many tokens a second, and at once what comes together in a tenth of one: less would wake the device more often than
+    /// a clock ticks, more would let a machine that has rested take its neighbours' share for a while that is noticed.
+    pub fn steady(per_second: u64) -> Self {
+        Self { per_second, burst: (per_second / 10).max(1) }
+    }
+}
+
 /// How much a device may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Rate>,
     /// Requests, or frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operations: Option<Rate>,
+}
+
+impl Limits {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// For ever, for a timer; the clock's own type ends somewhere.

@@ -15,13 +15,17 @@ impl Running {
         loop {
             running = match running.wait_until(input, &|| attendant.is_asked())? {
                 Waited::Ended(ended) => return Ok(ended),
-                Waited::Asked(running) => match running.pause()? {
-                    Paused::Ended(ended) => return Ok(ended),
-                    Paused::Still(mut pc) => match attendant.serve(&mut pc)? {
+                Waited::Asked(running) => {
+                    let farewell = running.farewell;
+                    let mut pc = match running.pause()? {
+                        Paused::Ended(ended) => return Ok(ended),
+                        Paused::Still(pc) => pc,
+                    };
+                    match attendant.serve(&mut pc)? {
                         Verdict::End(ended) => return Ok(ended),
-                        Verdict::GoOn => pc.resume()?,
-                    },
-                },
+                        Verdict::GoOn => pc.resume()?.taking_leave(farewell),
+                    }
+                }
             };
         }
     }

@@ -6,6 +6,7 @@
 
 mod attended;
 mod cpuid;
+mod farewell;
 mod identity;
 mod input;
 mod processor;
@@ -35,7 +36,7 @@ use crate::devices::acpi::{self, Described};
 use crate::devices::bus::WINDOW;
 use crate::devices::ioapic::LINES;
 pub use crate::devices::pc::Console;
-use crate::devices::pc::{Board, FIRST_LINE, FIRST_WINDOW, GENERATION_LINE, SERIAL_LINE};
+use crate::devices::pc::{BUTTON_LINE, Board, FIRST_LINE, FIRST_WINDOW, GENERATION_LINE, SERIAL_LINE};
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::mmio::{NOTIFY, Transport};
 use crate::guest::GuestError;
@@ -232,9 +233,10 @@ fn event() -> Result<EventFd, BootError> {
 
 /// The devices that every PC has.
 fn chips(vm: &Arc<VmFd>, console: Console, notice: &Arc<EventFd>) -> Result<Board, BootError> {
-    let interrupt = event()?;
+    let (interrupt, button) = (event()?, event()?);
     tie(vm, &interrupt, SERIAL_LINE)?;
-    Ok(Board::new(vm, console, interrupt, notice.clone()))
+    tie(vm, &button, BUTTON_LINE)?;
+    Ok(Board::new(vm, console, [interrupt, button], notice.clone()))
 }
 
 /// Puts virtio devices on their places, and their bells and interrupt lines into KVM.

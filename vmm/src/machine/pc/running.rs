@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, info_span};
 
+use super::farewell::Farewell;
 use super::input::{Input, Typed};
 use super::processor::{self, Shared};
 use super::signals::{self, Signals};
@@ -39,6 +40,7 @@ pub struct Running {
     shared: Arc<Shared>,
     signals: Signals,
     started: Instant,
+    pub(super) farewell: Farewell,
 }
 
 /// What of a machine is not its threads'.
@@ -130,7 +132,8 @@ impl Pc {
         board.bus.resume();
         let shared = Arc::new(Shared::new(board, memory, notice));
         let pc = Frame { vm, timeout, own: Some(own) };
-        let mut running = Running { processors: Vec::new(), shared, signals, pc, started: Instant::now() };
+        let (started, farewell) = (Instant::now(), Farewell::default());
+        let mut running = Running { processors: Vec::new(), shared, signals, pc, started, farewell };
         for (number, vcpu) in vcpus.into_iter().enumerate() {
             running.processors.push(Processor::start(number, vcpu, running.shared.clone())?);
         }
@@ -140,6 +143,19 @@ impl Pc {
 }
 
 impl Running {
+    /// The same machine, whose power button is pressed when SIGTERM or SIGHUP comes: it then has so long to end by itself.
+    /// Another signal ends it at once, and so does a second one.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        self.taking_leave(Farewell::of(grace))
+    }
+
+    /// The same machine with the end of one that was paused: its time runs on.
+    pub(super) fn taking_leave(mut self, farewell: Farewell) -> Self {
+        self.farewell = farewell;
+        self
+    }
+
     /// Waits until the machine ends, or a signal ends it, or its time is up. What comes from `input` is typed at its serial
     /// port.
     pub fn wait(self, input: Option<BorrowedFd<'_>>) -> Result<Ended, RunError> {
@@ -238,9 +254,9 @@ impl Running {
     }
 
     /// Does what is to do on this thread while the processors run: none where the machine's time is up.
-    fn attend(&self, mut input: Option<Input<'_>>, asked: &dyn Fn() -> bool) -> Result<Option<Woken>, RunError> {
+    fn attend(&mut self, mut input: Option<Input<'_>>, asked: &dyn Fn() -> bool) -> Result<Option<Woken>, RunError> {
         let deadline = self.pc.timeout.map(|timeout| self.started + timeout);
-        let board = &self.shared.board;
+        let board = self.shared.board.clone();
         loop {
             if let Some(outcome) = self.shared.take_outcome() {
                 return Ok(Some(Woken::Ended(outcome)));
@@ -253,9 +269,13 @@ impl Running {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
+            if let Some(signal) = self.farewell.over(Instant::now()) {
+                return Ok(Some(Woken::Ended(Ok(Ended::Signal(signal)))));
+            }
+            let grace = self.farewell.left(Instant::now());
             let room = board.room();
             let typist = input.as_ref().filter(|_| room > 0);
-            let [noticed, signalled, typed] = self.poll(typist, part.into_iter().chain(left).min())?;
+            let [noticed, signalled, typed] = self.poll(typist, part.into_iter().chain(left).chain(grace).min())?;
             if !noticed && !signalled && !typed && part.is_some() {
                 board.flush()?;
             }
@@ -264,7 +284,10 @@ impl Running {
                 let _ = self.shared.notice.read();
             }
             if signalled && let Some(signal) = self.signals.take().map_err(RunError::Signals)? {
-                return Ok(Some(Woken::Ended(Ok(Ended::Signal(signal)))));
+                if !self.farewell.hears(signal, Instant::now()) {
+                    return Ok(Some(Woken::Ended(Ok(Ended::Signal(signal)))));
+                }
+                board.press();
             }
             if typed && let Some(typist) = &mut input {
                 let failed = |source| RunError::Host { attempt: "read what is typed", source };

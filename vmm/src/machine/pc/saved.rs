@@ -58,6 +58,11 @@ impl Standing for Pc {
     fn memory_size(&self) -> u64 {
         self.memory.size()
     }
+
+    fn press(&mut self) -> bool {
+        self.board.press();
+        true
+    }
 }
 
 /// Copies the disks that the guest may write to beside the state, and names them there; the others are named where they are.

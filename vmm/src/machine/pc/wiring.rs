@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::balloon::Balloon;
 use crate::devices::virtio::block::{self, Block, DiskError, Format, Options, image};
+use crate::devices::virtio::bucket::Limits;
 use crate::devices::virtio::console::Console;
 use crate::devices::virtio::net::{Mac, Net, Tap, TapError, Wire};
 use crate::devices::virtio::rng::Rng;
@@ -55,13 +56,16 @@ pub struct Disk {
     /// What the guest is told that it is called.
     #[serde(default)]
     pub name: String,
+    /// How much the guest may read and write of it.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 impl Disk {
     /// A disk that is called as its file.
     pub fn new(path: PathBuf, read_only: bool, format: Option<Format>) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { path, read_only, format, name }
+        Self { path, read_only, format, name, limits: Limits::default() }
     }
 
     /// The format that was said, or that its name says.
@@ -94,6 +98,9 @@ pub struct Card {
     /// Who knows the way to everybody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Ipv4Addr>,
+    /// How much may come and go by it, each for itself.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// Sockets between guest and host.
@@ -127,6 +134,9 @@ pub enum WiringError {
     /// The balloon can't be set.
     #[error("cannot set the size of the balloon")]
     Balloon(#[source] io::Error),
+    /// A device can't be held to a rate.
+    #[error("cannot make the timer of a device that is held to a rate")]
+    Rate(#[source] io::Error),
     /// There is no place for what a machine writes to its disks.
     #[error("cannot make a place for what the machine writes to its disks")]
     Place(#[source] io::Error),
@@ -163,7 +173,12 @@ impl Wiring {
                     let source = |source| DiskError::Open { path: disk.path.clone(), source };
                     file = Some(File::open(&disk.path).map_err(source)?);
                 }
-                Box::new(Block::new(opened, disk.read_only, &disk.name))
+                let block = Block::new(opened, disk.read_only, &disk.name);
+                Box::new(if disk.limits.is_none() {
+                    block
+                } else {
+                    block.limited(disk.limits).map_err(WiringError::Rate)?
+                })
             }
             Self::Net(card) => {
                 let tap = match (&card.tap, &card.bridge) {
@@ -171,7 +186,8 @@ impl Wiring {
                     (None, Some(bridge)) => Tap::on_bridge(bridge)?,
                     _ => return Err(WiringError::Cable),
                 };
-                Box::new(Net::new(Wire::Tap(tap), *card.mac.get_or_insert_with(Mac::random)))
+                let (net, limits) = (Net::new(Wire::Tap(tap), *card.mac.get_or_insert_with(Mac::random)), card.limits);
+                Box::new(if limits.is_none() { net } else { net.limited(limits, limits).map_err(WiringError::Rate)? })
             }
             Self::Vsock(sockets) => Box::new(Vsock::new(sockets.cid, &sockets.path)?),
             Self::Rng => Box::new(Rng::new()),
