@@ -80,7 +80,7 @@ impl Reference {
         let official = self.repository.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/'));
         let short = official.unwrap_or(&self.repository);
         // What `docker.io/x.y/z` would be without its registry is another image, of the registry x.y.
-        let known = self.registry == DEFAULT_REGISTRY && split_registry(short).0 == DEFAULT_REGISTRY;
+        let known = self.registry == DEFAULT_REGISTRY && split_registry(short).1 == short;
         let name = if known { short.to_owned() } else { self.name() };
         format!("{name}{}", self.suffix())
     }
@@ -210,6 +210,7 @@ mod tests {
             ("docker.io/a/b/c:x", "docker.io/a/b/c:x", "a/b/c:x"),
             ("docker.io/x.y/z", "docker.io/x.y/z:latest", "docker.io/x.y/z:latest"),
             ("docker.io/localhost/z", "docker.io/localhost/z:latest", "docker.io/localhost/z:latest"),
+            ("docker.io/docker.io/z", "docker.io/docker.io/z:latest", "docker.io/docker.io/z:latest"),
             ("docker.io/localhost", "docker.io/library/localhost:latest", "localhost:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("localhost:5000/app", "localhost:5000/app:latest", "localhost:5000/app:latest"),
