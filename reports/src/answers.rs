@@ -59,15 +59,10 @@ fn listed(items: &[String]) -> String {
     }
 }
 
-/// `4.52× (4.31–4.70×)`
-fn with_interval(ratio: &Interval) -> String {
-    format!("{} ({})", units::ratio(ratio.estimate), units::ratios(ratio.low, ratio.high))
-}
-
 /// A ratio of two copies, with its interval where the rounds bear one.
 fn of_copies(costs: &Costs<'_>, ratio: &Interval) -> String {
     if costs.bounded() {
-        return with_interval(ratio);
+        return units::ratio_within(ratio);
     }
     format!("{} in {}", units::ratio(ratio.estimate), units::count(costs.rounds(), "round"))
 }
@@ -112,8 +107,7 @@ fn faster(analysis: &Analysis<'_>) -> Vec<String> {
         sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
     }
     if let Some(verdict) = &first.verdict {
-        let ratio = Interval { estimate: verdict.ratio, low: verdict.low, high: verdict.high };
-        sentences.push(format!("Beside a bare process that is {}.", with_interval(&ratio)));
+        sentences.push(format!("Beside a bare process that is {}.", units::ratio_within(&verdict.interval())));
     }
     sentences
 }
@@ -241,8 +235,8 @@ fn again(analysis: &Analysis<'_>) -> Vec<String> {
             format!(" after {}", units::time(figures.median.estimate))
         };
         let beside = match (analysis.ratio(anew, cell), analysis.ratio(cell, anew)) {
-            (Some(ratio), _) => format!("starting it anew takes {} as long", with_interval(&ratio)),
-            (None, Some(ratio)) => format!("that is {} as long as starting it anew", with_interval(&ratio)),
+            (Some(ratio), _) => format!("starting it anew takes {} as long", units::ratio_within(&ratio)),
+            (None, Some(ratio)) => format!("that is {} as long as starting it anew", units::ratio_within(&ratio)),
             (None, None) => return None,
         };
         Some(format!("{base}, {how}, answers{time}; {beside}."))
@@ -261,7 +255,7 @@ fn memory_again(crowd: &Crowd<'_>) -> Vec<String> {
         let base = AGAIN.iter().find_map(|(end, _)| climbed.cell.name.strip_suffix(end))?;
         let anew = crowd.compared().filter(sure).find(|other| other.cell.name == base)?;
         let (each, ratio) = (climbed.cost().each()?, Crowd::ratio(climbed, anew)?);
-        let times = with_interval(&ratio);
+        let times = units::ratio_within(&ratio);
         Some(format!("One more {} costs {}, {times} what {base} does.", climbed.cell.name, units::bytes(each)))
     };
     crowd.compared().filter(sure).filter_map(sentence).collect()

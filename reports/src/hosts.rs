@@ -6,7 +6,7 @@
 
 use crate::analysis::{Analysis, Summary};
 use crate::density::Climbed;
-use crate::model::{Role, Run};
+use crate::model::{Role, Run, Verdict};
 use crate::stats::Interval;
 use crate::units;
 
@@ -57,8 +57,7 @@ impl<'a> Hosts<'a> {
 
 fn started(analysis: &Analysis<'_>, cell: &Summary<'_>) -> Option<Place> {
     let median = cell.figures.as_ref()?.median.estimate;
-    let against = cell.verdict.as_ref();
-    let ratio = against.map(|it| Interval { estimate: it.ratio, low: it.low, high: it.high });
+    let ratio = cell.verdict.as_ref().map(Verdict::interval);
     Some(Place { figure: (!analysis.run.host.emulated).then_some(median), ratio })
 }
 
@@ -112,12 +111,7 @@ pub fn sentences(hosts: &Hosts<'_>) -> Vec<String> {
         let parted = lines.iter().filter_map(|across| Some((across, across.parted()?)));
         sentences.extend(parted.map(|(across, [least, most])| {
             let said = |(host, ratio): (usize, Interval)| {
-                format!(
-                    "{} ({}) of a process on {}",
-                    units::ratio(ratio.estimate),
-                    units::ratios(ratio.low, ratio.high),
-                    letter(host)
-                )
+                format!("{} of a process on {}", units::ratio_within(&ratio), letter(host))
             };
             format!("{} {what} {}, and {}: the intervals do not meet.", across.subject, said(least), said(most))
         }));

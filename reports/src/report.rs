@@ -1,7 +1,7 @@
 //! The whole report of a run, as files that need only be written down.
 
 use crate::analysis::Analysis;
-use crate::chart::{self, Charts};
+use crate::chart::{self, Chart, Charts};
 use crate::compare::Comparison;
 use crate::criterion::Group;
 use crate::hosts::Hosts;
@@ -17,33 +17,42 @@ pub struct File {
     pub bytes: Vec<u8>,
 }
 
+impl File {
+    fn text(name: &str, text: String) -> Self {
+        Self { name: name.to_owned(), bytes: text.into_bytes() }
+    }
+
+    fn drawing(chart: &Chart) -> Self {
+        Self::text(&format!("charts/{}.svg", chart.slug), chart.standalone())
+    }
+}
+
 /// Renders a run that [`crate::read::validate`] accepts. `raw` is the text it was read from, which the report repeats byte for byte.
 ///
 /// The page comes last: whoever writes the files in order has the rest in place when it appears.
 pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
     let analysis = Analysis::of(run);
     let charts = Charts::of(&analysis);
-    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
     let mut files = vec![
         File { name: "run.json".to_owned(), bytes: raw.to_vec() },
-        file("samples.csv", export::samples(&analysis)),
-        file("summary.csv", export::summary(&analysis)),
-        file("report.md", export::markdown(&analysis, &charts)),
+        File::text("samples.csv", export::samples(&analysis)),
+        File::text("summary.csv", export::summary(&analysis)),
+        File::text("report.md", export::markdown(&analysis, &charts)),
     ];
     if let Some(density) = &run.density {
-        files.push(file("density.csv", export::density(density)));
+        files.push(File::text("density.csv", export::density(density)));
     }
     if let Some(crowd) = &analysis.density {
-        files.push(file("slopes.csv", export::slopes(crowd)));
+        files.push(File::text("slopes.csv", export::slopes(crowd)));
     }
     if analysis.copies().next().is_some() {
         let raw = || analysis.copies().map(|(name, costs)| (name, costs.copies));
-        files.push(file("copies.csv", export::acts(raw())));
-        files.push(file("costs.csv", export::costs(analysis.copies())));
-        files.push(file("trends.csv", export::trends(analysis.copies())));
+        files.push(File::text("copies.csv", export::acts(raw())));
+        files.push(File::text("costs.csv", export::costs(analysis.copies())));
+        files.push(File::text("trends.csv", export::trends(analysis.copies())));
     }
-    files.extend(charts.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
-    files.push(file("index.html", page::render(&analysis, &charts)));
+    files.extend(charts.iter().map(File::drawing));
+    files.push(File::text("index.html", page::render(&analysis, &charts)));
     files
 }
 
@@ -51,10 +60,9 @@ pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
 pub fn compare(before: &Run, after: &Run) -> Vec<File> {
     let comparison = Comparison::of(before, after);
     let chart = chart::comparison(&comparison);
-    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
-    let mut files = vec![file("report.md", export::comparison(&comparison, chart.as_ref()))];
-    files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
-    files.push(file("index.html", page::render_comparison(&comparison, chart.as_ref())));
+    let mut files = vec![File::text("report.md", export::comparison(&comparison, chart.as_ref()))];
+    files.extend(chart.iter().map(File::drawing));
+    files.push(File::text("index.html", page::render_comparison(&comparison, chart.as_ref())));
     files
 }
 
@@ -63,20 +71,18 @@ pub fn hosts(runs: &[Run]) -> Vec<File> {
     let hosts = Hosts::of(runs);
     let charts = chart::hosts(&hosts);
     let charts = charts.each_ref().map(Option::as_ref);
-    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
-    let mut files = vec![file("report.md", export::hosts(&hosts, charts))];
+    let mut files = vec![File::text("report.md", export::hosts(&hosts, charts))];
     let drawn = charts.into_iter().flatten();
-    files.extend(drawn.map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
-    files.push(file("index.html", page::render_hosts(&hosts, charts)));
+    files.extend(drawn.map(File::drawing));
+    files.push(File::text("index.html", page::render_hosts(&hosts, charts)));
     files
 }
 
 /// Renders criterion's results. The page comes last.
 pub fn criterion(groups: &[Group]) -> Vec<File> {
     let chart = chart::benchmarks(groups);
-    let file = |name: &str, text: String| File { name: name.to_owned(), bytes: text.into_bytes() };
-    let mut files = vec![file("report.md", export::benchmarks(groups, chart.as_ref()))];
-    files.extend(chart.iter().map(|chart| file(&format!("charts/{}.svg", chart.slug), chart.standalone())));
-    files.push(file("index.html", page::render_criterion(groups, chart.as_ref())));
+    let mut files = vec![File::text("report.md", export::benchmarks(groups, chart.as_ref()))];
+    files.extend(chart.iter().map(File::drawing));
+    files.push(File::text("index.html", page::render_criterion(groups, chart.as_ref())));
     files
 }

@@ -1,5 +1,7 @@
 //! Numbers as a reader wants them: three significant digits, and a unit that no line break parts from them.
 
+use crate::stats::Interval;
+
 /// A time, from nanoseconds: `612 µs`, `3.52 ms`.
 pub fn time(nanoseconds: f64) -> String {
     let (scale, unit) = time_unit(nanoseconds);
@@ -49,6 +51,11 @@ pub fn ratio(ratio: f64) -> String {
 /// Two ratios: `5.41–5.88×`.
 pub fn ratios(low: f64, high: f64) -> String {
     format!("{}–{}×", digits(low), digits(high))
+}
+
+/// A ratio with its interval: `4.52× (4.31–4.70×)`.
+pub fn ratio_within(interval: &Interval) -> String {
+    format!("{} ({})", ratio(interval.estimate), ratios(interval.low, interval.high))
 }
 
 /// A share of 1 as a percentage: `2.4 %`.

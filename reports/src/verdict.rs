@@ -116,6 +116,13 @@ pub(crate) fn verdicts_of(medians: &Medians<'_>, floor: f64) -> Vec<Verdict> {
     series.iter().enumerate().filter_map(verdict).collect()
 }
 
+impl Verdict {
+    /// The ratio with its interval.
+    pub fn interval(&self) -> Interval {
+        Interval { estimate: self.ratio, low: self.low, high: self.high }
+    }
+}
+
 /// What an interval of a ratio means.
 pub fn word(interval: &Interval, floor: f64) -> Word {
     let tolerance = EQUIVALENCE.max(floor);

@@ -26,7 +26,6 @@ pub(crate) use parallel::ladders;
 use crate::analysis::{Analysis, Summary};
 use crate::density::Climbed;
 use crate::model::Sweep;
-use crate::stats::Interval;
 use crate::text::{escaped, printable};
 use answer::Row;
 use canvas::{FINE, Point};
@@ -190,8 +189,7 @@ impl Charts {
 
 fn fastest(analysis: &Analysis<'_>) -> Option<Chart> {
     let row = |cell: &Summary<'_>| {
-        let verdict = cell.verdict.as_ref()?;
-        let ratio = Interval { estimate: verdict.ratio, low: verdict.low, high: verdict.high };
+        let ratio = cell.verdict.as_ref()?.interval();
         Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio, bounded: true })
     };
     let rows: Vec<Row> = analysis.compared().filter_map(row).collect();

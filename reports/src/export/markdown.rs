@@ -39,7 +39,7 @@ pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
         parts.push(table(&tables::copies(costs, "Every cell.", |_| true)));
     }
     for chart in charts.iter() {
-        parts.push(format!("\n## {}\n\n![{}](charts/{}.svg)\n\n", chart.title, escaped(&chart.desc), chart.slug));
+        parts.push(format!("\n## {}\n\n{}", chart.title, picture(chart)));
         for twin in twins(analysis, chart.slug) {
             parts.push(table(&twin));
         }
@@ -69,7 +69,7 @@ pub(crate) fn comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> 
     parts.push("\n".to_owned());
     parts.push(table(&tables::runs(comparison)));
     parts.push(table(&tables::comparison(comparison)));
-    parts.extend(chart.map(|chart| format!("\n![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug)));
+    parts.extend(chart.map(|chart| format!("\n{}", picture(chart))));
     let rest = [
         tables::alone(comparison),
         tables::differences("The hosts are not the same.", &comparison.host),
@@ -81,8 +81,7 @@ pub(crate) fn comparison(comparison: &Comparison<'_>, chart: Option<&Chart>) -> 
 
 /// Several hosts, for a pull request.
 pub(crate) fn hosts(hosts: &Hosts<'_>, charts: [Option<&Chart>; 2]) -> String {
-    let picture = |chart: &Chart| format!("\n![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug);
-    let [startup, memory] = charts.map(|chart| chart.map(picture).unwrap_or_default());
+    let [startup, memory] = charts.map(|chart| chart.map(|chart| format!("\n{}", picture(chart))).unwrap_or_default());
     let mut parts = vec!["# isolab: what isolation costs, host by host\n\n".to_owned()];
     parts.extend(hosts::sentences(hosts).iter().map(|sentence| format!("- {}\n", escaped(sentence))));
     parts.extend(["\n".to_owned(), table(&tables::hosts(hosts)), startup, table(&tables::hosts_startup(hosts))]);
@@ -95,9 +94,14 @@ pub(crate) fn hosts(hosts: &Hosts<'_>, charts: [Option<&Chart>; 2]) -> String {
 /// Criterion's results, for a pull request.
 pub(crate) fn benchmarks(groups: &[Group], chart: Option<&Chart>) -> String {
     let mut parts = vec!["# isolab: what the benchmarks say\n\n".to_owned()];
-    parts.extend(chart.map(|chart| format!("![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug)));
+    parts.extend(chart.map(picture));
     parts.extend(groups.iter().map(|group| table(&tables::benchmarks(group))));
     printable(&parts.concat())
+}
+
+/// A chart, as a picture beside the report.
+fn picture(chart: &Chart) -> String {
+    format!("![{}](charts/{}.svg)\n\n", escaped(&chart.desc), chart.slug)
 }
 
 fn twins(analysis: &Analysis<'_>, slug: &str) -> Vec<Table> {

@@ -35,9 +35,7 @@ fn row(costs: &Costs<'_>, costed: &Costed<'_>) -> Vec<String> {
         costed.ready.map(|it| units::times(it.low, it.high)).unwrap_or_default(),
         writes.map(|it| units::time(it.estimate)).unwrap_or_default(),
         writes.map(|it| units::times(it.low, it.high)).unwrap_or_default(),
-        ratio
-            .map(|it| format!("{} ({})", units::ratio(it.estimate), units::ratios(it.low, it.high)))
-            .unwrap_or_default(),
+        ratio.as_ref().map(units::ratio_within).unwrap_or_default(),
         costed.first_write().map(|it| units::time(it.max(0.0))).unwrap_or_default(),
         bytes(costed.disk()),
         bytes(costed.apparent()),

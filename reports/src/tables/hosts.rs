@@ -55,7 +55,7 @@ fn across(caption: &str, lines: &[Across], hosts: usize, unit: fn(f64) -> String
     let place = |place: &Option<Place>| {
         let Some(place) = place else { return String::new() };
         let figure = place.figure.map(unit);
-        let ratio = place.ratio.map(|it| format!("{} ({})", units::ratio(it.estimate), units::ratios(it.low, it.high)));
+        let ratio = place.ratio.as_ref().map(units::ratio_within);
         [figure, ratio].into_iter().flatten().collect::<Vec<_>>().join(", ")
     };
     let row = |line: &Across| {

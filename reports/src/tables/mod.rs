@@ -231,7 +231,7 @@ pub fn pairs(analysis: &Analysis<'_>) -> Table {
     let ratio = |slower: usize, faster: usize| {
         let pair = analysis.pairs.iter().find(|pair| pair.slower == slower && pair.faster == faster)?;
         let interval = &pair.interval;
-        Some(format!("{} ({})", units::ratio(interval.estimate), units::ratios(interval.low, interval.high)))
+        Some(units::ratio_within(interval))
     };
     let row = |slower: &usize| {
         let ratios = order.iter().take(order.len() - 1).map(|faster| ratio(*slower, *faster).unwrap_or_default());

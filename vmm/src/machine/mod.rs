@@ -28,7 +28,7 @@ use crate::vcpu::{Vcpu, VcpuError};
 use overseer::{Moment, Overseer, Unattended, Verdict};
 use pc::WiringError;
 pub use place::Place;
-pub use saved::{Saved, Standing, Template};
+pub use saved::{Saved, Standing, Template, WORKING_SET};
 use stop::{Cause, Stop};
 
 /// What a machine shall be.

@@ -205,7 +205,7 @@ pub(super) fn bring(memory: &Memory, template: &Template, loading: Loading) -> R
 }
 
 /// The file beside a snapshot's memory that says which pages of it are touched first.
-const WORKING_SET: &str = "working-set";
+pub const WORKING_SET: &str = "working-set";
 
 fn load(template: &Template, loading: Loading) -> Result<Memory, BootError> {
     let _span = info_span!(

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
+use isolab_vmm::machine::WORKING_SET;
 
 use super::measure::{MIB, PAGE, disk, machine, with_disk};
 use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
@@ -159,7 +160,7 @@ fn touched(monitor: Monitor<'_>) -> Group<'_> {
 
 /// Leaves a record of the pages that a machine touches which goes on and writes to so much again.
 fn record(original: &Original<'_>, folder: &Folder, touch: u32) -> Result<(), String> {
-    match fs::remove_file(folder.0.join("working-set")) {
+    match fs::remove_file(folder.0.join(WORKING_SET)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
         _ => {}
     }

@@ -104,10 +104,10 @@ pub(crate) fn default_action(signal: i32) -> nix::Result<()> {
     .map(drop)
 }
 
-/// The descriptors that are done with and still open, a bit each.
+/// The descriptors that this process is done with and that are still open, a bit each.
 static DONE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// Leaves a descriptor that the container's process is done with for [`close_done`]. Assembling a root needs a hundred for a
+/// Leaves a descriptor that nobody needs any more for [`close_done`]. Assembling a root needs a hundred for a
 /// moment each, and a hundred close(2) calls would make up a fifth of a start's system calls.
 ///
 /// A large number is closed at once: so a bundle with a thousand mounts needs no more than the few descriptors it may have.

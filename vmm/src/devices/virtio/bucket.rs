@@ -91,6 +91,11 @@ pub struct Limiter {
 }
 
 impl Limiter {
+    /// One that holds a device to these limits; none where there are none.
+    pub fn of(limits: Limits) -> io::Result<Option<Self>> {
+        (!limits.is_none()).then(|| Self::new(limits)).transpose()
+    }
+
     /// Both buckets full.
     pub fn new(limits: Limits) -> io::Result<Self> {
         let now = Instant::now();

@@ -174,11 +174,7 @@ impl Wiring {
                     file = Some(File::open(&disk.path).map_err(source)?);
                 }
                 let block = Block::new(opened, disk.read_only, &disk.name);
-                Box::new(if disk.limits.is_none() {
-                    block
-                } else {
-                    block.limited(disk.limits).map_err(WiringError::Rate)?
-                })
+                Box::new(block.limited(disk.limits).map_err(WiringError::Rate)?)
             }
             Self::Net(card) => {
                 let tap = match (&card.tap, &card.bridge) {
@@ -186,8 +182,8 @@ impl Wiring {
                     (None, Some(bridge)) => Tap::on_bridge(bridge)?,
                     _ => return Err(WiringError::Cable),
                 };
-                let (net, limits) = (Net::new(Wire::Tap(tap), *card.mac.get_or_insert_with(Mac::random)), card.limits);
-                Box::new(if limits.is_none() { net } else { net.limited(limits, limits).map_err(WiringError::Rate)? })
+                let net = Net::new(Wire::Tap(tap), *card.mac.get_or_insert_with(Mac::random));
+                Box::new(net.limited(card.limits, card.limits).map_err(WiringError::Rate)?)
             }
             Self::Vsock(sockets) => Box::new(Vsock::new(sockets.cid, &sockets.path)?),
             Self::Rng => Box::new(Rng::new()),

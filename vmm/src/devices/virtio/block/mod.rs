@@ -75,7 +75,7 @@ impl Block {
 
     /// The same disk, and no faster than this.
     pub fn limited(mut self, limits: Limits) -> io::Result<Self> {
-        self.limiter = Some(Limiter::new(limits)?);
+        self.limiter = Limiter::of(limits)?;
         Ok(self)
     }
 

@@ -79,8 +79,8 @@ impl Net {
 
     /// The same card, and no faster than this in each direction.
     pub fn limited(mut self, receive: Limits, send: Limits) -> io::Result<Self> {
-        self.receive_limit = Some(Limiter::new(receive)?);
-        self.send_limit = Some(Limiter::new(send)?);
+        self.receive_limit = Limiter::of(receive)?;
+        self.send_limit = Limiter::of(send)?;
         Ok(self)
     }
 
