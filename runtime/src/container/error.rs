@@ -279,7 +279,7 @@ impl ContainerError {
 /// What the step is, with what it is done on; nothing where the plan has no such thing.
 fn attempt(failure: &Failure, plan: Option<&Plan>) -> Option<String> {
     let index = failure.index as usize;
-    let rootfs = || plan.and_then(|plan| plan.rootfs.as_ref());
+    let rootfs = || plan.map(|plan| &plan.rootfs);
     let mount = || rootfs()?.mounts.get(index).map(|mount| shown(&mount.destination).to_owned());
     Some(match failure.step {
         Step::Protocol => "agree with the runtime".to_owned(),

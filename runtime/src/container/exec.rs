@@ -245,7 +245,8 @@ impl Exec {
             init,
             init_pid: pid,
             namespaces,
-            root: record.inherited_tree.is_some().then(|| root_of(pid)).transpose()?,
+            // In a tree of others the namespace's root is theirs, not the container's.
+            root: record.shared_tree.is_some().then(|| root_of(pid)).transpose()?,
             terminal,
             oom_score,
             process,

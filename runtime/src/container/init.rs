@@ -60,16 +60,11 @@ impl Init<'_> {
         let plan = self.plan;
         self.be_born(doors)?; //                                   1. die with the runtime; inside its limits
         self.enter_namespaces()?; //                               2. those that clone3 could not make
-        let root = match &plan.rootfs {
-            Some(rootfs) => Some(rootfs.assemble(&mut || self.be_furnished())?), // 3. the file system, beside the host's
-            None => None,
-        };
+        let root = plan.rootfs.assemble(&mut || self.be_furnished())?; // 3. the file system, beside the host's
         self.settle()?; //                                         4. names, network, kernel parameters
         self.be_furnished()?; //                                   5. all that the runtime writes is written
         self.let_hooks_run()?; //                                  6. others may add to the container
-        if let (Some(rootfs), Some(root)) = (&plan.rootfs, &root) {
-            rootfs.enter(root)?; //                                7. the host's tree is gone
-        }
+        plan.rootfs.enter(&root)?; //                              7. the host's tree is gone
         drop(root);
         self.take_terminal()?;
         leave_keyring(plan.session_keyring)?;
@@ -234,9 +229,7 @@ impl Init<'_> {
 
     fn take_terminal(&self) -> Result<(), Failure> {
         let Some(terminal) = &self.plan.terminal else { return Ok(()) };
-        let near = terminal.make()?;
-        // A mount namespace that is joined is somebody else's: its console is not ours to replace.
-        if self.plan.rootfs.is_some() { show_console(&near) } else { Ok(()) }
+        show_console(&terminal.make()?)
     }
 
     fn set_signals(&self) -> Result<(), Failure> {

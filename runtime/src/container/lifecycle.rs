@@ -18,11 +18,11 @@ use super::control::let_go;
 use super::error::ContainerError;
 use super::hooks::{self, late_hooks, run_poststart};
 use super::id::ContainerId;
-use super::inherited_tree::{InheritedTree, Mounted};
 use super::intel_rdt::RdtGroup;
 use super::limits::Limits;
 use super::plan::{Plan, Start};
 use super::relay::relay;
+use super::shared_tree::{Mounted, SharedTree};
 use super::signals::Signals;
 use super::spawn::InitProcess;
 use super::start;
@@ -79,14 +79,14 @@ impl Runtime {
     ) -> Result<Making, ContainerError> {
         let mut warnings = bundle.warnings().to_vec();
         let limits = Limits::plan(id, bundle, &mut warnings)?; //        1. where cgroups are, and whether we may
-        let record = Record { inherited_tree: InheritedTree::of(bundle)?, ..Record::new(id, bundle, limits.path()) };
+        let record = Record { shared_tree: SharedTree::of(bundle)?, ..Record::new(id, bundle, limits.path()) };
         let folder = self.states.reserve(id, &record)?; //               2. a name that nobody else has
         folder.keep_config(&bundle.text)?; //                            (which other processes may join later)
         let start = when.prepare(&folder)?;
         let plan = Plan::new(bundle, &limits, &record, start, mask, &mut warnings)?; // 3. all decisions, nothing done yet
         self.warn_of(&warnings);
         let cgroup = limits.make()?; //                                  4. the limits, before anything can exceed them
-        let mounted = Mounted::new(record.inherited_tree.as_ref());
+        let mounted = Mounted::new(record.shared_tree.as_ref());
         let process = InitProcess::new(&plan, cgroup.as_ref())?; //      5. the process, in namespaces of its own
         let mut making = Making { process, mounted, rdt: None, cgroup, folder, record, plan };
         making.furnish(between)?; //                                     6. what only an outsider can give it
@@ -263,7 +263,7 @@ impl Runtime {
         if let Some(rdt) = &record.rdt {
             rdt.leave()?;
         }
-        if let Some(tree) = &record.inherited_tree {
+        if let Some(tree) = &record.shared_tree {
             tree.clear()?;
         }
         {

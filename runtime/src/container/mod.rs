@@ -10,7 +10,7 @@
 //! | file | mechanism | specification |
 //! |---|---|---|
 //! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
-//! | `namespaces`, `subids` | new and joined namespaces; user and group maps; clocks | config-linux.md, "Namespaces", "User namespace mappings", "Offset for Time Namespace" |
+//! | `namespaces`, `subids`, `shared_tree` | new, joined and inherited namespaces; user and group maps; clocks | config-linux.md, "Namespaces", "User namespace mappings", "Offset for Time Namespace" |
 //! | `rootfs`, `overlay`, `inside` | the root file system, assembled by descriptor | config.md, "Root"; config-linux.md, "Rootfs Mount Propagation" |
 //! | `mounts`, `outside_binds`, `copy_up`, `cgroup_mount` | what is mounted in it | config.md, "Mounts"; config-linux.md, "Default Filesystems" |
 //! | `covers` | what of it is masked or read-only | config-linux.md, "Masked Paths", "Readonly Paths" |
@@ -52,7 +52,6 @@ mod handed;
 mod home;
 mod hooks;
 mod id;
-mod inherited_tree;
 mod init;
 mod inside;
 mod intel_rdt;
@@ -83,6 +82,7 @@ mod report;
 mod restore;
 mod rootfs;
 pub mod seccomp;
+mod shared_tree;
 mod shield;
 mod signals;
 mod spawn;

@@ -33,8 +33,7 @@ use super::treatment::Treatment;
 /// What the process reads; made before it, in the form that the kernel takes.
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
-    /// Nothing where an existing mount namespace is joined: its tree is taken as it is.
-    pub(crate) rootfs: Option<RootfsPlan>,
+    pub(crate) rootfs: RootfsPlan,
     pub(crate) hostname: Option<CString>,
     pub(crate) domainname: Option<CString>,
     pub(crate) loopback: bool,
@@ -94,7 +93,7 @@ impl Plan {
         ContainerError::fault("container.plan")?;
         learn_ignored();
         let namespaces = Namespaces::plan(bundle)?;
-        if record.inherited_tree.is_some() {
+        if record.shared_tree.as_ref().is_some_and(|tree| !tree.is_joined()) {
             if namespaces.in_user_namespace() {
                 return Err(NamespaceError::ForeignTree.into());
             }
@@ -112,16 +111,12 @@ impl Plan {
         }
         let profile = bundle.linux.seccomp().as_ref();
         let process = confined(&bundle.process, capabilities, profile, groups_allowed, record)?;
+        let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
+        outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {
-            rootfs: if namespaces.has_new(CloneFlags::CLONE_NEWNS) || record.inherited_tree.is_some() {
-                let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
-                outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
-                Some(rootfs)
-            } else {
-                None
-            },
+            rootfs,
             hostname: text(bundle.spec.hostname())?,
             domainname: text(bundle.spec.domainname())?,
             loopback: namespaces.has_new(CloneFlags::CLONE_NEWNET),

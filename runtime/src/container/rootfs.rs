@@ -46,8 +46,8 @@ pub(crate) struct RootfsPlan {
     pub(crate) covers: Covers,
     /// Whether `pivot_root(2)` is left alone: see [`RootfsPlan::move_root`].
     no_pivot: bool,
-    /// Whether the tree around the root stays, as it is not the container's own.
-    inherited: bool,
+    /// Whether the tree around the root stays, as it is not the container's own: inherited, or a joined namespace's.
+    shared: bool,
     /// Whether the host's mounts of later days may appear: slave or private.
     outer: MsFlags,
     /// The propagation of the finished root, if the bundle asks for one.
@@ -88,7 +88,7 @@ impl RootfsPlan {
             devices: if own_dev { None } else { Some(devices::plan(linux.devices().as_ref())?) },
             covers: Covers::plan(linux),
             no_pivot: bundle.handed.no_pivot,
-            inherited: !namespaces.has_new(CloneFlags::CLONE_NEWNS),
+            shared: !namespaces.has_new(CloneFlags::CLONE_NEWNS),
             outer: match propagation {
                 Some(Propagation { kind: MsFlags::MS_PRIVATE, .. }) => MsFlags::MS_PRIVATE,
                 _ => MsFlags::MS_SLAVE,
@@ -99,12 +99,12 @@ impl RootfsPlan {
 
     /// Assembles the root and returns its descriptor. `before_cgroup` is called before the first mount that shows cgroups.
     pub(crate) fn assemble(&self, before_cgroup: &mut dyn FnMut() -> Result<(), Failure>) -> Result<OwnedFd, Failure> {
-        if !self.inherited {
+        if !self.shared {
             self.leave_host_alone()?;
         }
         let root = self.open_root()?;
-        if self.inherited {
-            // Where the host's tree is shared, what is mounted in here would else show up with everybody it is shared with.
+        if self.shared {
+            // Where that tree is shared with others still, what is mounted in here would else show up with them too.
             let private = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
             set_attributes(&root, &private, true).at(Step::Propagation)?;
         }
@@ -136,7 +136,7 @@ impl RootfsPlan {
         let _span = info_span!("rootfs.pivot", call = "pivot_root(2), umount2(2)",
             why = "the container's root becomes /, and the host's tree is gone from its sight; chroot would leave it there")
         .entered();
-        if self.inherited {
+        if self.shared {
             return enter_root(root).at(Step::Pivot);
         }
         if self.no_pivot {

@@ -27,7 +27,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstat};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statvfs::FsFlags;
 use nix::unistd::{AccessFlags, access};
 
 use super::inside;
@@ -54,8 +55,10 @@ impl ShieldError {
 /// first of all, while nothing has been done that would be done twice.
 pub fn shield() -> Result<(), ShieldError> {
     let own = File::open("/proc/self/exe").map_err(ShieldError::at("open"))?;
-    let flags = fstatvfs(&own).map_err(ShieldError::at("look at"))?.flags();
-    if flags.contains(FsFlags::ST_RDONLY) || is_sealed(&own) {
+    let around = fstatfs(&own).map_err(ShieldError::at("look at"))?;
+    // Only a file in memory can be sealed (`fcntl(2)`, "File sealing").
+    let in_memory = around.filesystem_type() == TMPFS_MAGIC;
+    if around.flags().contains(FsFlags::ST_RDONLY) || in_memory && is_sealed(&own) {
         return Ok(());
     }
     let safe = match read_only_view(&own) {

@@ -20,10 +20,10 @@ use tracing::info_span;
 use super::bundle::Bundle;
 use super::clock::since_epoch;
 use super::id::ContainerId;
-use super::inherited_tree::InheritedTree;
 use super::intel_rdt::RdtRecord;
 use super::pseudo_file::read_record;
 use super::replace::replace;
+use super::shared_tree::SharedTree;
 use super::sys::process::{Ending, pidfd_open, pidfd_signal};
 
 const FILE: &str = "state.json";
@@ -82,7 +82,7 @@ pub struct Record {
     pub rdt: Option<RdtRecord>,
     /// Where its root is mounted in the tree of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inherited_tree: Option<InheritedTree>,
+    pub shared_tree: Option<SharedTree>,
     /// Programs to be run after the start and after the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
@@ -352,7 +352,7 @@ impl Record {
             session_keyring: bundle.handed.session_keyring,
             nothing_to_run: bundle.nothing_to_run,
             rdt: None,
-            inherited_tree: None,
+            shared_tree: None,
             hooks: bundle.spec.hooks().clone(),
         }
     }
@@ -418,7 +418,7 @@ mod tests {
             session_keyring: false,
             nothing_to_run: false,
             rdt: None,
-            inherited_tree: None,
+            shared_tree: None,
             hooks: None,
         }
     }

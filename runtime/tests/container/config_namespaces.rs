@@ -14,6 +14,7 @@ const NEEDS: [&str; 2] = ["root", "busybox"];
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("every_namespace_of_a_container_can_be_joined", &NEEDS, all_joined),
+        trial("in_a_joined_mount_namespace_the_root_is_the_bundles", &NEEDS, joined_tree),
         trial("a_joined_user_namespace_owns_the_new_ones", &NEEDS, new_in_joined_user),
         trial("a_joined_user_namespace_goes_with_a_joined_pid_namespace", &NEEDS, pid_in_joined_user),
         trial("a_joined_time_namespace_has_its_clocks", &NEEDS, joined_time),
@@ -28,7 +29,15 @@ const FOLDERS: &str = "bin\ndev\netc\nproc\nsys\ntmp\n";
 
 /// A container that waits, in a user namespace where that is asked for.
 fn host(user: bool) -> Result<(Lab, String), Failed> {
+    host_with(user, &[])
+}
+
+/// The same, with more mounts.
+fn host_with(user: bool, mounts: &[Value]) -> Result<(Lab, String), Failed> {
     let mut lab = Lab::new("sleep 60");
+    for mount in mounts {
+        lab.set("/mounts/-", mount.clone());
+    }
     if user {
         give_ids(&mut lab)?;
         let map = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
@@ -64,8 +73,11 @@ fn links(pid: &str, files: &[&str]) -> Result<String, Failed> {
 
 fn all_joined() -> Result<(), Failed> {
     for user in [false, true] {
-        let (host, pid) = host(user)?;
         let mut guest = Lab::new("");
+        // A root is looked for in the mount namespace that is joined.
+        let folder = guest.root();
+        let shown = json!({ "destination": folder, "source": folder, "type": "bind", "options": ["bind"] });
+        let (host, pid) = host_with(user, &[shown])?;
         let mut kinds = vec![
             ("mount", "mnt"),
             ("pid", "pid"),
@@ -78,19 +90,58 @@ fn all_joined() -> Result<(), Failed> {
         if user {
             // In the middle: it must be entered first all the same.
             kinds.insert(3, ("user", "user"));
+            give_ids(&mut guest)?;
         }
         guest.set("/linux/namespaces", Value::Array(joined(&pid, &kinds)));
         let files = ["mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
         let script: String = files.map(|file| format!("readlink /proc/self/ns/{file};")).concat();
-        guest.set("/process/args", json!(["sh", "-c", script]));
-        // The joined mount namespace is taken as it is; ours would be mounted over the other container's.
-        guest.set("/mounts", json!([])).set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
-        same((user, guest.output()?), (user, links(&pid, &files)?))?;
+        guest.set("/process/args", json!(["sh", "-c", format!("{script} ls /")]));
+        // The other's /proc, and no masks: in a user namespace a new one may not show what the old one hides.
+        let proc = json!({ "destination": "/proc", "source": "/proc", "type": "bind", "options": ["rbind"] });
+        guest.set("/mounts", json!([proc])).set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
+        let mounts = || fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+        let before = mounts()?;
+        same((user, guest.output()?), (user, format!("{}{FOLDERS}", links(&pid, &files)?)))?;
+        // What was mounted for the guest is gone from the other's tree, which stands.
+        same(mounts()?, before)?;
         guest.is_clean()?;
         same(host.oci(&["delete", "--force", &host.id]).status.code(), Some(0))?;
         host.is_clean()?;
     }
     Ok(())
+}
+
+/// In two commands, with one that joins it; and where the root isn't there, that is said, with the namespace.
+fn joined_tree() -> Result<(), Failed> {
+    let mut guest = Lab::new("sleep 60");
+    let folder = guest.root();
+    let shown = json!({ "destination": folder, "source": folder, "type": "bind", "options": ["bind"] });
+    let (host, pid) = host_with(false, &[shown])?;
+    let (stranger, stranger_pid) = host_with(false, &[])?;
+    let mount = |pid: &str| json!([joined(pid, &[("mount", "mnt")])[0], { "type": "pid" }]);
+    guest.set("/linux/namespaces", mount(&pid));
+    let before = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    for verb in ["create", "start"] {
+        same(text(&guest.oci(&[verb, &guest.id]).stderr).as_str(), "")?;
+    }
+    same(text(&guest.oci(&["exec", &guest.id, "ls", "/"]).stdout).as_str(), FOLDERS)?;
+    same(
+        text(&host.oci(&["exec", &host.id, "sh", "-c", "ls /; echo still here"]).stdout).contains("still here"),
+        true,
+    )?;
+    same(guest.oci(&["delete", "--force", &guest.id]).status.code(), Some(0))?;
+    same(fs::read_to_string(format!("/proc/{pid}/mountinfo"))?, before)?;
+    guest.set("/linux/namespaces", mount(&stranger_pid));
+    has(&text(&guest.run().stderr), &format!("in the mount namespace /proc/{stranger_pid}/ns/mnt"))?;
+    // A namespace that has ended has taken its mounts along.
+    guest.set("/linux/namespaces", mount(&pid));
+    same(text(&guest.oci(&["create", &guest.id]).stderr).as_str(), "")?;
+    same(guest.oci(&["kill", &guest.id, "KILL"]).status.code(), Some(0))?;
+    for other in [&host, &stranger] {
+        same(other.oci(&["delete", "--force", &other.id]).status.code(), Some(0))?;
+    }
+    same(text(&guest.oci(&["delete", "--force", &guest.id]).stderr).as_str(), "")?;
+    guest.is_clean()
 }
 
 /// The runtime specification, config-linux.md: "the container MUST inherit the runtime namespace of that type".
