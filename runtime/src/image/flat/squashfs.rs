@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::archive;
 use super::disk::{DiskError, DiskPacking, io_error};
-use crate::image::Changed;
+use super::{archive, walk};
+use crate::image::{Changed, LayerError};
 
 const PROGRAM: &str = "sqfstar";
 const PACKAGE: &str = "squashfs-tools";
@@ -22,12 +22,12 @@ pub(super) fn write(layers: &[PathBuf], packing: DiskPacking, to: &Path) -> Resu
     let own = super::own_user();
     let owner = |id: u32| if own.is_some() { 0 } else { id }.to_string();
     let mut command = Command::new(PROGRAM);
-    command.args(["-quiet", "-no-progress", "-exit-on-error", "-reproducible", "-mkfs-time", "0", "-comp"]);
-    command.arg(packing.name()).args(["-root-time", "0", "-root-mode", &format!("{mode:o}")]);
-    command.args(["-root-uid", &owner(uid), "-root-gid", &owner(gid)]).arg(to);
+    command.args(["-quiet", "-no-progress", "-exit-on-error", "-reproducible", "-comp", packing.name()]);
+    command.args(["-root-mode", &format!("{mode:o}"), "-root-uid", &owner(uid), "-root-gid", &owner(gid)]).arg(to);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // It takes its times from here otherwise, and complains that both are given.
-    command.env_remove("SOURCE_DATE_EPOCH");
+    // Its own time and that of the root, for which sqfstar 4.5 takes the clock's whatever -root-time says. What is newer
+    // would be made as old as this, so it is as new as the newest.
+    command.env("SOURCE_DATE_EPOCH", newest(layers)?.to_string());
     let missing = |source| DiskError::Program { program: PROGRAM, package: PACKAGE, source };
     let mut child = command.spawn().map_err(missing)?;
     let written = match child.stdin.take() {
@@ -46,4 +46,14 @@ pub(super) fn write(layers: &[PathBuf], packing: DiskPacking, to: &Path) -> Resu
     }
     written?;
     Ok(())
+}
+
+/// When the youngest file of the tree was last changed, in seconds since 1970; none has a later time in 32 bits.
+fn newest(layers: &[PathBuf]) -> Result<u32, LayerError> {
+    let mut newest = 0;
+    walk(layers, &mut |entry| {
+        newest = newest.max(entry.described.modified);
+        Ok::<_, LayerError>(())
+    })?;
+    Ok(u32::try_from(newest).unwrap_or(u32::MAX))
 }
