@@ -7,6 +7,7 @@
 mod buildah;
 mod debian;
 mod failures;
+mod instructions;
 mod lab;
 mod mounts;
 #[path = "../container/needs.rs"]
@@ -17,6 +18,13 @@ mod tree;
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups = [buildah::trials(), running::trials(), mounts::trials(), failures::trials(), debian::trials()];
+    let groups = [
+        buildah::trials(),
+        instructions::trials(),
+        running::trials(),
+        mounts::trials(),
+        failures::trials(),
+        debian::trials(),
+    ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

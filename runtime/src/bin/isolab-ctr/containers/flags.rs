@@ -243,11 +243,10 @@ pub(crate) struct Flags {
     help: Option<bool>,
     #[command(flatten)]
     network: NetworkFlags,
-    /// The image's name or id
-    pub(crate) image: String,
-    /// What to run in place of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// The image's name or id, and what to run in place of the image's command
+    // Both in one: all behind the first word is the program's, also what looks like a flag of ours, such as `-c`.
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    words: Vec<String>,
 }
 
 /// When an image is fetched.
@@ -292,6 +291,11 @@ pub(crate) fn size_or_unlimited(text: &str) -> Result<i64, WishError> {
 }
 
 impl Flags {
+    /// The image's name or id.
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
     pub(crate) fn wishes(&self) -> Result<Wishes, Failure> {
         if self.rm && self.restart != Restart::No {
             let text = format!("--rm --restart {}", self.restart);
@@ -316,7 +320,7 @@ impl Flags {
         let (network, networking) = self.network.wishes()?;
         Ok(Wishes {
             name: self.name.clone(),
-            command: self.command.clone(),
+            command: self.words.iter().skip(1).cloned().collect(),
             entrypoint,
             environment: environment(&self.env_file, &self.env)?,
             folder: self.workdir.clone(),

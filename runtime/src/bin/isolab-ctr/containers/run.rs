@@ -12,6 +12,7 @@ use crate::print;
 use crate::voice::Failure;
 
 #[derive(Args)]
+#[command(override_usage = "isolab-ctr run [OPTIONS] <IMAGE> [COMMAND]...")]
 pub(crate) struct Run {
     /// Let it run in the background, and print its id
     #[arg(short, long)]
@@ -34,6 +35,7 @@ enum Stream {
 }
 
 #[derive(Args)]
+#[command(override_usage = "isolab-ctr create [OPTIONS] <IMAGE> [COMMAND]...")]
 pub(crate) struct Create {
     #[command(flatten)]
     flags: Flags,
@@ -98,19 +100,19 @@ fn fetch_and_make(engine: &Engine, flags: &Flags, wishes: &Wishes) -> Result<Mak
     if flags.pull == Pull::Always {
         fetch(engine, flags)?;
     }
-    match engine.make(&flags.image, wishes.clone()) {
+    match engine.make(flags.image(), wishes.clone()) {
         Err(error) if error.is_missing_image() && flags.pull == Pull::Missing => {
-            eprintln!("Unable to find image '{}' locally", flags.image);
+            eprintln!("Unable to find image '{}' locally", flags.image());
             fetch(engine, flags)?;
-            Ok(engine.make(&flags.image, wishes.clone())?)
+            Ok(engine.make(flags.image(), wishes.clone())?)
         }
         other => Ok(other?),
     }
 }
 
 fn fetch(engine: &Engine, flags: &Flags) -> Result<(), Failure> {
-    let failed = |source| Failure::Fetch { image: flags.image.clone(), source: Box::new(source) };
-    crate::registry::fetch(engine.store(), &flags.image, flags.quiet).map_err(failed)
+    let failed = |source| Failure::Fetch { image: flags.image().to_owned(), source: Box::new(source) };
+    crate::registry::fetch(engine.store(), flags.image(), flags.quiet).map_err(failed)
 }
 
 pub(crate) fn close_input() -> Result<(), Failure> {
