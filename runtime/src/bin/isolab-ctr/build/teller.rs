@@ -33,13 +33,14 @@ impl Teller {
     pub(super) fn new(quiet: bool) -> Self {
         let own = || io::stderr().as_fd().try_clone_to_owned().map(File::from);
         let terminal = io::stderr().is_terminal();
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let bar = own().and_then(|input| Ok((input, own()?))).ok().filter(|_| terminal && !quiet);
         let bar = bar.map(|(input, output)| {
             let target = ProgressDrawTarget::term(Term::read_write_pair(input, output), 20);
             let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("=> "))
         });
+        // Not in a file, not with NO_COLOR, and not in a terminal that has none (TERM=dumb).
+        let colours = console::colors_enabled_stderr();
         Self { quiet, colours, out: own().ok(), bar, step: AtomicU64::new(0) }
     }
 

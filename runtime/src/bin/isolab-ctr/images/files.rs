@@ -11,6 +11,7 @@ use oci_spec::image::Config;
 
 use crate::print;
 use crate::voice::Failure;
+use crate::whole::WholeFile;
 
 /// What becomes an image.
 #[derive(Args)]
@@ -55,9 +56,10 @@ pub(super) fn save(store: &Store, output: Option<&Path>, images: &[String]) -> R
     let images = images.iter().map(|image| store.resolve(image)).collect::<Result<Vec<_>, _>>()?;
     match output {
         Some(path) => {
-            let file = File::create(path);
-            let file = file.map_err(|source| Failure::Write { to: path.display().to_string(), source })?;
-            Ok(image::save(store, &images, BufWriter::with_capacity(256 << 10, file))?)
+            let failed = |source| Failure::Write { to: path.display().to_string(), source };
+            let mut file = WholeFile::create(path).map_err(failed)?;
+            image::save(store, &images, BufWriter::with_capacity(256 << 10, &mut file))?;
+            Ok(file.finish().map_err(failed)?)
         }
         None if io::stdout().is_terminal() => Err(Failure::Terminal),
         None => Ok(image::save(store, &images, BufWriter::new(io::stdout().lock()))?),
