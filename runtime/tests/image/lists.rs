@@ -1,6 +1,8 @@
-//! Which images a list shows, what their history says, and how an imported one is changed.
+//! Which images a list shows, what their history says, how an imported one is changed, and what an ordinary user gets of one.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_list_shows_the_images_that_are_asked_for", &[], filtered),
         trial("an_import_is_changed_by_instructions", &[], changed),
+        trial("an_ordinary_user_gets_an_image_without_its_devices", &["root"], rootless),
     ]
 }
 
@@ -103,5 +106,47 @@ fn changed() -> Done {
         .output()?;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--change is"), "{refused:?}");
     assert!(!ctr(&["images"])?.contains("other"));
+    Ok(())
+}
+
+/// Nobody in particular.
+const USER: u32 = 54_321;
+
+fn rootless() -> Done {
+    let folder = tempfile::Builder::new().prefix("isolab-image-").tempdir()?;
+    let mut all = tar::Builder::new(Vec::new());
+    for (path, kind) in [
+        ("dev/disk", tar::EntryType::Block),
+        ("dev/null", tar::EntryType::Char),
+        ("dev/pipe", tar::EntryType::Fifo),
+        ("etc/motd", tar::EntryType::Regular),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        // Of another user, which nobody but root can make it.
+        header.set_uid(0);
+        header.set_gid(42);
+        header.set_size(0);
+        header.set_device_major(8)?;
+        header.set_device_minor(1)?;
+        all.append_data(&mut header, path, std::io::empty())?;
+    }
+    fs::write(folder.path().join("root.tar"), all.into_inner()?)?;
+    chown(folder.path(), Some(USER), Some(USER))?;
+    let ctr = |arguments: &[&str]| {
+        let mut command = Command::new(CTR);
+        command.arg("--root").arg(folder.path().join("store")).args(arguments).uid(USER).gid(USER);
+        output(&mut command)
+    };
+    ctr(&["import", &folder.path().join("root.tar").display().to_string(), "app"])?;
+    assert!(ctr(&["fsck"])?.contains("all well"));
+    let layer = fs::read_dir(folder.path().join("store/layers"))?.flatten().next().ok_or("no layer")?.path();
+    let names = |below: &str| -> Result<Vec<String>, Failed> {
+        let entries = fs::read_dir(layer.join(below))?.collect::<Result<Vec<_>, _>>()?;
+        Ok(entries.into_iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    };
+    assert_eq!((names("dev")?, names("etc")?), (vec!["pipe".to_owned()], vec!["motd".to_owned()]));
+    assert!(fs::symlink_metadata(layer.join("dev/pipe"))?.file_type().is_fifo());
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use isolab_runtime::image::Digest;
@@ -20,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_built_layer_is_packed_on_its_way_and_only_once", &["root", "overlay", "busybox", "skopeo"], packed),
         trial("an_image_goes_round_and_stays_the_same", &["skopeo", "umoci"], round),
         trial("an_index_goes_round_whole", &["skopeo", "umoci"], whole),
+        trial("a_helper_keeps_the_password", &["htpasswd"], helper),
     ]
 }
 
@@ -164,4 +166,42 @@ fn packed() -> Result<(), Failed> {
         has(&done(&mut lab.ctr(&store, &["fsck"]))?, "all well")?;
     }
     Ok(())
+}
+
+/// What docker calls a credential helper: here one that keeps what it is told in a file.
+const HELPER: &str = r#"#!/bin/sh
+kept="$0.kept"
+case "$1" in
+    store) cat > "$kept";;
+    get) cat "$kept" 2>/dev/null || { echo "credentials not found in native keychain"; exit 1; };;
+    erase) rm "$kept";;
+esac
+"#;
+
+fn helper() -> Result<(), Failed> {
+    let mut lab = Lab::new()?;
+    let users = lab.htpasswd()?;
+    let host = lab.serve(&["--htpasswd", &users])?;
+    let program = lab.path("docker-credential-trial");
+    fs::write(&program, HELPER)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    fs::create_dir(lab.path("client"))?;
+    let config = json!({ "credHelpers": { &host: "trial" } }).to_string();
+    fs::write(lab.path("client/config.json"), &config)?;
+    let path = format!("{}:{}", lab.text(""), std::env::var("PATH")?);
+    let ctr = |arguments: &[&str]| {
+        let mut command = lab.ctr("store", arguments);
+        command.env("PATH", &path);
+        command
+    };
+    let missing = ["pull", &format!("{host}/app:1")];
+    has(&refused(&mut ctr(&missing))?, "hint: log in")?;
+    same(done(&mut ctr(&["login", "-u", "ann", "-p", "secret", &host]))?.as_str(), "Login Succeeded")?;
+    same(fs::read_to_string(lab.path("client/config.json"))?, config)?;
+    has(&fs::read_to_string(lab.path("docker-credential-trial.kept"))?, "secret")?;
+    // Who is let in hears that there is no such image.
+    has(&refused(&mut ctr(&missing))?, "answers 404")?;
+    has(&done(&mut ctr(&["logout", &host]))?, "Forgot")?;
+    same(lab.path("docker-credential-trial.kept").exists(), false)?;
+    has(&done(&mut ctr(&["logout", &host]))?, "There is no password")
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("other_bytes_than_promised_are_refused", &[], other_bytes),
         trial("more_or_fewer_bytes_than_promised_are_refused", &[], other_sizes),
         trial("a_blob_that_breaks_off_is_gone_on_with", &[], breaks_off),
+        trial("a_registry_that_is_busy_is_asked_again", &[], busy),
         trial("a_redirect_without_end_is_left", &[], redirects),
         trial("a_password_goes_nowhere_else", &[], password),
         trial("a_registry_that_says_nothing_is_left", &[], hangs),
@@ -168,7 +170,41 @@ fn redirects() -> Result<(), Failed> {
         reply(stream, "307 Temporary Redirect", &format!("location: {to}\r\n"), b"")
     };
     let host = liar(move |head, stream| small.serve(head, stream, &again))?;
-    has(&refused(&mut lab.ctr("store", &["pull", &format!("{host}/app")]))?, "redirects without end")
+    has(&refused(&mut lab.ctr("store", &["pull", &format!("{host}/app")]))?, "redirects without end")?;
+    let small = Small::new();
+    let host = liar(move |head, stream| {
+        small.serve(head, stream, &|_, stream| {
+            reply(stream, "307 Temporary Redirect", "location: file:///etc/passwd\r\n", b"")
+        })
+    })?;
+    has(&refused(&mut lab.ctr("store", &["pull", &format!("{host}/app")]))?, "to something that is no address")
+}
+
+/// First it is busy, then it says for how long, then it answers; another one never has the time.
+fn busy() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let host = liar({
+        let (small, asked) = (Small::new(), Arc::clone(&asked));
+        move |head, stream| {
+            small.serve(head, stream, &|_, stream| match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => reply(stream, "503 Service Unavailable", "", b""),
+                1 => reply(stream, "429 Too Many Requests", "retry-after: 1\r\n", b""),
+                _ => reply(stream, "200 OK", "", &small.layer),
+            })
+        }
+    })?;
+    let begin = Instant::now();
+    done(&mut lab.ctr("store", &["pull", &format!("{host}/app")]))?;
+    same(asked.load(Ordering::Relaxed), 3)?;
+    same(begin.elapsed() >= Duration::from_millis(1250), true)?;
+    let small = Small::new();
+    let host = liar(move |head, stream| {
+        small.serve(head, stream, &|_, stream| reply(stream, "503 Service Unavailable", "", b""))
+    })?;
+    let said = refused(&mut lab.ctr("other", &["pull", &format!("{host}/app")]))?;
+    has(&said, "answers 503")?;
+    has(&said, "hint: that may pass: try again later")
 }
 
 fn password() -> Result<(), Failed> {

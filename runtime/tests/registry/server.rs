@@ -52,6 +52,10 @@ fn guarded() -> Result<(), Failed> {
     has(&refused(&mut skopeo(&[&image, &remote]))?, "authentication required")?;
     has(&refused(&mut skopeo(&["--dest-creds", "ann:wrong", &image, &remote]))?, "authentication required")?;
     done(&mut skopeo(&["--dest-creds", "ann:secret", &image, &remote]))?;
+    let (certs, name) = (lab.text("certs"), format!("{host}/app:1"));
+    lab.told(&["login", "-u", "ann", "--password-stdin", "--cert-dir", &certs, &host], "secret")?;
+    has(&refused(&mut lab.ctr("store", &["pull", &name]))?, "certificate")?;
+    done(&mut lab.ctr("store", &["pull", "--cert-dir", &certs, &name]))?;
     let host = lab.serve(&["--read-only"])?;
     done(&mut skopeo(&[&format!("docker://{host}/app:1"), &format!("oci:{}:x", lab.text("back"))]))?;
     let said = refused(&mut skopeo(&[&image, &format!("docker://{host}/other:1")]))?;
@@ -210,8 +214,13 @@ fn garbage() -> Result<(), Failed> {
         command
     };
     has(&refused(&mut collect())?, "is in use")?;
-    let mut collect = collect();
+    let (mut looking, mut collect) = (collect(), collect());
     lab.kill()?;
+    // To look changes nothing.
+    looking.arg("--dry-run");
+    for _ in 0..2 {
+        same(done(&mut looking)?.as_str(), "would remove 1 blobs and 0 abandoned uploads: 5B")?;
+    }
     same(done(&mut collect)?.as_str(), "removed 1 blobs and 0 abandoned uploads: 5B")?;
     let host = lab.serve(&[])?;
     done(&mut skopeo(&[&format!("docker://{host}/kept:1"), &format!("oci:{}:x", lab.text("back"))])).map(drop)

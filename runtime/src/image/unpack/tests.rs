@@ -44,6 +44,15 @@ impl Forged {
         self.0.resize(self.0.len().next_multiple_of(512), 0);
     }
 
+    /// Lets the header that begins here tell of another size than there is.
+    fn set_size(&mut self, at: usize, size: u64) {
+        let mut header = Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&self.0[at..at + 512]);
+        header.set_size(size);
+        header.set_cksum();
+        self.0[at..at + 512].copy_from_slice(header.as_bytes());
+    }
+
     fn file(self, path: &str, content: &[u8]) -> Self {
         self.entry(EntryType::Regular, path, "", content)
     }
@@ -315,6 +324,23 @@ fn extended_headers_give_paths_times_and_attributes() {
         let key = format!("SCHILY.xattr.{attribute}");
         let refused = Place::new().unpack(Forged::default().pax(&[(&key, b"/etc")]).directory("d", 0o755));
         assert!(matches!(refused, Err(LayerError::Entry { .. })), "{attribute}: {refused:?}");
+    }
+}
+
+/// Readers that believe different ones of the two sizes see different archives, and one of them something that nobody has
+/// looked at.
+#[test]
+fn the_size_that_an_extended_header_says_is_the_one_that_counts() {
+    for (said, true_size) in [("3", 4096), ("3", 0), ("1024", 1)] {
+        let length: usize = said.parse().unwrap();
+        let content = vec![b'x'; length];
+        let mut archive = Forged::default().pax(&[("size", said.as_bytes())]);
+        let header = archive.0.len();
+        archive = archive.file("a", &content).file("b", b"b");
+        archive.set_size(header, true_size);
+        let place = Place::new();
+        assert_eq!(place.unpack(archive).unwrap().bytes, length as u64 + 1, "{said} instead of {true_size}");
+        assert_eq!((place.read("a").into_bytes(), place.read("b").as_str()), (content, "b"));
     }
 }
 

@@ -18,7 +18,7 @@ const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,
 background:#fff}h2{margin:2rem 0 .5rem;overflow-wrap:anywhere}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.2rem 1rem \
 .2rem 0;border-bottom:1px solid #ddd}.n{text-align:right;white-space:nowrap}code{font-size:.9em}summary{cursor:pointer}\
 @media(max-width:40rem){th{display:none}tr{display:block;padding:.3rem 0;border-bottom:1px solid #ddd}\
-td{display:inline-block;border:0;vertical-align:top;overflow-wrap:anywhere}.n::before{content:attr(data-is) ' '}}\
+td{display:inline-block;border:0;vertical-align:top;overflow-wrap:anywhere}.n::before{content:attr(data-is) ' '}summary::before{content:'layers '}}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,td,tr{border-color:#444}}";
 /// Nothing of the page comes from elsewhere or runs.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
