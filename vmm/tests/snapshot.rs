@@ -6,6 +6,8 @@
 
 #[path = "snapshot/bad.rs"]
 mod bad;
+#[path = "snapshot/changes.rs"]
+mod changes;
 #[path = "snapshot/crashes.rs"]
 mod crashes;
 #[path = "snapshot/goes_on.rs"]
@@ -23,6 +25,7 @@ use libtest_mimic::Arguments;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = goes_on::trials();
+    trials.extend(changes::trials());
     trials.extend(bad::trials());
     trials.extend(named::trials());
     trials.extend(crashes::trials());

@@ -45,7 +45,8 @@ impl<'a> Original<'a> {
     /// Has it saved to a folder that is not there yet; how long that took, in nanoseconds.
     pub(crate) fn snapshot(&self, to: &Path) -> Result<u64, String> {
         let begun = clock::now();
-        ask(&self.socket, &Request::Snapshot { to: to.to_owned() }).map_err(|error| crate::chain(&error))?;
+        ask(&self.socket, &Request::Snapshot { to: to.to_owned(), diff: false })
+            .map_err(|error| crate::chain(&error))?;
         Ok(clock::now() - begun)
     }
 

@@ -11,6 +11,7 @@ use super::{Answer, Doing, Reply, Request, Status};
 use crate::guest::Guest;
 use crate::machine::overseer::{Moment, Overseer, Verdict};
 use crate::machine::{Ended, Paused, RunError, Standing, stop};
+use crate::snapshot::Saving;
 
 /// How soon a paused machine hears that it shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -60,11 +61,11 @@ impl Attendant {
             Request::Stop => Doing::Stopped,
         };
         let reply = match &asked.request {
-            Request::Snapshot { to } if to.is_absolute() => match machine.save(to) {
+            Request::Snapshot { to, diff } if to.is_absolute() => match machine.save_as(to, saving(*diff)) {
                 Ok(saved) => Reply::Ok(Answer::Snapshot { id: saved.id, bytes: saved.bytes }),
                 Err(error) => Reply::Error(chain(&error)),
             },
-            Request::Snapshot { to } => Reply::Error(format!("{} is no absolute path", to.display())),
+            Request::Snapshot { to, .. } => Reply::Error(format!("{} is no absolute path", to.display())),
             Request::Button if !machine.press() => Reply::Error("this machine has no power button".to_owned()),
             _ => {
                 let memory = machine.memory_size();
@@ -75,6 +76,10 @@ impl Attendant {
         let _ = asked.reply.send(reply);
         now
     }
+}
+
+fn saving(diff: bool) -> Saving {
+    if diff { Saving::Changes } else { Saving::Whole }
 }
 
 /// An error and what it came of, in one line.

@@ -7,6 +7,8 @@
 //! {"do":"pause"}                       {"ok":{"state":"paused",...}}
 //! {"do":"resume"}                      {"ok":{"state":"running",...}}
 //! {"do":"snapshot","to":"/a/folder"}   {"ok":{"id":"5d0c...","bytes":217088}}
+//! {"do":"snapshot","to":"/b","diff":true}
+//!                                      {"ok":{"id":"77aa...","bytes":8192}}
 //! {"do":"button"}                     {"ok":{"state":"running",...}}
 //! {"do":"stop"}                        {"ok":{"state":"stopped",...}}
 //! {"do":"dance"}                       {"error":"..."}
@@ -42,6 +44,9 @@ pub enum Request {
     Snapshot {
         /// The folder.
         to: PathBuf,
+        /// Whether only what has changed since the last so saved, or since the one that it goes on from.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        diff: bool,
     },
     /// Press its power button: the guest is to end by itself.
     Button,
@@ -106,7 +111,7 @@ mod tests {
         let request = |text| serde_json::from_str::<Request>(text);
         assert_eq!(request(r#"{"do":"pause"}"#).unwrap(), Request::Pause);
         let to = PathBuf::from("/a/folder");
-        assert_eq!(request(r#"{"do":"snapshot","to":"/a/folder"}"#).unwrap(), Request::Snapshot { to });
+        assert_eq!(request(r#"{"do":"snapshot","to":"/a/folder"}"#).unwrap(), Request::Snapshot { to, diff: false });
         for wrong in [r#"{"do":"dance"}"#, r#"{"do":"snapshot"}"#, "[]", "", "{"] {
             assert!(request(wrong).is_err(), "{wrong}");
         }

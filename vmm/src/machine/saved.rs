@@ -7,17 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvm_bindings::{CpuId, kvm_clock_data};
 use kvm_ioctls::{Kvm, VmFd};
-use tracing::info_span;
+use tracing::{debug, info_span};
 
 use super::{BootError, Machine, Paused};
 use crate::devices::Board;
 use crate::guest::{Any, Guest, GuestState};
 use crate::kvm::{self, KvmError, Slots};
-use crate::memory::{Loading, Memory, MemoryError};
+use crate::memory::{Loading, Memory, MemoryError, Origin};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::raw::{Raw, hex};
 use crate::snapshot::state::State;
-use crate::snapshot::{self, Snapshot, SnapshotError};
+use crate::snapshot::{self, Saving, Snapshot, SnapshotError};
 use crate::units::Mib;
 use crate::vcpu::Vcpu;
 
@@ -33,7 +33,12 @@ pub struct Saved {
 /// A machine that stands still, whichever kind it is.
 pub trait Standing {
     /// Saves the machine as it stands to a new folder at `place`. It stands as before, and can run on.
-    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError>;
+    fn save_as(&mut self, place: &Path, saving: Saving) -> Result<Saved, SnapshotError>;
+
+    /// The same with all of its memory.
+    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError> {
+        self.save_as(place, Saving::Whole)
+    }
 
     /// How many bytes of memory it has.
     fn memory_size(&self) -> u64;
@@ -45,7 +50,7 @@ pub trait Standing {
 }
 
 impl<G: Guest, W: Write> Standing for Paused<G, W> {
-    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError> {
+    fn save_as(&mut self, place: &Path, saving: Saving) -> Result<Saved, SnapshotError> {
         let _span = info_span!(
             "snapshot.save",
             call = "-",
@@ -54,7 +59,7 @@ impl<G: Guest, W: Write> Standing for Paused<G, W> {
         .entered();
         self.vcpu.settle()?; //                                1. nothing is half done
         let _ = self.board.flush(); //                         2. what was printed is the console's, not the snapshot's
-        let state = describe(Described {
+        let mut state = describe(Described {
             //                    3. the small part, before anything is written
             processors: std::slice::from_mut(&mut self.vcpu),
             vm: &self.vm,
@@ -62,7 +67,8 @@ impl<G: Guest, W: Write> Standing for Paused<G, W> {
             devices: self.board.save(),
             guest: self.guest.save()?,
         })?;
-        store(place, &state, &self.memory) //                  4. the files
+        let snapshot = Unfinished::begin(place, &state.id)?; // 4. a folder that is no snapshot yet
+        snapshot.store(&mut state, &self.memory, saving) //    5. the files
     }
 
     fn memory_size(&self) -> u64 {
@@ -92,16 +98,43 @@ pub(super) fn describe(machine: Described<'_>) -> Result<State, SnapshotError> {
         clock: Raw(machine.vm.get_clock().map_err(clock("read"))?),
         devices: machine.devices,
         guest: machine.guest,
+        below: None,
     })
 }
 
-/// Writes the two files, so that they are there together or not at all.
-pub(super) fn store(place: &Path, state: &State, memory: &Memory) -> Result<Saved, SnapshotError> {
-    let snapshot = Unfinished::begin(place, &state.id)?; // 1. a folder that is no snapshot yet
-    let bytes = snapshot.write_memory(memory)?; //          2. the large part
-    snapshot.write_state(state)?; //                        3. the small part
-    snapshot.finish()?; //                                  4. now it is one
-    Ok(Saved { id: state.id.clone(), bytes })
+impl Unfinished {
+    /// Writes the two files, so that they are there together or not at all; and lets the memory go on from there, where
+    /// what changes next shall be saved alone.
+    pub(super) fn store(self, state: &mut State, memory: &Memory, saving: Saving) -> Result<Saved, SnapshotError> {
+        let (bytes, below) = self.write_memory(memory, saving)?; // 1. the large part
+        state.below = below;
+        self.write_state(state)?; //                                2. the small part
+        let place = self.finish()?; //                              3. now it is one
+        if saving == Saving::Changes
+            && let Err(error) = go_on_from(&place, state, memory)
+        //    4. and what the machine has as its memory
+        {
+            debug!("what changes next is saved with what changed before: {error}");
+        }
+        Ok(Saved { id: state.id.clone(), bytes })
+    }
+}
+
+/// Lets `memory` show what of it was just saved at `place`.
+fn go_on_from(place: &Path, state: &State, memory: &Memory) -> Result<(), SnapshotError> {
+    let _span = info_span!(
+        "snapshot.go_on",
+        call = "mmap(MAP_PRIVATE|MAP_FIXED)",
+        why = "the machine's memory is what was saved of it, until it writes: whatever has a page of its own has changed since"
+    )
+    .entered();
+    let (ranges, beneath) = match &state.below {
+        Some(below) => (below.ranges(), memory.origin().as_ref().map_or(0, |origin| origin.depth)),
+        None => (std::iter::once(0..memory.size()).collect(), 0),
+    };
+    let (folder, file) = snapshot::folder::hold(place)?;
+    let origin = Origin { id: state.id.clone(), folder, depth: beneath + 1 };
+    Ok(memory.go_on_from(file, &ranges, origin)?)
 }
 
 fn clock(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
@@ -201,7 +234,9 @@ impl Machine {
 
 /// Brings a snapshot's memory back.
 pub(super) fn bring(memory: &Memory, template: &Template, loading: Loading) -> Result<(), MemoryError> {
-    memory.load(&template.snapshot.memory, loading, &template.snapshot.path().join(WORKING_SET))
+    let snapshot = &template.snapshot;
+    let origin = snapshot.origin().map_err(|source| MemoryError::Serve { source })?;
+    memory.load(&snapshot.memory, loading, &snapshot.path().join(WORKING_SET), origin)
 }
 
 /// The file beside a snapshot's memory that says which pages of it are touched first.

@@ -18,7 +18,7 @@ use nix::request_code_readwrite;
 use tracing::debug;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::{PAGE, laid};
+use super::{Layers, PAGE};
 
 /// `<linux/userfaultfd.h>`
 mod abi {
@@ -79,9 +79,9 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Brings the pages of `parts`, which nobody has touched, from `file`; those that `record` names at once.
-    pub(super) fn serve(parts: Vec<Piece>, file: &File, record: &Path) -> io::Result<Self> {
-        let bringer = Bringer::new(parts, file)?;
+    /// Brings the pages of `parts`, which nobody has touched, from `saved`; those that `record` names at once.
+    pub(super) fn serve(parts: Vec<Piece>, saved: &Layers, record: &Path) -> io::Result<Self> {
+        let bringer = Bringer::new(parts, saved)?;
         bringer.prefetch(&read_record(record)?)?;
         let stop = EventFd::new(EFD_CLOEXEC)?;
         let ear = stop.try_clone()?;
@@ -103,7 +103,7 @@ impl Drop for Faults {
 struct Bringer {
     faults: OwnedFd,
     parts: Vec<Piece>,
-    /// The file, mapped to be read.
+    /// The saved memory, mapped to be read.
     source: Source,
     /// Where in it anything is.
     data: Vec<Range<u64>>,
@@ -117,6 +117,26 @@ struct Source {
 // SAFETY: a mapping that is only read, by the kernel, and unmapped once.
 unsafe impl Send for Source {}
 
+impl Source {
+    /// All the files of a saved memory as one range of addresses.
+    fn of(saved: &Layers) -> io::Result<Self> {
+        let map = |at: *mut libc::c_void, length: u64, flags: libc::c_int, file: libc::c_int, offset: u64| {
+            let protection = if file < 0 { libc::PROT_NONE } else { libc::PROT_READ };
+            // SAFETY: a new mapping, or one over a part of that; only the kernel reads from it.
+            let mapped = unsafe { libc::mmap(at, length as usize, protection, flags, file, offset as libc::off_t) };
+            if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(mapped) }
+        };
+        let length = saved.length();
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let source = Self { at: map(std::ptr::null_mut(), length, anonymous, -1, 0)?, length: length as usize };
+        for (range, file) in saved.pieces() {
+            let at = source.at.wrapping_byte_add(range.start as usize);
+            map(at, range.end - range.start, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd(), range.start)?;
+        }
+        Ok(source)
+    }
+}
+
 impl Drop for Source {
     fn drop(&mut self) {
         // SAFETY: mapped by `Bringer::new`, and known to nobody else.
@@ -125,24 +145,15 @@ impl Drop for Source {
 }
 
 impl Bringer {
-    fn new(parts: Vec<Piece>, file: &File) -> io::Result<Self> {
+    fn new(parts: Vec<Piece>, saved: &Layers) -> io::Result<Self> {
         let faults = open()?;
         let mut api = abi::Api { version: abi::API, features: 0, ioctls: 0 };
         ask(&faults, request_code_readwrite!(abi::API, 0x3f, size_of::<abi::Api>()), &mut api)?;
-        let length = parts.iter().map(|part| part.length).sum::<u64>();
         for part in &parts {
             let mut register = abi::Register { start: part.host, length: part.length, mode: abi::MISSING, ioctls: 0 };
             ask(&faults, request_code_readwrite!(abi::API, 0x00, size_of::<abi::Register>()), &mut register)?;
         }
-        // SAFETY: a new mapping, of a file, that only the kernel reads from.
-        let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), length as usize, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let source = Source { at, length: length as usize };
-        Ok(Self { faults, parts, source, data: laid::data(file, 0..length)? })
+        Ok(Self { faults, parts, source: Source::of(saved)?, data: saved.data()? })
     }
 
     /// Brings the pages of a record; such as are not there are passed over.

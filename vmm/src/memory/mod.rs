@@ -5,6 +5,8 @@
 
 mod faults;
 pub(crate) mod laid;
+mod layers;
+mod pieces;
 mod saved;
 mod touched;
 
@@ -18,8 +20,9 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 use crate::units::Mib;
 use faults::Faults;
 use laid::Laid;
+pub(crate) use layers::Layers;
 pub use saved::Loading;
-pub(crate) use saved::copy_sparse;
+pub(crate) use saved::{Origin, STRETCHES, copy_sparse};
 
 /// The unit in which the kernel maps, in bytes.
 pub const PAGE: u64 = 4096;
@@ -39,6 +42,8 @@ pub struct Memory {
     size: u64,
     /// Where files lie.
     laid: Arc<Mutex<Laid>>,
+    /// What was saved, and is there still but for what changed.
+    origin: Arc<Mutex<Option<Origin>>>,
 }
 
 /// Why guest memory could not be had or changed.
@@ -117,7 +122,7 @@ impl Memory {
         // vm-memory maps MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE: without the last, a host that counts its promises
         // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
         let guest = GuestMemoryMmap::from_ranges(ranges).map_err(|source| MemoryError::Map { size, source })?;
-        Ok(Self { guest, size: size.bytes(), laid: Arc::default(), faults: Arc::default() })
+        Ok(Self { guest, size: size.bytes(), laid: Arc::default(), origin: Arc::default(), faults: Arc::default() })
     }
 
     /// Its size in bytes.
@@ -148,9 +153,16 @@ impl Memory {
         if !offset.is_multiple_of(PAGE) {
             return Err(MemoryError::Range { at: at.0, length });
         }
-        self.replace("map a file over", at, length, libc::MAP_PRIVATE, file.as_raw_fd(), offset)?;
-        let note = self.laid().lay(at.0..at.0 + length, file, offset);
-        note.map_err(|source| MemoryError::Change { attempt: "note a file over", at: at.0, length, source })
+        let kept = file.try_clone();
+        let kept =
+            kept.map_err(|source| MemoryError::Change { attempt: "keep the file for", at: at.0, length, source })?;
+        self.show(at, length, file, offset)?;
+        self.laid().lay(at.0..at.0 + length, Arc::new(kept), offset);
+        Ok(())
+    }
+
+    fn show(&self, at: GuestAddress, length: u64, file: &File, offset: u64) -> Result<(), MemoryError> {
+        self.replace("map a file over", at, length, libc::MAP_PRIVATE, file.as_raw_fd(), offset)
     }
 
     /// Where files lie.
@@ -163,8 +175,8 @@ impl Memory {
         // Not madvise(MADV_DONTNEED): where a file lies, that would bring back the file's bytes.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         self.replace("give back", at, length, flags, -1, 0)?;
-        let note = self.laid().lift(&(at.0..at.0 + length));
-        note.map_err(|source| MemoryError::Change { attempt: "note what lies over", at: at.0, length, source })
+        self.laid().lift(&(at.0..at.0 + length));
+        Ok(())
     }
 
     fn replace(

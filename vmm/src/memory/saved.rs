@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use super::faults::{Faults, Piece};
 use super::touched::{self, Stretches};
-use super::{Memory, MemoryError, PAGE, laid};
+use super::{Layers, Memory, MemoryError, PAGE, laid};
 
 /// How a saved memory comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub enum Loading {
 /// `ioctl(FICLONE)`: this file shall have that one's blocks (`ioctl_ficlone(2)`).
 const FICLONE: libc::c_ulong = 0x4004_9409;
 
+/// The most stretches that a saved memory says to have changed: each is a mapping of its own when it comes back.
+pub(crate) const STRETCHES: usize = 2048;
+
 /// A part of guest memory, where it lies in the monitor, and its place in the file: one part follows the other there.
 struct Part {
     guest: u64,
@@ -40,80 +43,144 @@ struct Part {
     file: u64,
 }
 
+/// A stretch of guest memory, and the file that has it at `offset`.
+struct Saved {
+    at: Range<u64>,
+    file: Arc<File>,
+    offset: u64,
+}
+
+/// What memory was saved as, or loaded from: all but what has changed is in there.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The name that no other has.
+    pub(crate) id: String,
+    /// The folder, wherever its name is by now.
+    pub(crate) folder: File,
+    /// How many files it is in.
+    pub(crate) depth: usize,
+}
+
 impl Memory {
     /// The stretches of guest-physical addresses that hold anything: written by somebody, or shown by a file. To ask
     /// touches nothing.
     pub fn touched(&self) -> io::Result<Vec<Range<u64>>> {
         let shown = self.laid().data(PAGE)?;
+        Ok(Stretches::union(self.own_pages()?, shown).0)
+    }
+
+    /// The stretches that may differ from what this memory goes on from: written since, or no longer what it shows. A page
+    /// that is only read stays the file's (`MAP_PRIVATE`), so no one has to keep a log: not KVM of what the guest writes,
+    /// nor the monitor of what it writes on the guest's behalf, of which KVM's log knows nothing.
+    fn changed(&self) -> io::Result<Vec<Range<u64>>> {
+        let laid = self.laid();
+        let other = self.parts().flat_map(|(guest, length, _)| laid.other_than_origin(guest..guest + length)).collect();
+        Ok(Stretches::union(self.own_pages()?, other).0)
+    }
+
+    fn own_pages(&self) -> io::Result<Vec<Range<u64>>> {
         let mut own = Vec::new();
         for (guest, length, host) in self.parts() {
             let pages = touched::own_pages(host, length)?;
             own.extend(pages.into_iter().map(|range| guest + range.start..guest + range.end));
         }
-        Ok(Stretches::union(own, shown).0)
+        Ok(own)
     }
 
     /// Writes the stretches that hold anything to `file`, each at its own place, and leaves holes between; returns how
     /// many bytes that were. The file becomes as long as the memory.
     pub fn save(&self, file: &File) -> io::Result<u64> {
+        self.write(file, std::slice::from_ref(&(0..self.size())))
+    }
+
+    /// The same of what may have changed since its origin; returns the ranges of the file that say so, too.
+    pub(crate) fn save_changes(&self, file: &File) -> io::Result<(u64, Vec<Range<u64>>)> {
+        let ranges = touched::few(self.in_file(&self.changed()?), STRETCHES);
+        Ok((self.write(file, &ranges)?, ranges))
+    }
+
+    /// Writes what holds anything of these ranges of the file.
+    fn write(&self, file: &File, ranges: &[Range<u64>]) -> io::Result<u64> {
         file.set_len(self.size())?;
-        let touched = self.touched()?;
+        let stretches = touched::common(&self.in_file(&self.touched()?), ranges);
         let mut written = 0;
         for part in self.placed() {
-            let end = part.guest + part.length;
-            for stretch in &touched {
-                let (from, to) = (stretch.start.max(part.guest), stretch.end.min(end));
-                if from < to {
-                    let offset = from - part.guest;
-                    write_out(file, part.file + offset, part.host + offset, to - from)?;
-                    written += to - from;
-                }
+            for stretch in touched::within(&stretches, &(part.file..part.file + part.length)) {
+                let length = stretch.end - stretch.start;
+                write_out(file, stretch.start, part.host + (stretch.start - part.file), length)?;
+                written += length;
             }
         }
         Ok(written)
     }
 
-    /// Brings back what [`Memory::save`] wrote. The file is at least as long as this memory, which nobody has touched. Which
-    /// pages are touched first is read from `record`, or written to it, where that is wanted.
-    pub fn load(&self, file: &File, loading: Loading, record: &Path) -> Result<(), MemoryError> {
-        if loading == Loading::Recorded {
-            return self.serve(file, record);
-        }
-        for part in self.placed() {
-            match loading {
-                Loading::Recorded => {}
-                Loading::Lazy => self.map_file(GuestAddress(part.guest), file, part.file, part.length)?,
-                Loading::Eager => self.read_in(file, &part).map_err(|source| MemoryError::Change {
+    /// Brings back what was saved. It is at least as long as this memory, which nobody has touched. Which pages are touched
+    /// first is read from `record`, or written to it, where that is wanted.
+    pub(crate) fn load(
+        &self,
+        saved: &Layers,
+        loading: Loading,
+        record: &Path,
+        origin: Origin,
+    ) -> Result<(), MemoryError> {
+        let pieces = self.found(saved.pieces());
+        match loading {
+            Loading::Recorded => self.serve(saved, record)?,
+            Loading::Lazy => pieces.iter().try_for_each(|piece| self.show_piece(piece))?,
+            Loading::Eager => pieces.iter().try_for_each(|piece| {
+                self.read_in(piece).map_err(|source| MemoryError::Change {
                     attempt: "read back",
-                    at: part.guest,
-                    length: part.length,
+                    at: piece.at.start,
+                    length: piece.at.end - piece.at.start,
                     source,
-                })?,
-            }
+                })
+            })?,
         }
+        self.note(pieces, origin);
         Ok(())
     }
 
-    fn serve(&self, file: &File, record: &Path) -> Result<(), MemoryError> {
-        let failed = |source| MemoryError::Serve { source };
-        let parts = self.placed();
-        let pieces = parts.iter().map(|part| Piece { host: part.host, length: part.length, file: part.file }).collect();
-        let faults = Faults::serve(pieces, file, record).map_err(failed)?;
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(faults);
-        // What was not touched is in the file, and belongs to what is saved next.
-        parts
-            .iter()
-            .try_for_each(|part| self.laid().lay(part.guest..part.guest + part.length, file, part.file).map_err(failed))
+    /// Goes on from what was just saved: what `file` has in these ranges takes the place of what is there, which is the same.
+    /// From here on, what changes is what differs from that. Nobody touches the memory meanwhile.
+    pub(crate) fn go_on_from(&self, file: File, ranges: &[Range<u64>], origin: Origin) -> Result<(), MemoryError> {
+        let file = Arc::new(file);
+        let pieces = || self.found(ranges.iter().map(|range| (range.clone(), &file)));
+        // First: a page that could not be made to show the file is one of its own still, and so counts as changed.
+        self.note(pieces(), origin);
+        pieces().iter().try_for_each(|piece| self.show_piece(piece))
     }
 
-    fn read_in(&self, file: &File, part: &Part) -> io::Result<()> {
-        for data in laid::data(file, part.file..part.file + part.length)? {
-            let at = GuestAddress(part.guest + (data.start - part.file));
+    fn show_piece(&self, piece: &Saved) -> Result<(), MemoryError> {
+        self.show(GuestAddress(piece.at.start), piece.at.end - piece.at.start, &piece.file, piece.offset)
+    }
+
+    fn note(&self, pieces: Vec<Saved>, origin: Origin) {
+        self.laid().lay_origin(pieces.into_iter().map(|piece| (piece.at, piece.file, piece.offset)));
+        *self.origin() = Some(origin);
+    }
+
+    /// What it goes on from, where it does.
+    pub(crate) fn origin(&self) -> MutexGuard<'_, Option<Origin>> {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, saved: &Layers, record: &Path) -> Result<(), MemoryError> {
+        let pieces =
+            self.placed().iter().map(|part| Piece { host: part.host, length: part.length, file: part.file }).collect();
+        let faults = Faults::serve(pieces, saved, record).map_err(|source| MemoryError::Serve { source })?;
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(faults);
+        Ok(())
+    }
+
+    fn read_in(&self, piece: &Saved) -> io::Result<()> {
+        let length = piece.at.end - piece.at.start;
+        for data in laid::data(&piece.file, piece.offset..piece.offset + length)? {
+            let at = GuestAddress(piece.at.start + (data.start - piece.offset));
             let slice = self.guest.get_slice(at, (data.end - data.start) as usize).map_err(io::Error::other)?;
             let pointer = slice.ptr_guard_mut();
             // SAFETY: the slice is guest memory that nobody else has yet: no processor is made.
             let bytes = unsafe { std::slice::from_raw_parts_mut(pointer.as_ptr(), slice.len()) };
-            file.read_exact_at(bytes, data.start)?;
+            piece.file.read_exact_at(bytes, data.start)?;
         }
         Ok(())
     }
@@ -124,6 +191,31 @@ impl Memory {
             .map(|(guest, length, host)| {
                 file += length;
                 Part { guest, length, host, file: file - length }
+            })
+            .collect()
+    }
+
+    /// Stretches of guest memory as stretches of the file.
+    fn in_file(&self, stretches: &[Range<u64>]) -> Vec<Range<u64>> {
+        let place = |part: &Part| {
+            let inside = touched::within(stretches, &(part.guest..part.guest + part.length));
+            let (guest, file) = (part.guest, part.file);
+            inside.into_iter().map(move |range| range.start - guest + file..range.end - guest + file)
+        };
+        self.placed().iter().flat_map(place).collect()
+    }
+
+    /// Where in guest memory these stretches of files are, in ascending order as they are.
+    fn found<'a>(&self, pieces: impl Iterator<Item = (Range<u64>, &'a Arc<File>)>) -> Vec<Saved> {
+        let parts = self.placed();
+        pieces
+            .flat_map(|(range, file)| {
+                let place = |part: &Part| {
+                    let (from, to) = (range.start.max(part.file), range.end.min(part.file + part.length));
+                    let at = |offset: u64| part.guest + (offset - part.file);
+                    (from < to).then(|| Saved { at: at(from)..at(to), file: file.clone(), offset: from })
+                };
+                parts.iter().filter_map(place).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -202,22 +294,66 @@ mod tests {
         assert_eq!(memory.touched().unwrap(), touched);
     }
 
+    fn origin() -> Origin {
+        Origin { id: String::new(), folder: tempfile::tempfile().unwrap(), depth: 1 }
+    }
+
+    fn load(saved: &Layers, loading: Loading) -> Memory {
+        let memory = Memory::map(Mib(4)).unwrap();
+        memory.load(saved, loading, Path::new(""), origin()).unwrap();
+        memory
+    }
+
+    fn byte(memory: &Memory, page: u64) -> u8 {
+        memory.guest().read_obj(GuestAddress(page * PAGE)).unwrap()
+    }
+
+    fn set(memory: &Memory, page: u64, byte: u8) {
+        memory.guest().write_obj(byte, GuestAddress(page * PAGE)).unwrap();
+    }
+
     #[test]
     fn a_saved_memory_comes_back_both_ways_and_can_be_saved_again() {
         let saved = tempfile::tempfile().unwrap();
         let memory = Memory::map(Mib(4)).unwrap();
-        memory.guest().write_obj(9_u8, GuestAddress(5 * PAGE)).unwrap();
+        set(&memory, 5, 9);
         memory.save(&saved).unwrap();
+        let saved = Layers::whole(saved, 4 << 20);
         for loading in [Loading::Lazy, Loading::Eager] {
-            let memory = Memory::map(Mib(4)).unwrap();
-            memory.load(&saved, loading, Path::new("")).unwrap();
-            memory.guest().write_obj(3_u8, GuestAddress(6 * PAGE)).unwrap();
+            let memory = load(&saved, loading);
+            set(&memory, 6, 3);
             let again = tempfile::tempfile().unwrap();
             assert_eq!(memory.save(&again).unwrap(), 2 * PAGE, "{loading:?}");
-            let twice = Memory::map(Mib(4)).unwrap();
-            twice.load(&again, Loading::Eager, Path::new("")).unwrap();
-            let read = |page: u64| twice.guest().read_obj::<u8>(GuestAddress(page * PAGE)).unwrap();
-            assert_eq!((read(5), read(6), read(7)), (9, 3, 0), "{loading:?}");
+            let twice = load(&Layers::whole(again, 4 << 20), Loading::Eager);
+            assert_eq!([5, 6, 7].map(|page| byte(&twice, page)), [9, 3, 0], "{loading:?}");
+        }
+    }
+
+    #[test]
+    fn what_changed_is_saved_alone_and_lies_over_what_was_there() {
+        let whole = tempfile::tempfile().unwrap();
+        let memory = Memory::map(Mib(4)).unwrap();
+        (0..8).for_each(|page| set(&memory, page, 1));
+        memory.save(&whole).unwrap();
+        memory.go_on_from(whole.try_clone().unwrap(), std::slice::from_ref(&(0..4 << 20)), origin()).unwrap();
+        assert_eq!(byte(&memory, 3), 1); // to read changes nothing
+        set(&memory, 4, 2);
+        memory.discard(GuestAddress(6 * PAGE), PAGE).unwrap();
+        let mut layers = Layers::whole(whole, 4 << 20);
+        for (newer, bytes, ranges) in [
+            (9, PAGE, vec![4 * PAGE..5 * PAGE, 6 * PAGE..7 * PAGE]),
+            (10, 2 * PAGE, vec![9 * PAGE..10 * PAGE, 20 * PAGE..21 * PAGE]),
+        ] {
+            let changes = tempfile::tempfile().unwrap();
+            assert_eq!(memory.save_changes(&changes).unwrap(), (bytes, ranges.clone()));
+            memory.go_on_from(changes.try_clone().unwrap(), &ranges, origin()).unwrap();
+            layers.change(changes, &ranges);
+            for loading in [Loading::Lazy, Loading::Eager] {
+                let found = [3, 4, 5, 6, 7, 9].map(|page| byte(&load(&layers, loading), page));
+                assert_eq!(found, [1, 2, 1, 0, 1, if newer == 9 { 0 } else { 9 }], "{loading:?}");
+            }
+            set(&memory, 9, 9);
+            set(&memory, 20, newer);
         }
     }
 }

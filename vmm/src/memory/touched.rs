@@ -63,6 +63,47 @@ impl Stretches {
     }
 }
 
+/// What of one list of stretches is in the other, too; both are in ascending order.
+pub(super) fn common(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut found = Vec::new();
+    let (mut first, mut second) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some(a), Some(b)) = (first.peek(), second.peek()) {
+        let both = a.start.max(b.start)..a.end.min(b.end);
+        // The one that ends first has nothing more in common with what follows.
+        if a.end < b.end {
+            first.next()
+        } else {
+            second.next()
+        };
+        if !both.is_empty() {
+            found.push(both);
+        }
+    }
+    found
+}
+
+/// What of these stretches, which are in ascending order, is in `range`.
+pub(super) fn within(stretches: &[Range<u64>], range: &Range<u64>) -> Vec<Range<u64>> {
+    common(stretches, std::slice::from_ref(range))
+}
+
+/// At most `most` stretches that hold all of these: the narrowest gaps between them go along.
+pub(super) fn few(stretches: Vec<Range<u64>>, most: usize) -> Vec<Range<u64>> {
+    let mut gaps: Vec<u64> = stretches.windows(2).map(|pair| pair[1].start - pair[0].end).collect();
+    let widest = match stretches.len().checked_sub(most + 1) {
+        None => return stretches,
+        Some(last) => *gaps.select_nth_unstable(last).1,
+    };
+    let mut few: Vec<Range<u64>> = Vec::with_capacity(most);
+    for next in stretches {
+        match few.last_mut() {
+            Some(last) if next.start - last.end <= widest => last.end = next.end,
+            _ => few.push(next),
+        }
+    }
+    few
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -83,6 +124,15 @@ mod tests {
             let expected: BTreeSet<u64> = ranges(&one).into_iter().chain(ranges(&other)).flatten().collect();
             prop_assert_eq!(union.0.iter().cloned().flatten().collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>());
             prop_assert!(union.0.windows(2).all(|pair| pair[0].end < pair[1].start));
+
+            let (one, other) = (Stretches::union(ranges(&one), Vec::new()).0, Stretches::union(ranges(&other), Vec::new()).0);
+            let set = |ranges: &[Range<u64>]| ranges.iter().cloned().flatten().collect::<BTreeSet<_>>();
+            prop_assert_eq!(set(&common(&one, &other)), &set(&one) & &set(&other));
+            for most in 1..4 {
+                let few = few(one.clone(), most);
+                prop_assert!(few.len() <= most && set(&few).is_superset(&set(&one)));
+                prop_assert!(one.len() > most || few == one);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! what it writes is its own; the file can't be removed while it is linked. A *full* clone has a copy of the file, by
 //! reflink where the file system can (the blocks are shared until one side writes), and shares nothing with its parent.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -15,7 +15,6 @@ use super::store::{Machine, Store};
 use super::tree::About;
 use super::{NamedError, failed};
 use crate::devices::virtio::block::image;
-use crate::memory::copy_sparse;
 use crate::snapshot::bundle::bundle;
 use crate::snapshot::format;
 
@@ -49,10 +48,9 @@ impl Store {
             .map(|(number, name)| Ok((name.clone(), record(parent, &snapshot, &about, kind, address(number))?)))
             .collect::<io::Result<Vec<_>>>()
             .map_err(failed("make an identity for a clone in", self.path()))?;
-        let from = parent.snapshot_path(&snapshot);
         self.add(&machines, &|folder| match kind {
             Kind::Linked => Ok(()),
-            Kind::Full => copy(parent, &snapshot, &from, &folder.join("snapshots").join(&snapshot)),
+            Kind::Full => copy(parent, &snapshot, &folder.join("snapshots").join(&snapshot)),
         })?;
         Ok(snapshot)
     }
@@ -67,15 +65,16 @@ fn record(parent: &Machine, snapshot: &Name, about: &About, kind: Kind, address:
     Ok(Record { inside, identity, base, current, ..parent.record.clone() })
 }
 
-/// Copies a snapshot's folder, with all that its disks stand on.
-fn copy(parent: &Machine, name: &Name, from: &Path, to: &Path) -> Result<(), NamedError> {
+/// Copies a snapshot, with all that its memory and its disks stand on.
+fn copy(parent: &Machine, name: &Name, to: &Path) -> Result<(), NamedError> {
     fs::create_dir(to).map_err(failed("make", to))?;
     let opened = parent.open(name)?;
     let mut state = parent.open(name)?.state;
     for disk in bundle(&opened, &mut state) {
         image::flatten(&disk.open()?, &to.join(&disk.name))?;
     }
-    let about = About { needs: Vec::new(), ..parent.about(name)? };
+    state.below = None;
+    let about = About { needs: Vec::new(), changes: false, ..parent.about(name)? };
     let text = serde_json::to_vec_pretty(&about).map_err(|error| NamedError::Garbled(to.join("about.json"), error))?;
     fs::write(to.join("about.json"), text).map_err(failed("write", &to.join("about.json")))?;
     let write_state = |bytes: &[u8]| {
@@ -83,10 +82,7 @@ fn copy(parent: &Machine, name: &Name, from: &Path, to: &Path) -> Result<(), Nam
         io::Write::write_all(&mut file, bytes)
     };
     write_state(&format::encode(&state)?).map_err(failed("write", &to.join("state")))?;
-    let memory = from.join("memory");
-    let copied = File::open(&memory).and_then(|from| {
-        let to = OpenOptions::new().write(true).create_new(true).mode(0o400).open(to.join("memory"))?;
-        copy_sparse(&from, &to)
-    });
-    copied.map_err(failed("copy", &memory))
+    let memory = to.join("memory");
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&memory);
+    file.and_then(|file| opened.memory.copy_to(&file)).map_err(failed("copy what is saved to", &memory))
 }

@@ -20,6 +20,7 @@ use super::{NamedError, failed};
 use crate::devices::virtio::block::{Format, image};
 use crate::guest::linux::init::Network;
 use crate::machine::pc::{Card, Disk, Renewal, Sockets, Wiring};
+use crate::snapshot::Snapshot;
 
 impl Inside {
     /// The same for a clone: with cards and sockets of its own, the first card with this address.
@@ -126,15 +127,21 @@ impl Machine {
     }
 }
 
-/// The ids of the snapshots on whose disks those in `folder` stand.
-pub(super) fn stands_on(folder: &Path) -> Result<Vec<String>, NamedError> {
-    let mut ids = Vec::new();
+/// The ids of the snapshots on which the memory and the disks in `folder` stand; and whether the memory stands on any.
+pub(super) fn stands_on(folder: &Path) -> Result<(Vec<String>, bool), NamedError> {
+    let mut below = Vec::new();
+    let memory = Snapshot::open(folder)?.state.below;
+    let changes = memory.is_some();
+    below.extend(memory.map(|memory| folder.join(memory.folder)));
     for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
         let path = entry.map_err(failed("list", folder))?.path();
         let is_disk = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"disk-"));
         // What is no image stands on nothing.
-        let Some(base) = is_disk.then(|| image::base_of(&path).ok().flatten()).flatten() else { continue };
-        let about = base.parent().unwrap_or(Path::new("")).join("about.json");
+        let base = is_disk.then(|| image::base_of(&path).ok().flatten()).flatten();
+        below.extend(base.map(|base| base.parent().unwrap_or(Path::new("")).to_owned()));
+    }
+    let mut ids = Vec::new();
+    for about in below.iter().map(|folder| folder.join("about.json")) {
         match fs::read(&about) {
             Ok(bytes) => {
                 let about: About =
@@ -148,17 +155,17 @@ pub(super) fn stands_on(folder: &Path) -> Result<Vec<String>, NamedError> {
     }
     ids.sort();
     ids.dedup();
-    Ok(ids)
+    Ok((ids, changes))
 }
 
 impl Store {
-    /// Which snapshots stand on the disks of those with these ids, in words; those of `but` don't count.
+    /// Which snapshots stand on those with these ids, in words; those of `but` don't count.
     pub(super) fn standing_on(&self, ids: &[String], but: Option<&Name>) -> Result<Vec<String>, NamedError> {
         let mut standing = Vec::new();
         for machine in self.all()?.iter().filter(|machine| Some(&machine.name) != but) {
             for branch in machine.tree()? {
                 if branch.about.needs.iter().any(|need| ids.contains(need)) {
-                    standing.push(format!("the snapshot {}@{} stands on its disks", machine.name, branch.name));
+                    standing.push(format!("the snapshot {}@{} stands on it", machine.name, branch.name));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! A machine's snapshots, and which came of which.
 //!
-//! Each snapshot is whole: none needs another to be gone on from. What makes them a tree is only where each came from, and
-//! that is kept as the line of its ancestors' ids: where one in the middle is removed, its children are its parent's.
+//! A snapshot is whole, and needs no other to be gone on from, unless it is one of changes or its disks stand on another's;
+//! those it needs are kept by id. What makes them a tree is only where each came from, and that is kept as the line of its
+//! ancestors' ids: where one in the middle is removed, its children are its parent's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,9 +30,12 @@ pub struct About {
     pub bytes: u64,
     /// The ids of the snapshots that it comes of, the nearest first.
     pub ancestors: Vec<String>,
-    /// The ids of the snapshots that its disks stand on.
+    /// The ids of the snapshots that its memory or its disks stand on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// Whether its memory is what has changed since another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
 }
 
 /// A snapshot in the tree.
@@ -84,8 +88,8 @@ impl Machine {
         Ok(ordered(found))
     }
 
-    /// Saves the machine, which runs, as `name`. It runs on.
-    pub fn snapshot(&mut self, store: &Store, name: &Name) -> Result<About, NamedError> {
+    /// Saves the machine, which runs, as `name`: all of its memory, or what has changed. It runs on.
+    pub fn snapshot(&mut self, store: &Store, name: &Name, diff: bool) -> Result<About, NamedError> {
         let _lock = self.change()?;
         let exists = || NamedError::SnapshotExists { machine: self.name.clone(), snapshot: name.clone() };
         let place = self.snapshot_path(name);
@@ -95,7 +99,7 @@ impl Machine {
         // The machine's own process writes it, to a place that is none yet; what is known of it is added there.
         let to = self.snapshots().join(format!("{UNFINISHED}{name}"));
         let asked = std::path::absolute(&to).map_err(failed("find", &to))?;
-        let Answer::Snapshot { id, bytes } = self.ask(&Request::Snapshot { to: asked })? else {
+        let Answer::Snapshot { id, bytes } = self.ask(&Request::Snapshot { to: asked, diff })? else {
             return Err(NamedError::DoesNotRun(self.name.clone()));
         };
         // Read again: it may have been started since this was read.
@@ -103,7 +107,8 @@ impl Machine {
         let ancestors = self.line(now.current.as_deref())?;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let taken = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let about = About { id: id.clone(), taken, bytes, ancestors, needs: stands_on(&to)? };
+        let (needs, changes) = stands_on(&to)?;
+        let about = About { id: id.clone(), taken, bytes, ancestors, needs, changes };
         let path = to.join("about.json");
         let text = serde_json::to_vec_pretty(&about).map_err(|error| NamedError::Garbled(path.clone(), error))?;
         write_whole(&path, &text)?;
@@ -234,7 +239,10 @@ mod tests {
 
     fn snapshot(name: &str, taken: u64, ancestors: &[&str]) -> (Name, About) {
         let ancestors = ancestors.iter().map(ToString::to_string).collect();
-        (name.parse().unwrap(), About { id: name.to_owned(), taken, bytes: 0, ancestors, needs: Vec::new() })
+        (
+            name.parse().unwrap(),
+            About { id: name.to_owned(), taken, bytes: 0, ancestors, needs: Vec::new(), changes: false },
+        )
     }
 
     fn drawn(found: Vec<(Name, About)>) -> String {

@@ -44,8 +44,11 @@ fn source(disk: &Disk, folder: &Path) -> PathBuf {
     if disk.is_kept() { folder.join(&disk.path) } else { disk.path.clone() }
 }
 
-/// Whether a state names no disk but such as lie beside it.
+/// Whether a state stands on no other, and names no disk but such as lie beside it.
 pub(crate) fn is_bundled(state: &State) -> bool {
+    if state.below.is_some() {
+        return false;
+    }
     match &state.guest {
         GuestState::Linux(linux) => {
             linux.devices.iter().all(|wiring| !matches!(wiring, Wiring::Disk(disk) if !disk.is_kept()))

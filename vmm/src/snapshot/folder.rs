@@ -15,9 +15,9 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracing::info_span;
 
-use super::state::State;
+use super::state::{Below, State};
 use super::{SnapshotError, format};
-use crate::memory::{Memory, copy_sparse};
+use crate::memory::{Layers, Memory, Origin};
 
 /// The two files.
 const STATE: &str = "state";
@@ -36,15 +36,23 @@ pub struct Snapshot {
     path: PathBuf,
     /// The machine besides its memory.
     pub state: State,
-    /// Its memory. Holds a shared lock while it, or a machine that shows it, is there.
-    pub(crate) memory: File,
-    /// The file that the memory was copied from, if it was.
-    origin: Option<File>,
+    folder: File,
+    /// Its memory. Each file is locked against removal while this, or a machine that shows it, is there.
+    pub(crate) memory: Layers,
+    /// The files that the memory was copied from, if it was.
+    origin: Option<Layers>,
 }
 
+/// How many snapshots may stand on each other. The next is whole.
+const DEPTH: usize = 16;
+
 impl Snapshot {
-    /// Opens and checks the snapshot at `path`.
+    /// Opens and checks the snapshot at `path`, with all that it stands on.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        Self::open_above(path, 1)
+    }
+
+    fn open_above(path: &Path, depth: usize) -> Result<Self, SnapshotError> {
         let _span = info_span!(
             "snapshot.open",
             call = "openat(2), read(2)",
@@ -79,18 +87,32 @@ impl Snapshot {
         if found < state.memory {
             return Err(SnapshotError::Memory { path: path.to_owned(), found, said: state.memory });
         }
-        Ok(Self { path: path.to_owned(), state, memory, origin: None })
+        let memory = match &state.below {
+            None => Layers::whole(memory, state.memory),
+            Some(below) => {
+                let mut layers = beneath(path, below, state.memory, depth)
+                    .map_err(|source| SnapshotError::Below { path: path.to_owned(), source: Box::new(source) })?;
+                layers.change(memory, &below.ranges());
+                layers
+            }
+        };
+        Ok(Self { path: path.to_owned(), folder, state, memory, origin: None })
+    }
+
+    /// What a memory that is loaded from this goes on from.
+    pub(crate) fn origin(&self) -> io::Result<Origin> {
+        Ok(Origin { id: self.state.id.clone(), folder: self.folder.try_clone()?, depth: self.memory.depth() })
     }
 
     /// Copies the memory into a memory file that is sealed: not even root can write to it. Its holes stay holes.
     pub(crate) fn take_in(&mut self) -> io::Result<()> {
         let sealed = memfd_create("isolab-template", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let sealed = File::from(sealed);
-        copy_sparse(&self.memory, &sealed)?;
+        self.memory.copy_to(&sealed)?;
         let all = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
         fcntl(&sealed, FcntlArg::F_ADD_SEALS(all))?;
-        // The other one stays locked: while clones of it live, it is in use.
-        self.origin = Some(std::mem::replace(&mut self.memory, sealed));
+        // The others stay locked: while clones of it live, they are in use.
+        self.origin = Some(std::mem::replace(&mut self.memory, Layers::whole(sealed, self.state.memory)));
         Ok(())
     }
 
@@ -99,9 +121,9 @@ impl Snapshot {
         &self.path
     }
 
-    /// How many bytes of disk its memory takes.
+    /// How many bytes of disk its memory takes, without that of what it stands on.
     pub fn disk(&self) -> io::Result<u64> {
-        Ok(self.memory.metadata()?.blocks() * 512)
+        Ok(fs::metadata(self.path.join(MEMORY))?.blocks() * 512)
     }
 
     /// Whether a machine goes on from the snapshot at `path` right now.
@@ -117,6 +139,28 @@ impl Snapshot {
             Err(error) => Err(failed("open", &path)(error)),
         }
     }
+}
+
+/// The memory that a snapshot of changes stands on.
+fn beneath(path: &Path, below: &Below, memory: u64, depth: usize) -> Result<Layers, SnapshotError> {
+    if depth >= DEPTH {
+        return Err(SnapshotError::Deep(DEPTH));
+    }
+    let lower = Snapshot::open_above(&path.join(&below.folder), depth + 1)?;
+    if (&lower.state.id, lower.state.memory) != (&below.id, memory) {
+        return Err(SnapshotError::Another { path: lower.path, wanted: below.id.clone() });
+    }
+    Ok(lower.memory)
+}
+
+/// How a machine's memory is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// All that holds anything.
+    Whole,
+    /// What has changed since the snapshot that the machine goes on from, or that was last so saved; all where there is
+    /// none to stand on, or too many stand on each other.
+    Changes,
 }
 
 /// A snapshot that is being written; removed if it is not finished.
@@ -143,8 +187,8 @@ impl Unfinished {
         &self.folder
     }
 
-    /// Writes the memory; returns how many bytes of it hold anything.
-    pub(crate) fn write_memory(&self, memory: &Memory) -> Result<u64, SnapshotError> {
+    /// Writes the memory; returns how many bytes that were, and what they stand on.
+    pub(crate) fn write_memory(&self, memory: &Memory, saving: Saving) -> Result<(u64, Option<Below>), SnapshotError> {
         let _span = info_span!(
             "snapshot.memory",
             call = "pread(/proc/self/pagemap), pwrite(2), fdatasync(2)",
@@ -153,8 +197,29 @@ impl Unfinished {
         .entered();
         let path = self.folder.join(MEMORY);
         let file = Self::create(&path)?;
-        let written = memory.save(&file).and_then(|written| file.sync_data().map(|()| written));
+        let base = if saving == Saving::Changes { self.base(memory) } else { None };
+        let write = || match base {
+            None => Ok((memory.save(&file)?, None)),
+            Some((id, folder)) => {
+                let (written, ranges) = memory.save_changes(&file)?;
+                Ok((written, Some(Below { id, folder, changed: Below::pages(&ranges) })))
+            }
+        };
+        let written = write().and_then(|written| file.sync_data().map(|()| written));
         written.map_err(failed("write", &path))
+    }
+
+    /// The snapshot that changes of `memory` can stand on: its id, and where it is by now.
+    fn base(&self, memory: &Memory) -> Option<(String, PathBuf)> {
+        let origin = memory.origin();
+        let origin = origin.as_ref().filter(|origin| origin.depth < DEPTH)?;
+        let folder = fs::read_link(format!("/proc/self/fd/{}", origin.folder.as_raw_fd())).ok()?;
+        // A folder that is gone has a name that leads nowhere, or to another.
+        let (there, ours) = (fs::metadata(&folder).ok()?, origin.folder.metadata().ok()?);
+        let same = (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+        let beside = same && folder.parent() == beside(&self.place).canonicalize().ok().as_deref();
+        let name = folder.file_name().filter(|_| beside).map(|name| Path::new("..").join(name));
+        same.then(|| (origin.id.clone(), name.unwrap_or(folder)))
     }
 
     /// Writes the state.
@@ -171,8 +236,8 @@ impl Unfinished {
         options.open(path).map_err(failed("make", path))
     }
 
-    /// Gives it its name: from here on it is there.
-    pub(crate) fn finish(mut self) -> Result<(), SnapshotError> {
+    /// Gives it its name: from here on it is there. Returns where.
+    pub(crate) fn finish(mut self) -> Result<PathBuf, SnapshotError> {
         let _span = info_span!(
             "snapshot.finish",
             call = "fsync(2), rename(2)",
@@ -193,8 +258,17 @@ impl Unfinished {
             Err(nix::errno::Errno::EEXIST) => return Err(SnapshotError::Exists(self.place.clone())),
             Err(errno) => return Err(failed("name the snapshot", &self.place)(errno.into())),
         }
-        sync(beside(&self.place))
+        sync(beside(&self.place))?;
+        Ok(self.place.clone())
     }
+}
+
+/// Opens the folder and the memory of a snapshot, which is locked against removal from here on.
+pub(crate) fn hold(path: &Path) -> Result<(File, File), SnapshotError> {
+    let folder = File::open(path).map_err(failed("open the snapshot", path))?;
+    let memory = path.join(MEMORY);
+    let file = File::open(&memory).and_then(|file| file.lock_shared().map(|()| file));
+    Ok((folder, file.map_err(failed("hold", &memory))?))
 }
 
 impl Drop for Unfinished {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::raw::Raw;
-use super::super::state::VcpuState;
+use super::super::state::{Below, VcpuState};
 use super::*;
 use crate::guest::GuestState;
 
@@ -31,6 +31,23 @@ fn state() -> State {
         clock: Raw::default(),
         devices: BTreeMap::from([("serial".to_owned(), serde_json::json!({ "scratch": 7 }))]),
         guest: serde_json::from_str::<GuestState>(r#"{"bare":{"guest":{"Counter":5}}}"#).unwrap(),
+        below: None,
+    }
+}
+
+#[test]
+fn stretches_that_cannot_have_changed_are_refused() {
+    let changed = |changed: &[(u64, u64)]| {
+        let below = Below { id: String::new(), folder: "../one".into(), changed: changed.to_vec() };
+        decode(&encode(&State { below: Some(below), ..state() }).unwrap()).err().map(|error| error.to_string())
+    };
+    for good in [&[][..], &[(0, 512)], &[(0, 1), (1, 1), (511, 1)]] {
+        assert_eq!(changed(good), None, "{good:?}");
+    }
+    let many: Vec<_> = (0..3000).map(|page| (2 * page, 1)).collect();
+    for bad in [&[(0, 513)][..], &[(512, 1)], &[(4, 1), (3, 1)], &[(3, 2), (4, 1)], &[(3, 0)], &[(1, u64::MAX)], &many]
+    {
+        assert!(changed(bad).is_some_and(|error| error.starts_with("below.changed: ")), "{bad:?}");
     }
 }
 

@@ -21,13 +21,14 @@ use std::path::PathBuf;
 
 pub use cpu::CpuError;
 pub(crate) use cpu::{check, check_tsc};
-pub use folder::Snapshot;
+pub use folder::{Saving, Snapshot};
 use format::FormatError;
 
 use crate::devices::DeviceError;
 use crate::devices::virtio::block::DiskError;
 use crate::guest::GuestError;
 use crate::kvm::KvmError;
+use crate::memory::MemoryError;
 use crate::vcpu::VcpuError;
 
 /// Why a snapshot was not taken, or no machine goes on from it.
@@ -56,6 +57,28 @@ pub enum SnapshotError {
         /// How long it should be.
         said: u64,
     },
+    /// What it stands on can't be used.
+    #[error("cannot use the snapshot in {}, which has only the changes since another", .path.display())]
+    Below {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is wrong with the other.
+        source: Box<SnapshotError>,
+    },
+    /// Where the other should be is a third.
+    #[error("{} is another snapshot than {wanted}", .path.display())]
+    Another {
+        /// What is there.
+        path: PathBuf,
+        /// The id of the one that should be.
+        wanted: String,
+    },
+    /// No such pile is ever written.
+    #[error("more than {0} snapshots stand on each other")]
+    Deep(usize),
+    /// The memory could not be made to go on from what was saved.
+    #[error(transparent)]
+    GoOn(#[from] MemoryError),
     /// The processor can't be had here.
     #[error("cannot go on here from the snapshot")]
     Cpu(#[from] CpuError),
@@ -109,6 +132,8 @@ impl SnapshotError {
             }
             Self::Format(..) | Self::Memory { .. } => Some("it was changed or cut short since it was taken".to_owned()),
             Self::Cpu(_) => Some("use a host with a processor like the one it was taken on".to_owned()),
+            Self::Below { source, .. } => source.hint(),
+            Self::Another { .. } => Some("put the one back that was there, or take a whole one".to_owned()),
             Self::Kvm(error) => error.hint().map(str::to_owned),
             Self::Disk(error) => error.hint(),
             Self::RelativeBase(_, base) => Some(format!(

@@ -1,6 +1,8 @@
 //! What a machine is besides its memory: everything that the state file holds.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
 
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_sregs,
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::raw::Raw;
 use crate::guest::GuestState;
-use crate::memory::Memory;
+use crate::memory::{Memory, PAGE, STRETCHES};
 use crate::units::Mib;
 
 /// A machine that stood still.
@@ -31,6 +33,49 @@ pub struct State {
     pub devices: BTreeMap<String, serde_json::Value>,
     /// What runs inside, as far as the monitor serves it.
     pub guest: GuestState,
+    /// What it stands on, where the memory file has only what changed since another snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<Below>,
+}
+
+/// The snapshot that one of changes stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Below {
+    /// Its id.
+    pub id: String,
+    /// Its folder; seen from the one that stands on it, where that is in the same folder.
+    pub folder: PathBuf,
+    /// What the memory file has: first page and number of pages of each stretch, in ascending order.
+    pub changed: Vec<(u64, u64)>,
+}
+
+impl Below {
+    /// The stretches of the memory file, in bytes.
+    pub(crate) fn ranges(&self) -> Vec<Range<u64>> {
+        self.changed.iter().map(|(first, count)| first * PAGE..(first + count) * PAGE).collect()
+    }
+
+    /// The other way.
+    pub(crate) fn pages(ranges: &[Range<u64>]) -> Vec<(u64, u64)> {
+        ranges.iter().map(|range| (range.start / PAGE, (range.end - range.start) / PAGE)).collect()
+    }
+
+    /// Whether the stretches are in order and in a memory of so many bytes.
+    fn check(&self, memory: u64) -> Result<(), Impossible> {
+        let wrong = |why: &str| Err(Impossible::new("below.changed", why));
+        if self.changed.len() > STRETCHES {
+            return wrong("there are more stretches than are ever written");
+        }
+        let mut end = 0;
+        for (first, count) in &self.changed {
+            if *first < end || *count == 0 {
+                return wrong("its stretches are in no order");
+            }
+            end = first.saturating_add(*count);
+        }
+        if end > memory / PAGE { wrong("a stretch is outside of the memory") } else { Ok(()) }
+    }
 }
 
 /// One processor, in the order in which its parts are restored (see [`super::vcpu`]).
@@ -117,6 +162,7 @@ impl State {
                 return Err(Impossible::new("vcpus.msrs", format!("{} registers", vcpu.msrs.len())));
             }
         }
+        self.below.as_ref().map_or(Ok(()), |below| below.check(self.memory))?;
         self.guest.check(self.memory)
     }
 }

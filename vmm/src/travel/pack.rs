@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use tracing::info_span;
@@ -10,7 +9,6 @@ use tracing::info_span;
 use super::layout::{Blobs, Descriptor, Layout, Manifest};
 use super::registry::{Reference, Registry};
 use super::{ARTIFACT, CONFIG, Config, DISK, MEMORY, Machine, OF, OFFSET, RootFs, STATE, TravelError, failed, piece};
-use crate::memory::laid;
 use crate::named::{About, Base, Name, NamedError, Record, Store};
 use crate::snapshot::bundle::bundle;
 use crate::snapshot::format;
@@ -53,9 +51,10 @@ fn pack(
     let opened = machine.open(&snapshot)?;
     let mut state = machine.open(&snapshot)?.state;
     let disks = bundle(&opened, &mut state);
+    state.below = None;
     let mut layers = vec![put(blobs, STATE, &format::encode(&state)?)?];
-    let read = |bytes: &mut [u8], at| opened.memory.read_exact_at(bytes, at);
-    let data = laid::data(&opened.memory, 0..state.memory).map_err(failed("read", &opened.path().join("memory")))?;
+    let read = |bytes: &mut [u8], at| opened.memory.read(bytes, at);
+    let data = opened.memory.data().map_err(failed("read", &opened.path().join("memory")))?;
     pack_pieces(blobs, &Source { kind: MEMORY, name: "memory", length: state.memory, data, read: &read }, &mut layers)?;
     for disk in &disks {
         let contents = disk.open().map_err(NamedError::from)?;
@@ -65,7 +64,7 @@ fn pack(
     }
     // Where it goes it is somebody else, and starts from this.
     let record = Record { base: Base::Boot, current: None, ..machine.record };
-    let about = About { needs: Vec::new(), ..about };
+    let about = About { needs: Vec::new(), changes: false, ..about };
     let disks = disks.iter().map(|disk| Ok((disk.name.clone(), disk.open().map_err(NamedError::from)?.size())));
     let disks = disks.collect::<Result<_, TravelError>>()?;
     let isolab = Machine { snapshot: snapshot.clone(), about, record, disks };

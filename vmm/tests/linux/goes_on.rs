@@ -126,7 +126,7 @@ fn asked() -> Done {
         move || -> Result<Vec<Doing>, String> {
             until(&screen, |text| text == "?\n").map_err(|error| format!("{error:?}"))?;
             let mut seen = Vec::new();
-            let snapshot = Request::Snapshot { to: at };
+            let snapshot = Request::Snapshot { to: at, diff: false };
             for request in [Request::Status, Request::Pause, snapshot, Request::Resume, Request::Status, Request::Stop]
             {
                 match ask(&socket, &request).map_err(|error| error.to_string())? {

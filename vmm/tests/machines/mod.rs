@@ -215,7 +215,7 @@ impl Drop for Live {
 
 /// Takes a snapshot of the machine at `socket`.
 pub(crate) fn snapshot(socket: &Path, to: &Path) -> Result<u64, Failed> {
-    match ask(socket, &Request::Snapshot { to: to.to_owned() })? {
+    match ask(socket, &Request::Snapshot { to: to.to_owned(), diff: false })? {
         Answer::Snapshot { bytes, .. } => Ok(bytes),
         Answer::Status(status) => Err(format!("{status:?} is no snapshot").into()),
     }

@@ -142,7 +142,7 @@ fn never_written_over() -> Done {
     assert!(format!("{error:?}").contains("is there already"), "{error:?}");
     assert_eq!(fs::read(at.join("state"))?, state);
     for to in ["relative", "/proc/nowhere/snapshot"] {
-        assert!(ask(&socket, &Request::Snapshot { to: to.into() }).is_err());
+        assert!(ask(&socket, &Request::Snapshot { to: to.into(), diff: false }).is_err());
     }
     machine.answers("nonce", "nonce over")
 }

@@ -15,7 +15,9 @@ pub(crate) fn ask(socket: &Path, wish: &Wish) -> Result<u8, Failure> {
         Wish::Pause => Request::Pause,
         Wish::Resume => Request::Resume,
         // The machine may run in another folder.
-        Wish::Snapshot { to } => Request::Snapshot { to: std::path::absolute(to).unwrap_or_else(|_| to.clone()) },
+        Wish::Snapshot { to, diff } => {
+            Request::Snapshot { to: std::path::absolute(to).unwrap_or_else(|_| to.clone()), diff: *diff }
+        }
         Wish::Button => Request::Button,
         Wish::Stop => Request::Stop,
     };

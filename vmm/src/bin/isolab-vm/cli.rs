@@ -55,7 +55,12 @@ pub(crate) enum Wish {
     /// To run on
     Resume,
     /// To be saved to a folder that is not there yet
-    Snapshot { to: PathBuf },
+    Snapshot {
+        to: PathBuf,
+        /// Only what has changed since the last that was so taken, or since the one that the machine goes on from
+        #[arg(long)]
+        diff: bool,
+    },
     /// To end by itself: the power button of a machine with a kernel is pressed
     Button,
     /// To end

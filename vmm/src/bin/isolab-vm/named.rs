@@ -38,7 +38,9 @@ pub(crate) fn obey(root: &Path, named: &Named) -> Result<u8, Failure> {
         Named::Resume { name } => store.find(name)?.ask(&Request::Resume).map(|_| ())?,
         Named::Ls { json } => list(&store, *json)?,
         Named::Inspect { name } => print(&json(&store.find(name)?.entry()?))?,
-        Named::Snapshot { name, snapshot } => store.find(name)?.snapshot(&store, snapshot).map(|_| ())?,
+        Named::Snapshot { name, snapshot, diff } => {
+            store.find(name)?.snapshot(&store, snapshot, *diff).map(|_| ())?;
+        }
         Named::Snapshots { name } => tree(&store.find(name)?)?,
         Named::Rollback { name, snapshot, .. } => store.find(name)?.roll_back(snapshot.as_ref())?,
         Named::Rm { names } => names.iter().try_for_each(|name| store.remove(name))?,
@@ -266,7 +268,8 @@ fn tree(machine: &Machine) -> Result<(), Failure> {
     for branch in machine.tree()? {
         let here = if machine.record.current.as_ref() == Some(&branch.about.id) { "  <- here" } else { "" };
         let indent = "  ".repeat(branch.depth);
-        lines.push(format!("{indent}{}  {} KiB{here}", branch.name, branch.about.bytes / 1024));
+        let changes = if branch.about.changes { " of changes" } else { "" };
+        lines.push(format!("{indent}{}  {} KiB{changes}{here}", branch.name, branch.about.bytes / 1024));
     }
     if lines.is_empty() { Ok(()) } else { print(&lines.join("\n")) }
 }

@@ -41,7 +41,14 @@ pub(crate) enum Named {
     /// Show what is kept of a machine, as JSON
     Inspect { name: Name },
     /// Save a machine that runs; it runs on
-    Snapshot { name: Name, snapshot: Name },
+    Snapshot {
+        name: Name,
+        snapshot: Name,
+        /// Write only the memory that has changed since the last that was so taken, or since the one that the machine
+        /// started from; it stands on that one then. Where there is none to stand on, it is whole
+        #[arg(long)]
+        diff: bool,
+    },
     /// Show a machine's snapshots as a tree
     Snapshots { name: Name },
     /// Let a machine start from one of its snapshots

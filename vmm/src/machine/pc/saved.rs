@@ -27,12 +27,12 @@ use crate::machine::{BootError, Standing};
 use crate::memory::{Loading, Memory, copy_sparse};
 use crate::snapshot::folder::Unfinished;
 use crate::snapshot::raw::hex;
-use crate::snapshot::{self, SnapshotError};
+use crate::snapshot::{self, Saving, SnapshotError};
 use crate::units::Mib;
 use crate::vcpu::Vcpu;
 
 impl Standing for Pc {
-    fn save(&mut self, place: &Path) -> Result<Saved, SnapshotError> {
+    fn save_as(&mut self, place: &Path, saving: Saving) -> Result<Saved, SnapshotError> {
         let _span = info_span!(
             "snapshot.save",
             call = "-",
@@ -49,10 +49,7 @@ impl Standing for Pc {
         let snapshot = Unfinished::begin(place, &state.id)?; // 4. a folder that is no snapshot yet
         let wiring = keep_disks(&self.own.wired, snapshot.folder())?; // 5. the disks, of the same moment
         state.guest = GuestState::Linux(LinuxState { generation: self.own.generation, devices: wiring });
-        let bytes = snapshot.write_memory(&self.memory)?; //   6. the memory
-        snapshot.write_state(&state)?;
-        snapshot.finish()?; //                                7. now it is one
-        Ok(Saved { id: state.id, bytes })
+        snapshot.store(&mut state, &self.memory, saving) //   6. the memory, and all of it becomes one
     }
 
     fn memory_size(&self) -> u64 {
