@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use isolab_reports::folder::{self, FolderError};
+use isolab_reports::folder::{self, FolderError, Record};
 use isolab_reports::model::{Copies, CopyOutcome, Density, Outcome, Run, Stop};
 use isolab_reports::{report, units};
 use nix::errno::Errno;
@@ -92,9 +92,6 @@ pub enum JobError {
     /// The report can't be written to its folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The record can't be written as JSON.
-    #[error("cannot write the record of the run")]
-    Json(#[from] serde_json::Error),
     /// A choice that the suite does not leave.
     #[error("the suite {} has its own subjects", .0.name())]
     Fixed(Suite),
@@ -131,7 +128,7 @@ impl JobError {
             Self::Select(error) => error.hint(),
             Self::Lab(error) => error.hint().to_owned(),
             Self::Folder(error) => error.hint().to_owned(),
-            Self::Json(_) | Self::Signals(_) | Self::NothingCopied(_) => "isolab-bench doctor".to_owned(),
+            Self::Signals(_) | Self::NothingCopied(_) => "isolab-bench doctor".to_owned(),
             Self::Fixed(_) => "leave --subjects and --parallel away, or choose --suite startup".to_owned(),
             Self::Alone(_) => "name it alone: --suite overhead".to_owned(),
             Self::NoneStays => "density is measured of process, container, microvm-app, runc, crun, bwrap".to_owned(),
@@ -161,8 +158,7 @@ pub fn run(request: &Request, begun: Instant) -> Result<Run, JobError> {
     folder::check(&request.out)?;
     interrupt::listen().map_err(JobError::Signals)?;
     let run = measure(request, begun)?;
-    let text = serde_json::to_vec(&run)?;
-    folder::write(&request.out, &report::render(&run, &text))?;
+    folder::write_run(&request.out, Record::New(&run), &report::render(&run))?;
     Ok(run)
 }
 

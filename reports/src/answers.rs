@@ -61,7 +61,7 @@ fn listed(items: &[String]) -> String {
 
 /// A ratio of two copies, with its interval where the rounds bear one.
 fn of_copies(costs: &Costs<'_>, ratio: &Interval) -> String {
-    if costs.bounded() {
+    if ratio.is_bounded() {
         return units::ratio_within(ratio);
     }
     format!("{} in {}", units::ratio(ratio.estimate), units::count(costs.rounds(), "round"))

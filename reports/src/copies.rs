@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Act, Copies, CopyCell, CopyOutcome, Cost, Sweep};
-use crate::stats::{Interval, Line, Resampled, Rounds, Sorted, Statistic, ols};
+use crate::stats::{FEWEST_ROUNDS, Interval, Line, Resampled, Rounds, Sorted, Statistic, ols};
 
 /// Everything that a report says of one of the two suites.
 #[derive(Clone, Debug)]
@@ -114,10 +114,9 @@ impl<'a> Costs<'a> {
         rounds.filter(|round| *round >= self.copies.warmup_rounds).collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// Whether there were enough rounds for 95 % intervals: of five numbers even the whole range holds the median with a probability of
-    /// 1 − 2·0.5⁵ = 94 % only (Conover, *Practical Nonparametric Statistics*, section 3.2).
-    pub fn bounded(&self) -> bool {
-        self.rounds() > 5
+    /// Whether there were enough rounds for intervals.
+    pub fn is_bounded(&self) -> bool {
+        self.rounds() >= FEWEST_ROUNDS
     }
 
     /// A trend by what its cells have in common.

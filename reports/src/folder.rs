@@ -1,11 +1,13 @@
 //! The folder of a report: what may be written where, and how, so that no reader ever sees half a file.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::model::Run;
 use crate::page::GENERATOR;
 use crate::report;
 
@@ -104,10 +106,47 @@ pub fn check(folder: &Path) -> Result<(), FolderError> {
 /// does not have are removed.
 pub fn write(folder: &Path, files: &[report::File]) -> Result<(), FolderError> {
     check(folder)?;
+    put_all(folder, files)
+}
+
+/// The run that a report is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// It was just made, and is nowhere but here.
+    New(&'a Run),
+    /// It lies in this file, which is repeated byte for byte.
+    At(&'a Path),
+}
+
+/// Writes a report as [`write`] does, and before it the run that it is of.
+pub fn write_run(folder: &Path, record: Record<'_>, files: &[report::File]) -> Result<(), FolderError> {
+    check(folder)?;
+    let place = folder.join("run.json");
+    match record {
+        // Synced: of all files it alone can't be made again.
+        Record::New(run) => put(&place, |file| {
+            let mut file = BufWriter::new(file);
+            serde_json::to_writer(&mut file, run)?;
+            file.flush()?;
+            file.get_ref().sync_all()
+        })?,
+        Record::At(path) if same(path, &place) => {}
+        Record::At(path) => put(&place, |file| io::copy(&mut File::open(path)?, file).map(drop))?,
+    }
+    put_all(folder, files)
+}
+
+fn put_all(folder: &Path, files: &[report::File]) -> Result<(), FolderError> {
     for file in files {
-        put(&folder.join(&file.name), &file.bytes)?;
+        put(&folder.join(&file.name), |out| out.write_all(&file.bytes))?;
     }
     remove_leftovers(folder, files)
+}
+
+/// Whether two names stand for one file.
+fn same(a: &Path, b: &Path) -> bool {
+    let known = |path: &Path| fs::metadata(path).map(|known| (known.dev(), known.ino())).ok();
+    known(a).is_some() && known(a) == known(b)
 }
 
 /// The first entry that no report of ours would have made.
@@ -155,16 +194,13 @@ fn unfinished(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Writes one file so that its name only ever stands for all of it.
-fn put(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+fn put(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FolderError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(FolderError::NotAFolder(path.to_owned()));
     };
     fs::create_dir_all(folder).map_err(FolderError::io("make the folder", folder))?;
     let temporary = unfinished(folder, &name.to_string_lossy());
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
+    let written = File::create(&temporary).and_then(|mut file| write(&mut file));
     let written = written.map_err(FolderError::io("write", &temporary));
     let renamed = written.and_then(|()| fs::rename(&temporary, path).map_err(FolderError::io("write", path)));
     if renamed.is_err() {

@@ -6,9 +6,11 @@
 
 mod copies;
 mod density;
+mod name;
 
 pub use copies::{Act, Copies, CopyCell, CopyOutcome, CopySample, Cost, Sweep};
 pub use density::{Density, Ended, Ladder, Rung};
+pub use name::Name;
 
 use std::collections::BTreeMap;
 
@@ -175,6 +177,7 @@ pub struct SpanText {
 
 /// One start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "name::Flat")]
 pub struct Sample {
     /// Place of its cell in [`Run::cells`].
     pub cell: usize,
@@ -188,7 +191,7 @@ pub struct Sample {
 }
 
 /// What came of a start. A failure carries a reason and never a time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// The payload proved itself by its nonce.
@@ -201,7 +204,7 @@ pub enum Outcome {
 }
 
 /// The figures of one proved start.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Timing {
     /// t0 to t1: from just before the start to the last byte of READY.
     pub ready_ns: u64,
@@ -221,7 +224,7 @@ pub struct Timing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
     /// `area.step`.
-    pub name: String,
+    pub name: Name,
     /// Start, nanoseconds after t0.
     pub start_ns: u64,
     /// Length.

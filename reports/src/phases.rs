@@ -113,7 +113,7 @@ fn parts(timing: &Timing) -> BTreeMap<(&str, u32), Part> {
         } else {
             end.saturating_sub(start)
         };
-        let part = parts.entry((&phase.name, phase.depth)).or_insert(Part {
+        let part = parts.entry((&*phase.name, phase.depth)).or_insert(Part {
             own: 0,
             gap: 0,
             length: 0,
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn phase(name: &str, start_ns: u64, duration_ns: u64, depth: u32) -> Phase {
-        Phase { name: name.to_owned(), start_ns, duration_ns, depth, pid: 1 }
+        Phase { name: name.into(), start_ns, duration_ns, depth, pid: 1 }
     }
 
     fn timing(ready_ns: u64, phases: Vec<Phase>) -> Timing {

@@ -1,6 +1,7 @@
 //! A run, read from the text of `run.json`, or a plain word on why it is none.
 
 use std::collections::BTreeSet;
+use std::io::{self, BufReader, Cursor, Read, Seek};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -25,6 +26,9 @@ pub enum ReadError {
         /// The version that the file names.
         found: u64,
     },
+    /// The system refused to hand it over.
+    #[error("it can't be read to its end")]
+    Unreadable(#[source] io::Error),
     /// It parses, but contradicts itself.
     #[error("the run contradicts itself: {0}")]
     Inconsistent(String),
@@ -37,6 +41,7 @@ impl ReadError {
             Self::CutShort { .. } => {
                 "copy the file again, or make the run again: a run writes its file whole or not at all"
             }
+            Self::Unreadable(_) => "look at the disk that it lies on",
             Self::Malformed(_) => "give the run.json that `isolab-bench run` wrote",
             Self::OtherVersion { found } if *found > u64::from(SCHEMA_VERSION) => {
                 "use the isolab-report of the version that wrote it (\"tool\" in the file names it)"
@@ -49,18 +54,35 @@ impl ReadError {
 
 /// Parses and validates a `run.json`.
 pub fn read(text: &str) -> Result<Run, ReadError> {
-    // The version comes first and alone: a newer schema should be called newer, not malformed.
+    read_from(Cursor::new(text))
+}
+
+/// Parses and validates a `run.json` as it comes: the text of a long run is larger than the run, and never kept whole.
+pub fn read_from(mut source: impl Read + Seek) -> Result<Run, ReadError> {
+    match serde_json::from_reader(BufReader::with_capacity(PIECE, &mut source)) {
+        Ok(run) => validate(&run).map(|()| run),
+        Err(error) => Err(why_not(source, error)),
+    }
+}
+
+/// How much of a file is asked for at a time, in bytes.
+const PIECE: usize = 1 << 16;
+
+/// Why a text is no run. A newer schema should be called newer, not malformed.
+fn why_not(mut source: impl Read + Seek, error: serde_json::Error) -> ReadError {
     #[derive(Deserialize)]
     struct Versioned {
         schema_version: u64,
     }
-    let versioned: Versioned = serde_json::from_str(text).map_err(parse_error)?;
-    if !known(versioned.schema_version) {
-        return Err(ReadError::OtherVersion { found: versioned.schema_version });
+    if error.is_io() {
+        return ReadError::Unreadable(error.into());
     }
-    let run = serde_json::from_str(text).map_err(parse_error)?;
-    validate(&run)?;
-    Ok(run)
+    let again = source.rewind().map(|()| serde_json::from_reader(BufReader::with_capacity(PIECE, source)));
+    match again {
+        Ok(Ok(Versioned { schema_version: found })) if !known(found) => ReadError::OtherVersion { found },
+        Ok(_) => parse_error(error),
+        Err(error) => ReadError::Unreadable(error),
+    }
 }
 
 fn known(version: u64) -> bool {

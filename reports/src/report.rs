@@ -27,14 +27,14 @@ impl File {
     }
 }
 
-/// Renders a run that [`crate::read::validate`] accepts. `raw` is the text it was read from, which the report repeats byte for byte.
+/// Renders a run that [`crate::read::validate`] accepts: all files of its report but the run itself, which
+/// [`crate::folder::write_run`] puts beside them.
 ///
 /// The page comes last: whoever writes the files in order has the rest in place when it appears.
-pub fn render(run: &Run, raw: &[u8]) -> Vec<File> {
+pub fn render(run: &Run) -> Vec<File> {
     let analysis = Analysis::of(run);
     let charts = Charts::of(&analysis);
     let mut files = vec![
-        File { name: "run.json".to_owned(), bytes: raw.to_vec() },
         File::text("samples.csv", export::samples(&analysis)),
         File::text("summary.csv", export::summary(&analysis)),
         File::text("report.md", export::markdown(&analysis, &charts)),

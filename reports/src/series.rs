@@ -55,9 +55,11 @@ impl<'a> Series<'a> {
         Self { cell, ready: Vec::new(), warmup: Vec::new(), failed: Vec::new(), warmup_failed: Vec::new() }
     }
 
-    /// Start-up times in nanoseconds, as what medians over rounds are resampled from.
-    pub fn rounds(&self) -> Rounds {
-        Rounds::new(self.ready.iter().map(|start| (start.round as usize, start.timing.ready_ns as f64)))
+    /// Start-up times in nanoseconds, as what medians over rounds are resampled from. `places`: the rounds after the warm-up, counted
+    /// from 0.
+    pub fn rounds(&self, places: &BTreeMap<u32, usize>) -> Rounds {
+        let starts = self.ready.iter();
+        Rounds::new(starts.filter_map(|start| Some((*places.get(&start.round)?, start.timing.ready_ns as f64))))
     }
 
     /// Some figure of every start that counts, sorted; none without one.

@@ -10,8 +10,18 @@ pub fn time(nanoseconds: f64) -> String {
 
 /// Two times in the unit of the larger: `3.41–3.64 ms`.
 pub fn times(low: f64, high: f64) -> String {
+    if !bounded(low, high) {
+        return NO_INTERVAL.to_owned();
+    }
     let (scale, unit) = time_unit(high);
     format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
+}
+
+/// What stands where too few rounds have a say for an interval.
+pub const NO_INTERVAL: &str = "no interval";
+
+fn bounded(low: f64, high: f64) -> bool {
+    low.is_finite() && high.is_finite()
 }
 
 /// The scale, in nanoseconds, and the name of the unit that suits a time.
@@ -33,6 +43,9 @@ pub fn bytes(bytes: f64) -> String {
 
 /// Two sizes in the unit of the larger: `380–400 KiB`.
 pub fn byte_range(low: f64, high: f64) -> String {
+    if !bounded(low, high) {
+        return NO_INTERVAL.to_owned();
+    }
     let (scale, unit) = byte_scale(low.abs().max(high.abs()));
     format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
 }
@@ -50,6 +63,9 @@ pub fn ratio(ratio: f64) -> String {
 
 /// Two ratios: `5.41–5.88×`.
 pub fn ratios(low: f64, high: f64) -> String {
+    if !bounded(low, high) {
+        return NO_INTERVAL.to_owned();
+    }
     format!("{}–{}×", digits(low), digits(high))
 }
 
@@ -97,6 +113,10 @@ mod tests {
     #[test]
     fn an_interval_has_one_unit() {
         assert_eq!(times(980_000.0, 1_240_000.0), "0.98–1.24\u{a0}ms");
+        let none = Interval::unbounded(2.5);
+        assert_eq!(times(none.low, none.high), "no interval");
+        assert_eq!(byte_range(none.low, none.high), "no interval");
+        assert_eq!(ratio_within(&none), "2.50× (no interval)");
     }
 
     #[test]

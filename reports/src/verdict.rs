@@ -4,6 +4,8 @@
 //! disturbed both cells in a round cancels. Warm-up rounds and failed starts take no part. What counts as a difference
 //! at all is measured in the same run: the A/A twin shows how far a cell differs from itself.
 
+use std::collections::BTreeMap;
+
 use crate::model::{Cell, Role, Run, Verdict, Word};
 use crate::series::Series;
 use crate::stats::{Interval, Resampled, Statistic};
@@ -37,11 +39,13 @@ impl NoiseFloor {
 /// Every cell that has something to be held against, in the order of [`Run::cells`].
 ///
 /// A cell is held against the baseline's cell with as many starts at once; the A/A twin against the cell it repeats. A cell without a
-/// single proved start after the warm-up has no verdict.
+/// single proved start after the warm-up has no verdict, and none that too few rounds say anything about.
 pub fn verdicts(run: &Run) -> Vec<Verdict> {
     let medians = Medians::of(run, Series::of(run), run.plan.seed);
     let floor = noise_floor_of(&medians).map_or(0.0, |noise| noise.floor());
-    verdicts_of(&medians, floor)
+    let mut verdicts = verdicts_of(&medians, floor);
+    verdicts.retain(|verdict| verdict.interval().is_bounded());
+    verdicts
 }
 
 /// Each cell's samples, and its median over the run's resamples.
@@ -53,10 +57,12 @@ pub(crate) struct Medians<'a> {
 impl<'a> Medians<'a> {
     /// Resamples all cells at once.
     pub(crate) fn of(run: &Run, series: Vec<Series<'a>>, seed: u64) -> Self {
-        let rounds: Vec<_> = series.iter().map(Series::rounds).collect();
+        let measured = run.rounds.iter().filter(|round| !round.warmup);
+        let places: BTreeMap<u32, usize> = measured.enumerate().map(|(place, round)| (round.index, place)).collect();
+        let rounds: Vec<_> = series.iter().map(|series| series.rounds(&places)).collect();
         let medians: Vec<_> = rounds.iter().map(|rounds| move |weights: &[u32]| rounds.median(weights)).collect();
         let statistics: Vec<Statistic<'_>> = medians.iter().map(|it| it as _).collect();
-        let resampled = over_measured_rounds(run, seed, &statistics);
+        let resampled = Resampled::all(places.len(), seed, &statistics);
         Self { series, resampled }
     }
 
@@ -76,7 +82,7 @@ impl<'a> Medians<'a> {
     }
 }
 
-/// The noise floor; none where no A/A twin and its original were both started.
+/// The noise floor; none where no A/A twin and its original were both started, or not often enough.
 ///
 /// Of several twins, the one with the widest floor speaks.
 pub fn noise_floor(run: &Run) -> Option<NoiseFloor> {
@@ -88,7 +94,7 @@ pub(crate) fn noise_floor_of(medians: &Medians<'_>) -> Option<NoiseFloor> {
     let twins = series.iter().enumerate().filter(|(_, series)| series.cell.role == Role::Control);
     let floors = twins.filter_map(|(place, twin)| {
         let original = original_of(series, twin.cell)?;
-        let interval = medians.ratio(place, original)?;
+        let interval = medians.ratio(place, original).filter(Interval::is_bounded)?;
         Some(NoiseFloor { cell: twin.cell.name.clone(), against: series.get(original)?.cell.name.clone(), interval })
     });
     floors.max_by(|a, b| a.floor().total_cmp(&b.floor()))
@@ -135,29 +141,6 @@ pub fn word(interval: &Interval, floor: f64) -> Word {
     } else {
         Word::Inconclusive
     }
-}
-
-/// Statistics over the rounds after the warm-up. Weights are by round number, warm-up included, so that a sample finds its
-/// weight by the round it names.
-fn over_measured_rounds(run: &Run, seed: u64, statistics: &[Statistic<'_>]) -> Vec<Option<Resampled>> {
-    let measured: Vec<usize> =
-        run.rounds.iter().filter(|round| !round.warmup).map(|round| round.index as usize).collect();
-    let Some(last) = measured.iter().max() else { return vec![None; statistics.len()] };
-    let by_number = std::cell::RefCell::new(vec![0; last + 1]);
-    let spread = |weights: &[u32], statistic: Statistic<'_>| {
-        let mut by_number = by_number.borrow_mut();
-        for (number, weight) in measured.iter().zip(weights) {
-            if let Some(slot) = by_number.get_mut(*number) {
-                *slot = *weight;
-            }
-        }
-        statistic(&by_number)
-    };
-    let spread = &spread;
-    let spread_out: Vec<_> =
-        statistics.iter().map(|statistic| move |weights: &[u32]| spread(weights, *statistic)).collect();
-    let statistics: Vec<Statistic<'_>> = spread_out.iter().map(|it| it as _).collect();
-    Resampled::all(measured.len(), seed, &statistics)
 }
 
 /// The place of the cell that an A/A twin repeats: same subject, as many at once.

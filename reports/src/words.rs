@@ -2,6 +2,7 @@
 
 use crate::analysis::{Analysis, Summary};
 use crate::model::{Role, Status, Stop, Verdict, Word};
+use crate::stats::FEWEST_ROUNDS;
 use crate::text::printable;
 use crate::units;
 use crate::verdict::EQUIVALENCE;
@@ -58,6 +59,11 @@ pub fn headline(analysis: &Analysis<'_>) -> String {
 fn sentence(verdict: &Verdict) -> String {
     let Verdict { cell, against, .. } = verdict;
     let (ratio, interval) = (units::digits(verdict.ratio), units::ratios(verdict.low, verdict.high));
+    if !verdict.interval().is_bounded() {
+        return format!(
+            "{cell} takes {ratio} times as long as {against}, in fewer than {FEWEST_ROUNDS} rounds: too few to tell that from chance."
+        );
+    }
     match verdict.word {
         Word::Faster => {
             format!("{cell} is faster: it takes {ratio} times as long as {against} (95 % interval {interval}).")
@@ -95,7 +101,7 @@ fn inconclusive(analysis: &Analysis<'_>) -> Option<String> {
 
 fn noise(analysis: &Analysis<'_>) -> String {
     let Some(noise) = &analysis.noise else {
-        return "No noise floor was measured: nothing tells a small difference from none.".to_owned();
+        return "No noise floor is known: nothing tells a small difference from none.".to_owned();
     };
     let floor = units::percent(noise.floor());
     let interval = units::ratios(noise.interval.low, noise.interval.high);
@@ -181,11 +187,10 @@ fn few_copies(analysis: &Analysis<'_>) -> Option<Remark> {
     let few: Vec<String> = suites
         .into_iter()
         .filter_map(|(name, costs)| Some((name, costs.as_ref()?)))
-        .filter(|(_, costs)| !costs.bounded())
+        .filter(|(_, costs)| !costs.is_bounded())
         .map(|(name, costs)| format!("{} of {name}", units::count(costs.rounds(), "round")))
         .collect();
-    let text =
-        format!("Only {}: too few for 95 % intervals, so what stands for one there is a range.", few.join(" and "));
+    let text = format!("Only {}: too few for 95 % intervals, so none is shown there.", few.join(" and "));
     (!few.is_empty()).then_some((Status::Warn, text))
 }
 
@@ -214,6 +219,10 @@ fn rounds(analysis: &Analysis<'_>) -> Remark {
     let rounds = units::count(made, "round");
     match (made, noisy) {
         (0, _) => (Status::Warn, "No round after the warm-up was made.".to_owned()),
+        (..FEWEST_ROUNDS, _) => {
+            let text = format!("Only {rounds}: too few for 95 % intervals. Nothing is called faster or slower.");
+            (Status::Warn, text)
+        }
         (_, 1..) => (
             Status::Warn,
             format!("{noisy} of {rounds} were noisy: the host was busy with something else. They are kept."),

@@ -11,7 +11,7 @@ use support::{cell, density_of, empty_run, ready, round, run_of, with_text_every
 fn render(run: &Run) -> Vec<report::File> {
     let text = serde_json::to_string(run).expect("a run is JSON");
     let run = read::read(&text).expect("the run is consistent");
-    let files = report::render(&run, text.as_bytes());
+    let files = report::render(&run);
     let page = support::file(&files, "index.html");
     support::assert_sound(&page);
     assert!(!page.contains("NaN") && !page.contains(">inf"), "a figure is none");
@@ -89,6 +89,32 @@ fn warm_up_rounds_are_in_the_samples_and_in_no_figure() {
 }
 
 #[test]
+fn a_long_run_is_read_piece_by_piece_and_the_page_stays_as_large_as_ever() {
+    /// A file that tells how much of it was asked for at once.
+    struct Watched(std::io::Cursor<Vec<u8>>, usize);
+    impl std::io::Read for &mut Watched {
+        fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+            self.1 = self.1.max(room.len());
+            std::io::Read::read(&mut self.0, room)
+        }
+    }
+    impl std::io::Seek for &mut Watched {
+        fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+    let size = |rounds: u32| {
+        let run = run_of(4, rounds, |n, r| ready(1_000_000 * (n as u64 + 1) + u64::from(r * 7919 % 5003)));
+        let mut file = Watched(std::io::Cursor::new(serde_json::to_vec(&run).expect("JSON")), 0);
+        let again = read::read_from(&mut file).expect("a run");
+        assert!(again == run && file.1 <= 1 << 16, "{} bytes at once", file.1);
+        page(&run).len()
+    };
+    let (short, long) = (size(1_000), size(10_000));
+    assert!(long < short + short / 10, "{short} bytes grew to {long}");
+}
+
+#[test]
 fn markup_in_a_run_stays_text() {
     let texts = [
         "<script>alert(1)</script>",
@@ -103,7 +129,7 @@ fn markup_in_a_run_stays_text() {
         run.density = density_of(2, |_| 1 << 20).density;
         with_text_everywhere(&mut run, text);
         let files = render(&run);
-        for file in files.iter().filter(|file| file.name != "run.json") {
+        for file in &files {
             let text = support::file(&files, &file.name);
             assert!(
                 !text.contains(['\u{0}', '\u{1b}', '\u{85}', '\u{fffe}']),
@@ -186,7 +212,7 @@ fn a_ratio_that_the_samples_do_not_give_is_called_edited() {
 #[test]
 fn a_run_of_a_hundred_thousand_starts_has_a_page_below_a_mebibyte() {
     let run = run_of(5, 20_000, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r) * 7919 % 200_003));
-    let files = report::render(&run, b"{}");
+    let files = report::render(&run);
     let page = support::file(&files, "index.html");
     assert!(page.len() < 1 << 20, "{} bytes", page.len());
     for chart in files.iter().filter(|file| file.name.starts_with("charts/")) {
@@ -196,8 +222,8 @@ fn a_run_of_a_hundred_thousand_starts_has_a_page_below_a_mebibyte() {
 
 #[test]
 fn the_same_run_gives_the_same_bytes() {
-    let (text, run) = support::fixture();
-    assert_eq!(report::render(&run, text.as_bytes()), report::render(&run, text.as_bytes()));
+    let (_, run) = support::fixture();
+    assert_eq!(report::render(&run), report::render(&run));
 }
 
 proptest! {

@@ -105,7 +105,7 @@ fn every_figure_of_the_readme_is_in_the_committed_sample() {
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
     let run = runs::read(&text).expect("a run");
-    for file in report::render(&run, text.as_bytes()) {
+    for file in report::render(&run) {
         if ["index.html", "charts/phases.svg"].contains(&file.name.as_str()) {
             let should = String::from_utf8(file.bytes).expect("UTF-8");
             let path = format!("docs/sample/{}", file.name);

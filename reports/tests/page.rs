@@ -44,8 +44,8 @@ fn find(command: &str) -> Option<PathBuf> {
 }
 
 fn opens_quietly(browser: &Path) -> Result<(), Failed> {
-    let (text, run) = support::fixture();
-    let page = support::file(&report::render(&run, text.as_bytes()), "index.html");
+    let (_, run) = support::fixture();
+    let page = support::file(&report::render(&run), "index.html");
     let visit = Visit::to(browser, &page)?;
     if !visit.dom.contains("Where a start spends its time") {
         return Err(format!("the page was not shown: {}", visit.dom).into());

@@ -55,6 +55,12 @@ def student_quantile(p, freedom):
     return (low + high) / 2
 
 
+def interval(name, rounds, values, unit=""):
+    """The ends of a 95 % interval; of fewer than six rounds there is none, which the report shows by an empty field."""
+    ends = [quantile(values, p) for p in (0.025, 0.975)] if rounds >= 6 else [None, None]
+    return {f"{name}_low{unit}": ends[0], f"{name}_high{unit}": ends[1]}
+
+
 def startup(run):
     rounds = {r["index"]: r["warmup"] for r in run["rounds"]}
     measured = [r["index"] for r in run["rounds"] if not r["warmup"]]
@@ -77,10 +83,12 @@ def startup(run):
             numbers = [time for index, time in cell for _ in range(drawn.get(index, 0))]
             medians[place].append(statistics.median(numbers) if numbers else None)
 
+    say = [len({index for index, _ in cell}) for cell in times]
+
     def ratio(above, below):
         estimate = statistics.median(t for _, t in times[above]) / statistics.median(t for _, t in times[below])
         pairs = [a / b for a, b in zip(medians[above], medians[below]) if a is not None and b is not None]
-        return estimate, quantile(pairs, 0.025), quantile(pairs, 0.975)
+        return {"ratio": estimate} | interval("ratio", min(say[above], say[below]), pairs)
 
     rows = {}
     for place, cell in enumerate(run["cells"]):
@@ -90,12 +98,11 @@ def startup(run):
         values = [median for median in medians[place] if median is not None]
         row = rows[cell["name"]] = {
             "median_ns": statistics.median(ready),
-            "median_low_ns": quantile(values, 0.025),
-            "median_high_ns": quantile(values, 0.975),
             "min_ns": min(ready),
             "p90_ns": quantile(ready, 0.9),
             "max_ns": max(ready),
         }
+        row.update(interval("median", say[place], values, "_ns"))
         if len(ready) >= 100:
             row["p99_ns"] = quantile(ready, 0.99)
         for column, field in [("teardown_ns", "teardown_ns"), ("user_ns", "user_ns"), ("system_ns", "system_ns")]:
@@ -115,7 +122,7 @@ def startup(run):
             None,
         )
         if cell["role"] != "baseline" and against is not None and times[against]:
-            row["ratio"], row["ratio_low"], row["ratio_high"] = ratio(place, against)
+            row.update(ratio(place, against))
         if cell["parallel"] == 1 and len(ready) >= 8:
             row.update(drift(sorted(times[place]), run["plan"]["seed"]))
     return rows
@@ -206,6 +213,7 @@ def copies(part, seed):
         [s for s in part["samples"] if s["cell"] == place and s["outcome"] == "done" and s["round"] in rounds]
         for place in range(len(cells))
     ]
+    say = [len({s["round"] for s in samples}) for samples in done]
     whole = lambda s: s["ready_ns"] + s.get("write_ns", 0)
     random, drawn = SplitMix64(seed), []
     for _ in range(min(10_000, max(1_000, 20_000_000 // max(1, len(rounds)))) if rounds else 0):
@@ -231,7 +239,7 @@ def copies(part, seed):
         ]:
             values = [median for median in medians if median is not None]
             row[name + "_ns"] = statistics.median(map(figure, done[place]))
-            row[name + "_low_ns"], row[name + "_high_ns"] = quantile(values, 0.025), quantile(values, 0.975)
+            row.update(interval(name, say[place], values, "_ns"))
         for name in ("disk_bytes", "apparent_bytes", "memory_bytes"):
             known = [s[name] for s in done[place] if name in s]
             if known:
@@ -249,7 +257,7 @@ def copies(part, seed):
                 row, pairs = figures[cell["name"]], zip(wholes[place], wholes[other])
                 row["ratio"] = row["whole_ns"] / figures[it["name"]]["whole_ns"]
                 ratios = [a / b for a, b in pairs if a is not None and b is not None]
-                row["ratio_low"], row["ratio_high"] = quantile(ratios, 0.025), quantile(ratios, 0.975)
+                row.update(interval("ratio", min(say[place], say[other]), ratios))
     return figures, trends(cells, done, whole, beside)
 
 

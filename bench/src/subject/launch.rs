@@ -221,7 +221,7 @@ impl Running {
 
 /// What the harness knows of a subject that tells nothing: when its program had replaced the harness' own.
 fn whole(duration_ns: u64) -> Phase {
-    Phase { name: timeline::SPAWN.0.to_owned(), start_ns: 0, duration_ns, depth: 0, pid: 0 }
+    Phase { name: timeline::SPAWN.0.into(), start_ns: 0, duration_ns, depth: 0, pid: 0 }
 }
 
 /// The largest resident set of the process' program, in bytes; none once it has ended.

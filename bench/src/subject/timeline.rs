@@ -38,8 +38,7 @@ pub(crate) fn phases(spans: &[Span], zero: u64, ready: u64) -> Vec<Phase> {
     let mut phases: Vec<Phase> = spans.iter().filter(|span| span.start_ns < ready).map(|s| phase(s, zero)).collect();
     phases.sort_by_key(|phase| (phase.start_ns, phase.depth));
     if let Some(first) = phases.first() {
-        let exec =
-            Phase { name: EXEC.0.to_owned(), start_ns: 0, duration_ns: first.start_ns, depth: 0, pid: first.pid };
+        let exec = Phase { name: EXEC.0.into(), start_ns: 0, duration_ns: first.start_ns, depth: 0, pid: first.pid };
         phases.insert(0, exec);
     }
     phases
@@ -58,7 +57,7 @@ pub(crate) const SPAWN: (&str, &str, &str) =
 
 fn phase(span: &Span, zero: u64) -> Phase {
     Phase {
-        name: span.name.clone(),
+        name: span.name.as_str().into(),
         start_ns: span.start_ns.saturating_sub(zero),
         duration_ns: span.end_ns.saturating_sub(span.start_ns),
         depth: span.depth,
@@ -79,7 +78,7 @@ mod tests {
     #[test]
     fn phases_count_from_the_start_and_end_with_ready() {
         let phases = phases(&parse(TEXT).unwrap(), 1000, 2500);
-        let shape: Vec<_> = phases.iter().map(|p| (p.name.as_str(), p.start_ns, p.duration_ns)).collect();
+        let shape: Vec<_> = phases.iter().map(|p| (&*p.name, p.start_ns, p.duration_ns)).collect();
         assert_eq!(shape, [("harness.exec", 0, 500), ("bundle.load", 500, 200), ("container.clone3", 700, 200)]);
     }
 

@@ -2,14 +2,14 @@
 //! shows what criterion has measured.
 
 use std::error::Error;
-use std::fs;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use isolab_reports::compare::{self, Comparison};
 use isolab_reports::criterion::{self, CriterionError};
-use isolab_reports::folder::{self, FolderError};
+use isolab_reports::folder::{self, FolderError, Record};
 use isolab_reports::model::Run;
 use isolab_reports::pdf::{self, PdfError};
 use isolab_reports::read::{self, ReadError};
@@ -119,8 +119,8 @@ fn main() -> ExitCode {
 }
 
 fn render(path: &Path, out: &Path, pdf: bool) -> Result<(), Failure> {
-    let (run, raw) = read_run(path)?;
-    folder::write(out, &report::render(&run, &raw))?;
+    let (run, path) = read_run(path)?;
+    folder::write_run(out, Record::At(&path), &report::render(&run))?;
     if pdf {
         pdf::print(&out.join("index.html"), &out.join("report.pdf"))?;
     }
@@ -145,11 +145,12 @@ fn benchmarks(results: &Path, out: &Path) -> Result<(), Failure> {
     Ok(folder::write(out, &report::criterion(&criterion::read(results)?))?)
 }
 
-/// A run and the text that it was read from, from its file or from the folder of its report.
-fn read_run(path: &Path) -> Result<(Run, Vec<u8>), Failure> {
+/// A run and the file that it was read from, which is named or lies in the folder of its report.
+fn read_run(path: &Path) -> Result<(Run, PathBuf), Failure> {
     let path = if path.is_dir() { path.join("run.json") } else { path.to_owned() };
-    // Not read_to_string: what is no UTF-8 should be called no run, not unreadable.
-    let raw = fs::read(&path).map_err(|source| Failure::Open { path: path.clone(), source })?;
-    let run = read::read(&String::from_utf8_lossy(&raw)).map_err(|source| Failure::Read { path, source })?;
-    Ok((run, raw))
+    let file = File::open(&path).map_err(|source| Failure::Open { path: path.clone(), source })?;
+    match read::read_from(file) {
+        Ok(run) => Ok((run, path)),
+        Err(source) => Err(Failure::Read { path, source }),
+    }
 }

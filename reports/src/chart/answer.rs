@@ -22,8 +22,6 @@ pub(crate) struct Row {
     pub(crate) place: usize,
     /// How many times the baseline's figure.
     pub(crate) ratio: Interval,
-    /// Whether the interval rests on enough rounds to be shown.
-    pub(crate) bounded: bool,
 }
 
 /// Draws it; nothing without a row. `floor`: the noise floor, a share of 1.
@@ -32,7 +30,7 @@ pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], fl
         return None;
     }
     let bottom = TOP + ROW * rows.len() as f64 + 4.0;
-    let ends = rows.iter().flat_map(|row| [row.ratio.low, row.ratio.high, row.ratio.estimate]);
+    let ends = rows.iter().flat_map(|row| row.ratio.points());
     let scale = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), LEFT, RIGHT);
     Some(Chart::draw(slug, title, describe(rows), (WIDTH, bottom + 44.0), |canvas| {
         canvas.rectangle((scale.place(1.0 - floor), TOP), (scale.place(1.0 + floor), bottom), Ink::Band);
@@ -41,17 +39,11 @@ pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], fl
         for (row, place) in rows.iter().zip(0..) {
             let y = TOP + 2.0 + ROW * (f64::from(place) + 0.5);
             canvas.text(&shortened(&row.name, 19), (LEFT - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
-            if row.bounded {
-                let (low, high) = (scale.place(row.ratio.low), scale.place(row.ratio.high));
-                canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
-                for end in [low, high] {
-                    canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
-                }
-            }
+            scale.whisker(canvas, &row.ratio, y);
             canvas.mark(Mark::of(row.place), (scale.place(row.ratio.estimate), y), 5.0, Ink::Series(row.place));
             let figure = Hand::plain(Ink::Text).sized(12.5);
             canvas.text(&units::ratio(row.ratio.estimate), (RIGHT + 54.0, y), figure.bold().ending());
-            if row.bounded {
+            if row.ratio.is_bounded() {
                 let interval = units::ratios(row.ratio.low, row.ratio.high);
                 canvas.text(&interval, (WIDTH - 4.0, y), figure.sized(11.5).ending());
             }
@@ -62,7 +54,7 @@ pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], fl
 fn describe(rows: &[Row]) -> String {
     let row = |row: &Row| {
         let known = format!("{}: {} the baseline", row.name, units::ratio(row.ratio.estimate));
-        if !row.bounded {
+        if !row.ratio.is_bounded() {
             return format!("{known}.");
         }
         format!("{known}, 95 % interval {}.", units::ratios(row.ratio.low, row.ratio.high))

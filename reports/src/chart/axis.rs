@@ -2,6 +2,7 @@
 
 use super::Ink;
 use super::canvas::{Canvas, Hand, Point};
+use crate::stats::Interval;
 use crate::units;
 
 /// The fewest ticks by which a reader can place a point.
@@ -128,6 +129,18 @@ impl Axis {
         canvas.line([(left, bottom), (right, bottom)], Ink::Muted, 1.0);
         let middle = f64::midpoint(left, right);
         canvas.text(title, (middle, bottom + 33.0), Hand::plain(Ink::Text).centred());
+    }
+
+    /// Draws an interval at some height of a horizontal axis; nothing of one that nothing bounds.
+    pub(crate) fn whisker(&self, canvas: &Canvas<'_>, interval: &Interval, y: f64) {
+        if !interval.is_bounded() {
+            return;
+        }
+        let (low, high) = (self.place(interval.low), self.place(interval.high));
+        canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
+        for end in [low, high] {
+            canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
+        }
     }
 
     /// Draws it as a vertical axis to the left of a plot, with its title above it.

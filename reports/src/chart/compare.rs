@@ -20,7 +20,7 @@ pub(crate) fn draw(comparison: &Comparison<'_>) -> Option<Chart> {
     }
     let bottom = TOP + ROW * rows.len() as f64 + 8.0;
     let floor = comparison.floor;
-    let ends = rows.iter().flat_map(|row| [row.ratio.low, row.ratio.high]);
+    let ends = rows.iter().flat_map(|row| row.ratio.points());
     let axis = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), LEFT, RIGHT);
     let desc = rows.iter().map(describe).collect::<Vec<_>>().join(" ");
     Some(Chart::draw("compare", "B against A", desc, (WIDE, bottom + 46.0), |canvas| {
@@ -31,12 +31,8 @@ pub(crate) fn draw(comparison: &Comparison<'_>) -> Option<Chart> {
         canvas.line([(axis.place(1.0), TOP), (axis.place(1.0), bottom)], Ink::Text, 1.2);
         for (row, line) in rows.iter().zip(0..) {
             let (y, place) = (TOP + 4.0 + ROW * (f64::from(line) + 0.5), place(comparison, row));
-            let (low, high) = (axis.place(row.ratio.low), axis.place(row.ratio.high));
             canvas.text(&shortened(&name(row), 30), (LEFT - 12.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
-            canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
-            for end in [low, high] {
-                canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
-            }
+            axis.whisker(canvas, &row.ratio, y);
             canvas.mark(Mark::of(place), (axis.place(row.ratio.estimate), y), 5.0, Ink::Series(place));
             let hand = Hand::plain(Ink::Text);
             canvas.text(&units::ratio(row.ratio.estimate), (RIGHT + 62.0, y), hand.bold().ending());

@@ -265,7 +265,7 @@ pub(crate) fn shared(snapshot: Option<&Costs<'_>>, clone: Option<&Costs<'_>>) ->
     let mut rows = Vec::new();
     let mut push = |costs: &Costs<'_>, costed: Option<&Costed<'_>>, name: String| {
         if let Some(ratio) = costed.and_then(|costed| costs.ratio(costed)) {
-            rows.push(Row { name, place: rows.len(), ratio, bounded: costs.bounded() });
+            rows.push(Row { name, place: rows.len(), ratio });
         }
     };
     if let Some(costs) = snapshot {

@@ -45,8 +45,9 @@ fn row(canvas: &Canvas<'_>, axis: &Axis, y: f64, one: &Benchmark, place: usize) 
     canvas.text(&shortened(&one.name, 36), (LEFT - 12.0, y), Hand::plain(Ink::Text).sized(12.5).ending());
     let (low, high) = reach(one);
     canvas.line([(axis.place(low), y), (axis.place(high), y)], Ink::Muted, 1.2);
-    let (low, high) = (axis.place(one.median.low), axis.place(one.median.high));
-    canvas.line([(low, y), (high, y)], Ink::Text, 3.0);
+    if one.median.is_bounded() {
+        canvas.line([(axis.place(one.median.low), y), (axis.place(one.median.high), y)], Ink::Text, 3.0);
+    }
     canvas.mark(Mark::of(place), (axis.place(one.median.estimate), y), 4.6, Ink::Series(place));
     canvas.text(&units::time(one.median.estimate), (RIGHT + 82.0, y), Hand::plain(Ink::Text).bold().ending());
     canvas.text(&units::times(one.median.low, one.median.high), (RIGHT + 210.0, y), Hand::plain(Ink::Text).ending());

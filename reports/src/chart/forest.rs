@@ -22,7 +22,7 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     }
     let bottom = TOP + ROW * rows.len() as f64 + 8.0;
     let floor = analysis.floor();
-    let ends = rows.iter().flat_map(|(_, verdict)| [verdict.low, verdict.high]);
+    let ends = rows.iter().flat_map(|(_, verdict)| verdict.interval().points().collect::<Vec<_>>());
     let axis = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), LEFT, RIGHT);
     let title = "Each subject against the baseline";
     Some(Chart::draw("forest", title, describe(&rows, floor), (WIDE, bottom + 46.0), |canvas| {
@@ -46,12 +46,8 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
 }
 
 fn draw_row(canvas: &Canvas<'_>, axis: &Axis, y: f64, verdict: &Verdict, (cell, place): (&Summary<'_>, usize)) {
-    let (low, high) = (axis.place(verdict.low), axis.place(verdict.high));
     canvas.text(&shortened(&cell.cell().name, 26), (LEFT - 12.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
-    canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
-    for end in [low, high] {
-        canvas.line([(end, y - 4.0), (end, y + 4.0)], Ink::Text, 1.5);
-    }
+    axis.whisker(canvas, &verdict.interval(), y);
     canvas.mark(Mark::of(place), (axis.place(verdict.ratio), y), 5.0, Ink::Series(place));
     let hand = Hand::plain(Ink::Text);
     canvas.text(&units::ratio(verdict.ratio), (RIGHT + 62.0, y), hand.bold().ending());

@@ -190,7 +190,7 @@ impl Charts {
 fn fastest(analysis: &Analysis<'_>) -> Option<Chart> {
     let row = |cell: &Summary<'_>| {
         let ratio = cell.verdict.as_ref()?.interval();
-        Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio, bounded: true })
+        Some(Row { name: cell.cell().name.clone(), place: analysis.place(cell.cell()), ratio })
     };
     let rows: Vec<Row> = analysis.compared().filter_map(row).collect();
     answer::draw(
@@ -206,7 +206,7 @@ fn densest(analysis: &Analysis<'_>) -> Option<Chart> {
     let crowd = analysis.density.as_ref()?;
     let row = |climbed: &Climbed<'_>| {
         let ratio = climbed.against.as_ref()?.ratio;
-        Some(Row { name: climbed.cell.name.clone(), place: analysis.place(climbed.cell), ratio, bounded: true })
+        Some(Row { name: climbed.cell.name.clone(), place: analysis.place(climbed.cell), ratio })
     };
     let rows: Vec<Row> = crowd.compared().filter_map(row).collect();
     answer::draw("densest", "Which is denser?", "memory of one more beside a process, log scale", &rows, crowd.floor)

@@ -37,7 +37,8 @@ pub(crate) fn rows<'r, 'a>(analysis: &'r Analysis<'a>) -> Vec<(&'r Summary<'a>, 
 /// Draws it; nothing without a proved start.
 pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let rows = rows(analysis);
-    let longest = rows.iter().map(|(cell, figures)| length(cell).max(figures.median.high)).reduce(f64::max)?;
+    let longest =
+        rows.iter().map(|(cell, figures)| figures.median.points().fold(length(cell), f64::max)).reduce(f64::max)?;
     let axis = Axis::linear(longest, LEFT, RIGHT);
     let areas = areas(&rows);
     let key = key(&areas);
@@ -137,13 +138,13 @@ fn bar(canvas: &Canvas<'_>, axis: &Axis, ends: Point, (cell, figures): (&Summary
     bracket(canvas, axis, ends.1 - 7.0, figures);
 }
 
-/// The median and its interval, under the end of the bar.
+/// The median and its interval, where there is one, under the end of the bar.
 fn bracket(canvas: &Canvas<'_>, axis: &Axis, y: f64, figures: &Figures) {
-    let [low, median, high] =
-        [figures.median.low, figures.median.estimate, figures.median.high].map(|time| axis.place(time));
-    let high = high.max(low + 1.0);
-    canvas.line([(low, y), (high, y)], Ink::Text, 1.5);
-    for x in [low, median, high] {
+    let places: Vec<f64> = figures.median.points().map(|time| axis.place(time)).collect();
+    if let [low, .., high] = *places.as_slice() {
+        canvas.line([(low, y), (high.max(low + 1.0), y)], Ink::Text, 1.5);
+    }
+    for x in places {
         canvas.line([(x, y - 2.5), (x, y + 2.5)], Ink::Text, 1.5);
     }
 }

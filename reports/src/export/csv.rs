@@ -9,8 +9,13 @@ use crate::words;
 
 /// A line of fields.
 pub(super) fn line(fields: &[String]) -> String {
-    let fields: Vec<String> = fields.iter().map(|field| quoted(&printable(field))).collect();
+    let fields: Vec<String> = fields.iter().map(|text| field(text)).collect();
     fields.join(",") + "\r\n"
+}
+
+/// A field as a reader takes it for what it was.
+fn field(text: &str) -> String {
+    quoted(&printable(text))
 }
 
 /// RFC 4180, 2.5 to 2.7: a field with a comma, a quote or a line's end stands in quotes, and its own quotes are doubled.
@@ -22,9 +27,9 @@ fn quoted(field: &str) -> String {
     }
 }
 
-/// A number with all the digits it has; nothing where there is none.
+/// A number with all the digits it has; nothing where there is none, or where it is the end of no interval.
 pub(super) fn number(number: Option<f64>) -> String {
-    number.map(|number| number.to_string()).unwrap_or_default()
+    number.filter(|number| number.is_finite()).map(|number| number.to_string()).unwrap_or_default()
 }
 
 /// Each cell's figures. Times are nanoseconds, sizes bytes; what is not known is empty.
@@ -110,29 +115,22 @@ pub(crate) fn samples(analysis: &Analysis<'_>) -> String {
     ];
     let rounds: std::collections::BTreeMap<_, _> =
         analysis.run.rounds.iter().map(|round| (round.index, round)).collect();
-    let rows = analysis.run.samples.iter().map(|sample| {
+    let mut csv = line(&head.map(str::to_owned));
+    for sample in &analysis.run.samples {
         let round = rounds.get(&sample.round);
-        let (timing, reason) = match &sample.outcome {
-            Outcome::Ready(timing) => (Some(timing), None),
-            Outcome::Failed { reason } => (None, Some(reason)),
+        let cell = analysis.run.cells.get(sample.cell).map_or("", |cell| &cell.name);
+        let (warmup, noisy) = (round.is_some_and(|it| it.warmup), round.is_some_and(|it| !it.noisy.is_empty()));
+        let outcome = match &sample.outcome {
+            Outcome::Ready(timing) => {
+                let Timing { ready_ns, teardown_ns, user_ns, system_ns, peak_rss_bytes, .. } = timing;
+                format!("ready,{ready_ns},{teardown_ns},{user_ns},{system_ns},{peak_rss_bytes},\r\n")
+            }
+            Outcome::Failed { reason } => format!("failed,,,,,,{}\r\n", field(reason)),
         };
-        let figure = |of: fn(&Timing) -> u64| timing.map(|timing| of(timing).to_string()).unwrap_or_default();
-        line(&[
-            analysis.run.cells.get(sample.cell).map(|cell| cell.name.clone()).unwrap_or_default(),
-            sample.round.to_string(),
-            round.is_some_and(|round| round.warmup).to_string(),
-            round.is_some_and(|round| !round.noisy.is_empty()).to_string(),
-            sample.instance.to_string(),
-            if timing.is_some() { "ready" } else { "failed" }.to_owned(),
-            figure(|timing| timing.ready_ns),
-            figure(|timing| timing.teardown_ns),
-            figure(|timing| timing.user_ns),
-            figure(|timing| timing.system_ns),
-            figure(|timing| timing.peak_rss_bytes),
-            reason.cloned().unwrap_or_default(),
-        ])
-    });
-    line(&head.map(str::to_owned)) + &rows.collect::<String>()
+        let row = format!("{},{},{warmup},{noisy},{},", field(cell), sample.round, sample.instance);
+        csv.extend([row, outcome]);
+    }
+    csv
 }
 
 /// Every rung of every ladder, in the order in which they were climbed. Sizes are bytes; what is not known is empty.

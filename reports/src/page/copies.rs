@@ -7,6 +7,7 @@ use crate::analysis::Analysis;
 use crate::chart::{Chart, Charts};
 use crate::copies::Costs;
 use crate::model::{Act, Stop, Sweep};
+use crate::stats::FEWEST_ROUNDS;
 use crate::{tables, units};
 
 pub(super) fn sections(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
@@ -28,7 +29,7 @@ fn extent(costs: &Costs<'_>) -> Markup {
             Stop::Interrupted => { "; then the user ended it. " }
         }
         "Intervals are those of medians, from resampling rounds"
-        @if !costs.bounded() { ", and with so few rounds they are little more than the range" }
+        @if !costs.is_bounded() { "; of fewer than " (FEWEST_ROUNDS) " there are none" }
         "; every single act is a row of " a href="copies.csv" { "copies.csv" } ", all medians and lines are in "
         a href="costs.csv" { "costs.csv" } " and " a href="trends.csv" { "trends.csv" } ". "
     }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::parts::table;
 use crate::analysis::{Analysis, SAMPLES_FOR_P99};
-use crate::stats::{PERMUTATIONS, resamples};
+use crate::stats::{FEWEST_ROUNDS, PERMUTATIONS, resamples};
 use crate::verdict::EQUIVALENCE;
 use crate::{tables, units};
 
@@ -23,7 +23,8 @@ pub(super) fn method(analysis: &Analysis<'_>) -> Markup {
                     (units::count(analysis.measured_rounds(), "round")) " of " (plan.rounds) " planned. Each round starts every cell once, in an order drawn from seed "
                     (plan.seed) ", so that whatever changes on the machine changes for all." }
                 li { "One subject is measured twice, under two names (A/A). What the two differ by is noise; the farther end of their interval is the noise floor." }
-                li { "Ratios are ratios of medians. Their 95 % intervals come from " (resamples(analysis.measured_rounds())) " resamples of whole rounds (percentile bootstrap)." }
+                li { "Ratios are ratios of medians. Their 95 % intervals come from " (resamples(analysis.measured_rounds())) " resamples of whole rounds (percentile bootstrap); of fewer than " (FEWEST_ROUNDS)
+                    " rounds there is none, since even the range of five numbers holds the median with a probability of 94 % only." }
                 li { "A word is said only where the whole interval bears it out: “slower” and “faster” lie past the noise floor, “no difference” within "
                     (units::percent(EQUIVALENCE)) " or the noise floor. Anything else is inconclusive." }
                 li { "A 99th percentile is named only with " (SAMPLES_FOR_P99) " starts or more; of fewer, the maximum is shown under its own name." }

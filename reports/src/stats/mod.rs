@@ -13,7 +13,7 @@ mod sorted;
 mod student;
 mod tukey;
 
-pub use bootstrap::{Interval, RESAMPLES, Resampled, Rounds, Statistic, percentile_interval, resamples};
+pub use bootstrap::{FEWEST_ROUNDS, Interval, RESAMPLES, Resampled, Rounds, Statistic, percentile_interval, resamples};
 pub use ecdf::{Step, ecdf};
 pub use fieller::ratio_of;
 pub use ols::{Estimate, Line, ols};

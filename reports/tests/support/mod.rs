@@ -292,7 +292,7 @@ pub(crate) fn with_text_everywhere(run: &mut Run, text: &str) {
     }
     for sample in &mut run.samples {
         match &mut sample.outcome {
-            Outcome::Ready(timing) => timing.phases.iter_mut().for_each(|phase| phase.name = own(&phase.name)),
+            Outcome::Ready(timing) => timing.phases.iter_mut().for_each(|phase| phase.name = own(&phase.name).into()),
             Outcome::Failed { reason } => *reason = own(reason),
         }
     }
