@@ -1,5 +1,8 @@
 //! What a snapshot keeps of a guest, and the guest that goes on from it.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use kvm_bindings::{kvm_cpuid_entry2, kvm_sregs};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +90,13 @@ impl Any {
             GuestState::Bare(named) => Self::Bare(named.guest.clone()),
             GuestState::Linux(_) => return Err(GuestError::NotSaved),
         })
+    }
+
+    /// Lends a program the files of whoever asked for its machine, in place of the monitor's.
+    pub(crate) fn lend(&mut self, files: &Arc<[OwnedFd; 3]>) {
+        if let Self::App(app) = self {
+            app.lend(files);
+        }
     }
 
     fn guest(&mut self) -> &mut dyn Guest {

@@ -29,7 +29,7 @@ use overseer::{Moment, Overseer, Unattended, Verdict};
 use pc::WiringError;
 pub use place::Place;
 pub use saved::{Saved, Standing, Template, WORKING_SET};
-use stop::{Cause, Stop};
+use stop::{Cause, Ender, Stop};
 
 /// What a machine shall be.
 #[derive(Debug, Clone, Copy)]
@@ -290,6 +290,16 @@ impl<G: Guest, W: Write> Paused<G, W> {
     /// guest has said that it is ready.
     pub fn resume_under(mut self, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
         let stop = Stop::listen(self.vcpu.fd().get_kvm_run(), self.timeout).map_err(RunError::Signals)?;
+        self.run_and_close(stop, overseer)
+    }
+
+    /// As [`Paused::resume`], for one of many machines of a process, until `ender` ends it.
+    pub(crate) fn resume_until(mut self, ender: &Ender) -> Result<Ended, RunError> {
+        let stop = Stop::listen_to(ender, self.vcpu.fd().get_kvm_run(), self.timeout).map_err(RunError::Signals)?;
+        self.run_and_close(stop, &mut Unattended)
+    }
+
+    fn run_and_close(mut self, stop: Stop, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
         let mut exits = Exits::default();
         let ended = self.run(&stop, &mut exits, overseer);
         let flushed = self.board.flush();

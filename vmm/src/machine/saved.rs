@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvm_bindings::{CpuId, kvm_clock_data};
@@ -229,6 +231,13 @@ impl Machine {
         let board = Board::restore(&state.devices, console)?; //         7. its devices
         guest.renew(&memory)?; //                                        8. what no two machines may share
         Ok(Paused { vcpu, vm, memory, guest, slots, board, timeout })
+    }
+}
+
+impl<W: Write> Paused<Any, W> {
+    /// Lends what runs inside these files, in place of the monitor's own standard three.
+    pub(crate) fn lend(&mut self, files: &Arc<[OwnedFd; 3]>) {
+        self.guest.lend(files);
     }
 }
 

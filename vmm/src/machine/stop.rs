@@ -7,9 +7,11 @@
 //!
 //! A [`Bell`] uses the same way in: whoever rings it does not end the machine, but is let in between two of its steps.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
 
@@ -23,14 +25,29 @@ const BELL: Signal = Signal::SIGUSR1;
 /// How soon a signal is repeated.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The first signal that came; 0 while none has.
-static CAME: AtomicI32 = AtomicI32::new(0);
-/// Whether the bell has been rung and nobody has looked yet.
-static RUNG: AtomicBool = AtomicBool::new(false);
-/// `kvm_run.immediate_exit` of the processor that runs.
-static IMMEDIATE_EXIT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
-/// The timer that repeats.
-static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
+/// What was heard on behalf of a machine.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The first signal that came; 0 while none has.
+    came: AtomicI32,
+    /// Whether the bell has been rung and nobody has looked yet.
+    rung: AtomicBool,
+    /// `kvm_run.immediate_exit` of the processor that runs.
+    immediate_exit: AtomicPtr<u8>,
+    /// The timer that repeats.
+    timer: AtomicPtr<libc::c_void>,
+}
+
+thread_local! {
+    /// Of the machine that this thread runs; null where it runs none. The handler comes in on this thread and only reads it.
+    static OWN: Cell<*const Heard> = const { Cell::new(ptr::null()) };
+}
+
+/// What this thread has heard, where it listens on a machine's behalf.
+fn own<T>(look: impl FnOnce(&Heard) -> T) -> Option<T> {
+    // SAFETY: set by `Stop::listen` on this thread to what that `Stop` holds, and to null before it is dropped.
+    unsafe { OWN.get().as_ref() }.map(look)
+}
 
 /// Why a machine shall end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +60,12 @@ pub enum Cause {
 
 /// Whether the machine shall end or stand still: asked by whoever waits on a guest's behalf and was interrupted.
 pub fn requested() -> bool {
-    CAME.load(Ordering::Relaxed) != 0 || RUNG.load(Ordering::Relaxed)
+    must_end() || own(|heard| heard.rung.load(Ordering::Relaxed)).unwrap_or(false)
 }
 
 /// Whether the machine shall end.
 pub(crate) fn must_end() -> bool {
-    CAME.load(Ordering::Relaxed) != 0
+    own(|heard| heard.came.load(Ordering::Relaxed) != 0).unwrap_or(false)
 }
 
 /// Rings at the thread that runs a machine: the machine stands still and its overseer is let in.
@@ -69,20 +86,43 @@ impl Bell {
     }
 }
 
+/// Ends one of many machines of a process, each on a thread of its own: what a signal does where there is one machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ender(Arc<Heard>);
+
+impl Ender {
+    /// Lets this process's threads be interrupted. To be called once, before there is any.
+    pub(crate) fn prepare() -> io::Result<()> {
+        for signal in [Signal::SIGALRM, BELL] {
+            // SAFETY: see `handler`.
+            unsafe { sigaction(signal, &handler()) }?;
+        }
+        Ok(())
+    }
+
+    /// Ends the machine that `thread` runs under this, now or as soon as it begins. The thread is not joined yet.
+    pub(crate) fn end(&self, thread: libc::pthread_t) {
+        let _ = self.0.came.compare_exchange(0, libc::SIGTERM, Ordering::Relaxed, Ordering::Relaxed);
+        // SAFETY: the thread is not joined, so its name is still its own. One that has ended needs no ring.
+        unsafe { libc::pthread_kill(thread, BELL as libc::c_int) };
+    }
+}
+
 /// Whether the bell has been rung since the last time; the processor may run again.
 pub(crate) fn answer_bell(run: &mut kvm_run) -> bool {
-    if !RUNG.swap(false, Ordering::Relaxed) {
+    if !own(|heard| heard.rung.swap(false, Ordering::Relaxed)).unwrap_or(false) {
         return false;
     }
     // A ring from here on sets both again. A signal that ends the machine may have set the flag too: it stays set for that.
-    if CAME.load(Ordering::Relaxed) == 0 {
+    if !must_end() {
         run.immediate_exit = 0;
     }
     true
 }
 
-/// While it lives, signals end the machine of the calling thread.
+/// While it lives, the machine of the calling thread can be ended.
 pub(crate) struct Stop {
+    heard: Arc<Heard>,
     before: Vec<(Signal, SigAction)>,
     timer: libc::timer_t,
 }
@@ -90,17 +130,10 @@ pub(crate) struct Stop {
 impl Stop {
     /// Listens for signals from here on, and for the end of the `timeout`. The processor must outlive this.
     pub(crate) fn listen(run: &mut kvm_run, timeout: Option<Duration>) -> io::Result<Self> {
-        CAME.store(0, Ordering::Relaxed);
-        RUNG.store(false, Ordering::Relaxed);
-        run.immediate_exit = 0;
-        IMMEDIATE_EXIT.store(&raw mut run.immediate_exit, Ordering::Relaxed);
-        let mut stop = Self { before: Vec::with_capacity(SIGNALS.len() + 1), timer: timer()? };
-        TIMER.store(stop.timer, Ordering::Relaxed);
-        // No SA_RESTART: a read that waits for the guest's input must end, not go on.
-        let action = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
+        let mut stop = Self::begin(run, Arc::default())?;
         for signal in SIGNALS {
-            // SAFETY: the handler does only what signal-safety(7) allows: atomics, a store, timer_settime(2).
-            let before = unsafe { sigaction(signal, &action) }?;
+            // SAFETY: see `handler`.
+            let before = unsafe { sigaction(signal, &handler()) }?;
             if matches!(before.handler(), SigHandler::SigIgn) && signal != Signal::SIGALRM {
                 // Somebody (nohup, a shell's background job) has said that this signal shall not matter.
                 // SAFETY: what was there before.
@@ -110,18 +143,41 @@ impl Stop {
             stop.before.push((signal, before));
         }
         // SAFETY: as above.
-        stop.before.push((BELL, unsafe { sigaction(BELL, &action) }?));
+        stop.before.push((BELL, unsafe { sigaction(BELL, &handler()) }?));
         SIGNALS.into_iter().chain([BELL]).collect::<SigSet>().thread_unblock()?;
-        if let Some(timeout) = timeout {
-            arm(stop.timer, timeout.max(Duration::from_nanos(1)))?;
+        stop.end_after(timeout)
+    }
+
+    /// The same for one of many: signals that are sent to the process are somebody else's. See [`Ender::prepare`].
+    pub(crate) fn listen_to(ender: &Ender, run: &mut kvm_run, timeout: Option<Duration>) -> io::Result<Self> {
+        let stop = Self::begin(run, ender.0.clone())?;
+        SigSet::from_iter([Signal::SIGALRM, BELL]).thread_unblock()?;
+        // Whoever ended it before this thread listened has rung in vain.
+        if must_end() {
+            run.immediate_exit = 1;
         }
+        stop.end_after(timeout)
+    }
+
+    fn begin(run: &mut kvm_run, heard: Arc<Heard>) -> io::Result<Self> {
+        run.immediate_exit = 0;
+        heard.immediate_exit.store(&raw mut run.immediate_exit, Ordering::Relaxed);
+        let stop = Self { heard, before: Vec::with_capacity(SIGNALS.len() + 1), timer: timer()? };
+        stop.heard.timer.store(stop.timer, Ordering::Relaxed);
+        OWN.set(Arc::as_ptr(&stop.heard));
         Ok(stop)
     }
 
+    fn end_after(self, timeout: Option<Duration>) -> io::Result<Self> {
+        if let Some(timeout) = timeout {
+            arm(self.timer, timeout.max(Duration::from_nanos(1)))?;
+        }
+        Ok(self)
+    }
+
     /// Why the machine shall end, if it shall.
-    #[expect(clippy::unused_self, reason = "a cause is heard of only while somebody listens")]
     pub(crate) fn cause(&self) -> Option<Cause> {
-        match CAME.load(Ordering::Relaxed) {
+        match self.heard.came.load(Ordering::Relaxed) {
             0 => None,
             libc::SIGALRM => Some(Cause::Timeout),
             signal => Some(Cause::Signal(signal)),
@@ -131,15 +187,21 @@ impl Stop {
 
 impl Drop for Stop {
     fn drop(&mut self) {
+        // First: a signal from here on finds no machine.
+        OWN.set(ptr::null());
         // SAFETY: made by `timer`, deleted once.
         unsafe { libc::timer_delete(self.timer) };
         for (signal, before) in self.before.drain(..) {
             // SAFETY: what was there before. It can't fail: the same signal was set before.
             let _ = unsafe { sigaction(signal, &before) };
         }
-        TIMER.store(ptr::null_mut(), Ordering::Relaxed);
-        IMMEDIATE_EXIT.store(ptr::null_mut(), Ordering::Relaxed);
     }
+}
+
+/// The handler does only what signal-safety(7) allows: atomics, a store, `timer_settime(2)`. No `SA_RESTART`: a read that waits
+/// for the guest's input must end, not go on.
+fn handler() -> SigAction {
+    SigAction::new(SigHandler::Handler(hear), SaFlags::empty(), SigSet::empty())
 }
 
 /// A timer that sends SIGALRM to this very thread: another one would not make `KVM_RUN` return.
@@ -174,24 +236,33 @@ fn timespec(duration: Duration) -> libc::timespec {
     }
 }
 
-/// The signal handler.
-extern "C" fn heard(signal: libc::c_int) {
+/// The signal handler, on the thread that runs the machine.
+extern "C" fn hear(signal: libc::c_int) {
     // The interrupted call may not have read its error yet.
     // SAFETY: the address of this thread's errno is always valid.
     let errno = unsafe { *libc::__errno_location() };
-    let bell = signal == BELL as libc::c_int;
-    if bell {
-        RUNG.store(true, Ordering::Relaxed);
-    }
-    let first = !bell && CAME.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    if let Some(flag) = NonNull::new(IMMEDIATE_EXIT.load(Ordering::Relaxed)) {
-        // SAFETY: points into the processor's shared page, which lives while `Stop` does.
-        unsafe { flag.write_volatile(1) };
-    }
-    let timer = TIMER.load(Ordering::Relaxed);
-    if first && signal != libc::SIGALRM && !timer.is_null() {
-        let _ = arm(timer, AGAIN);
-    }
+    own(|heard| heard.hear(signal));
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
+}
+
+impl Heard {
+    fn hear(&self, signal: libc::c_int) {
+        let bell = signal == BELL as libc::c_int;
+        // Whoever ends one of many has said so before he rang.
+        let ends = if bell {
+            self.rung.store(true, Ordering::Relaxed);
+            self.came.load(Ordering::Relaxed) != 0
+        } else {
+            self.came.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        if let Some(flag) = NonNull::new(self.immediate_exit.load(Ordering::Relaxed)) {
+            // SAFETY: points into the processor's shared page, which lives while `Stop` does.
+            unsafe { flag.write_volatile(1) };
+        }
+        let timer = self.timer.load(Ordering::Relaxed);
+        if ends && signal != libc::SIGALRM && !timer.is_null() {
+            let _ = arm(timer, AGAIN);
+        }
+    }
 }

@@ -2,11 +2,11 @@
 //!
 //! What makes a start slow can be done once: open the snapshot, check it, ask KVM what the host can do. A server does that,
 //! and keeps the snapshot's memory in a memory file that is sealed (`F_SEAL_WRITE`): from then on nobody can change it, not
-//! even root. For each request it forks. The child makes a machine of its own, as [`crate::machine::Machine::restore`] does,
-//! and runs it with the three open files that came with the request.
+//! even root. For each request it forks, or begins a thread ([`Home`]). That makes a machine of its own, as
+//! [`crate::machine::Machine::restore`] does, and runs it with the three open files that came with the request.
 //!
 //! ```text
-//! client                                server                         child
+//! client                                server                         child or thread
 //! {"do":"clone"} and its files 0, 1, 2 -->
 //!                                       fork(2) ---------------------> a machine, restored, runs
 //!                                <-- {"ok":{"pid":4711}}
@@ -17,6 +17,7 @@
 //! A clone ends with who asked for it, and with the server.
 
 mod client;
+mod clone;
 mod packet;
 mod server;
 
@@ -25,7 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use client::clone_here;
-pub use server::Server;
+pub use server::{Home, Server};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,12 @@ pub enum ServeError {
     /// The template's memory could not be taken in.
     #[error("cannot keep the template in memory")]
     Memory(#[source] std::io::Error),
+    /// A machine with an operating system has more threads than one.
+    #[error("a machine with a kernel is a process of its own")]
+    NoThreads,
+    /// Threads could not be made to hear that they shall end.
+    #[error("cannot let threads be interrupted")]
+    Interrupt(#[source] std::io::Error),
     /// Signals could not be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] nix::errno::Errno),

@@ -1,34 +1,46 @@
-//! The server: one thread, one list of what it waits for, and a child for each clone.
+//! The server: one list of what it waits for, and a child or a thread for each clone.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use tracing::info_span;
 
+use super::clone::{Clone, Failure, status};
 use super::packet::{Received, receive, send};
 use super::{Reply, Request, ServeError};
 use crate::machine::pc::{Pc, Renewal};
-use crate::machine::{BootError, Ended, Machine, RunError, Template};
+use crate::machine::stop::Ender;
+use crate::machine::{Ended, Machine, Template};
 use crate::memory::Loading;
 
 /// How many clients may be connected at a time.
 const CLIENTS: usize = 4096;
 
+/// Where clones live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Each is a process of its own.
+    Processes,
+    /// All are threads of the server: nothing is forked, and nothing but KVM stands between them.
+    Threads,
+}
+
 /// A template, and the socket at which clones of it are handed out.
 #[derive(Debug)]
 pub struct Server {
-    template: Template,
+    template: Arc<Template>,
+    home: Home,
     listener: OwnedFd,
     signals: SignalFd,
     /// Signals as they were, for the children.
@@ -56,12 +68,18 @@ impl Drop for SocketName {
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
-    clone: Option<(Pid, OwnedFd)>,
+    clone: Option<Clone>,
 }
 
 impl Server {
     /// Takes the template's memory in, and listens at `path`, where nothing is yet.
-    pub fn listen(path: &Path, template: Template) -> Result<Self, ServeError> {
+    pub fn listen(path: &Path, template: Template, home: Home) -> Result<Self, ServeError> {
+        if home == Home::Threads {
+            if template.is_pc() {
+                return Err(ServeError::NoThreads);
+            }
+            Ender::prepare().map_err(ServeError::Interrupt)?;
+        }
         let template = {
             let _span = info_span!(
                 "serve.template",
@@ -69,7 +87,7 @@ impl Server {
                 why = "the memory that all clones show must never change: a sealed memory file can't, for anybody"
             )
             .entered();
-            template.in_memory().map_err(ServeError::Memory)?
+            Arc::new(template.in_memory().map_err(ServeError::Memory)?)
         };
         let failed = |attempt| move |source| ServeError::Socket { attempt, path: path.to_owned(), source };
         let listener =
@@ -87,7 +105,7 @@ impl Server {
         let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ends), Some(&mut mask)).map_err(ServeError::Signals)?;
         let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC).map_err(ServeError::Signals)?;
-        Ok(Self { template, listener, signals, mask, clients: Vec::new(), name })
+        Ok(Self { template, home, listener, signals, mask, clients: Vec::new(), name })
     }
 
     /// Hands out clones until a signal ends the server; returns its number. The clones end with it.
@@ -117,7 +135,7 @@ impl Server {
         for client in &self.clients {
             fds.push(PollFd::new(client.socket.as_fd(), PollFlags::POLLIN));
             // One slot each, also for who has no clone yet: so that places stay known.
-            let end = client.clone.as_ref().map_or(client.socket.as_fd(), |(_, end)| end.as_fd());
+            let end = client.clone.as_ref().map_or(client.socket.as_fd(), Clone::end);
             fds.push(PollFd::new(end, PollFlags::POLLIN));
         }
         loop {
@@ -149,17 +167,14 @@ impl Server {
 
     /// Something has happened to a client: he wants a clone, his clone has ended, or he is gone.
     fn look_at(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index) else { return };
-        let gone = match &client.clone {
-            Some((pid, _)) => {
-                if let Some(status) = ended(*pid) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let gone = match &mut client.clone {
+            Some(clone) => {
+                // Else it is the client: he is gone, or says something more, which nobody has asked for.
+                if let Some(status) = clone.ended() {
                     let _ = send(client.socket.as_fd(), &Reply::Ended { status }, &[]);
-                } else {
-                    // Not the clone, so the client: he is gone, or says something more, which nobody has asked for.
-                    let _ = kill(*pid, Signal::SIGKILL);
-                    let _ = waitpid(*pid, None);
                 }
-                true
+                true // what of it is still there ends with it
             }
             None => match receive(client.socket.as_fd()) {
                 Ok(Received::Value(Request::Clone { timeout }, files)) => !self.make(index, timeout, files),
@@ -179,21 +194,23 @@ impl Server {
     /// Makes a clone for a client; false where there is none.
     fn make(&mut self, index: usize, timeout: Option<Duration>, files: Vec<OwnedFd>) -> bool {
         let made = match <[OwnedFd; 3]>::try_from(files) {
+            Ok(files) if self.home == Home::Threads => Clone::thread(self.template.clone(), timeout, files),
             // SAFETY: this process has one thread, so the child may do whatever this one may.
             Ok(files) => match unsafe { fork() } {
                 Ok(ForkResult::Child) => self.become_clone(timeout, &files),
-                Ok(ForkResult::Parent { child }) => pidfd(child).map(|end| (child, end)),
+                Ok(ForkResult::Parent { child }) => Clone::process(child),
                 Err(errno) => Err(errno.into()),
             },
             Err(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a request comes with three open files")),
         };
         let Some(client) = self.clients.get_mut(index) else { return false };
         let reply = match made {
-            Ok((pid, end)) => {
-                client.clone = Some((pid, end));
+            Ok(clone) => {
+                let pid = clone.pid();
+                client.clone = Some(clone);
                 Reply::Ok { pid: pid.as_raw() }
             }
-            Err(error) => Reply::Error(format!("cannot make a process for the clone: {error}")),
+            Err(error) => Reply::Error(format!("cannot make a process or a thread for the clone: {error}")),
         };
         let _ = send(client.socket.as_fd(), &reply, &[]);
         client.clone.is_some()
@@ -212,12 +229,7 @@ impl Server {
             unsafe { libc::_exit(1) };
         }
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
-        let status = match self.live(timeout) {
-            Ok(Ended::Status(status)) => status,
-            Ok(Ended::Off) => 0,
-            Ok(Ended::Signal(signal)) => 128_u8.saturating_add(signal as u8),
-            Err(failure) => failure.tell(),
-        };
+        let status = status(self.live(timeout), &mut io::stderr());
         // SAFETY: as above. What the machine has printed was passed on when it ended.
         unsafe { libc::_exit(i32::from(status)) }
     }
@@ -240,10 +252,9 @@ impl Drop for Server {
         if self.name.owner != nix::unistd::getpid() {
             return;
         }
-        for (pid, _) in self.clients.iter().filter_map(|client| client.clone.as_ref()) {
-            let _ = kill(*pid, Signal::SIGKILL);
-            let _ = waitpid(*pid, None);
-        }
+        // All are told before one is waited for.
+        self.clients.iter().filter_map(|client| client.clone.as_ref()).for_each(Clone::stop);
+        self.clients.clear();
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
     }
 }
@@ -253,49 +264,4 @@ struct Ready {
     signal: bool,
     caller: bool,
     clients: Vec<usize>,
-}
-
-/// How a clone failed.
-enum Failure {
-    Boot(BootError),
-    Run(RunError),
-}
-
-impl Failure {
-    /// Says so on the client's standard error; returns the status to end with.
-    fn tell(&self) -> u8 {
-        let (error, hint): (&dyn std::error::Error, _) = match self {
-            Self::Boot(error) => (error, error.hint()),
-            Self::Run(error) => (error, error.hint()),
-        };
-        eprintln!("error: {}", crate::api::chain(error));
-        if let Some(hint) = hint {
-            eprintln!("hint: {hint}");
-        }
-        match self {
-            Self::Run(error) => error.status().unwrap_or(125),
-            Self::Boot(_) => 125,
-        }
-    }
-}
-
-/// A descriptor that says when a child has ended.
-fn pidfd(child: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes two numbers; what it returns is a new descriptor, or -1.
-    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-    if number < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just made; nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
-}
-
-/// The status of a child, as a shell would tell it, if it has ended.
-fn ended(child: Pid) -> Option<u8> {
-    match waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, status)) => Some(status as u8),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as u8),
-        Ok(_) => None,
-        Err(_) => Some(125),
-    }
 }

@@ -62,6 +62,8 @@ int main(int argc, char **argv) {
         } else if (!strcmp(verb, "spin")) {
             for (volatile long turn = 0; turn < number; turn++);
             printf("spun %ld\n", number);
+        } else if (!strcmp(verb, "crash")) {
+            *(volatile int *)8 = 0;
         } else if (!strcmp(verb, "exit")) {
             return number;
         } else {

@@ -19,7 +19,10 @@ const NEEDS: &[&str] = &["kvm", "gcc"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_server_hands_out_clones_that_diverge", NEEDS, clones_diverge),
+        trial("a_server_hands_out_clones_that_diverge", NEEDS, || clones_diverge("served", &[])),
+        trial("clones_that_are_threads_diverge_too", NEEDS, || clones_diverge("served-threads", &["--in-process"])),
+        trial("a_clone_that_is_a_thread_ends_alone_or_with_its_server", NEEDS, threads_end),
+        trial("two_hundred_clones_live_in_one_process", NEEDS, two_hundred_threads),
         trial("a_clone_ends_with_who_asked_and_with_the_server", NEEDS, a_clone_ends),
         trial("a_served_snapshot_is_in_use_and_its_removal_hurts_no_clone", NEEDS, in_use),
         trial("who_asks_a_server_for_nonsense_gets_no_machine", NEEDS, nonsense),
@@ -29,13 +32,17 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A server of a machine that has counted to two.
 fn served(name: &str) -> Result<(Live, PathBuf, PathBuf), Failed> {
+    served_with(name, &[])
+}
+
+fn served_with(name: &str, options: &[&str]) -> Result<(Live, PathBuf, PathBuf), Failed> {
     let (mut machine, socket) = Live::teller(name, &[])?;
     machine.answers("count", "count 1 0.5")?;
     machine.answers("count", "count 2 1.0")?;
     let (at, listens) = (place(&format!("{name}-snapshot")), place(&format!("{name}-server")));
     snapshot(&socket, &at)?;
     let mut command = isolab_vm(["serve", "--dir"]);
-    command.arg(&at).arg("--socket").arg(&listens);
+    command.arg(&at).arg("--socket").arg(&listens).args(options);
     let mut server = Live::start(command)?;
     server.expect(&format!("serving {}", listens.display()))?;
     Ok((server, at, listens))
@@ -69,8 +76,8 @@ fn until(what: &str, mut there: impl FnMut() -> bool) -> Done {
     Err(format!("not within 20 s: {what}").into())
 }
 
-fn clones_diverge() -> Done {
-    let (mut server, _, listens) = served("served")?;
+fn clones_diverge(name: &str, options: &[&str]) -> Done {
+    let (mut server, _, listens) = served_with(name, options)?;
     let mut clones = [clone_of(&listens, &[])?, clone_of(&listens, &[])?, clone_of(&listens, &[])?];
     let mut seen = BTreeSet::new();
     for (steps, clone) in clones.iter_mut().enumerate() {
@@ -111,6 +118,54 @@ fn a_clone_ends() -> Done {
     assert_eq!(clone.ends()?, Some(125));
     // What a killed server leaves is a name at which nobody listens.
     refused(restore_from(&listens), &["cannot reach the server at", "Connection refused"])
+}
+
+/// How many threads a process has.
+fn threads(pid: u32) -> Result<usize, Failed> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
+}
+
+fn threads_end() -> Done {
+    let (mut server, _, listens) = served_with("threads", &["--in-process"])?;
+    let alone = threads(server.pid())?;
+    let mut stays = clone_of(&listens, &[])?;
+    stays.answers("nonce", "nonce threads")?;
+    let with_one = threads(server.pid())?;
+    assert!(with_one > alone && children(server.pid())?.is_empty(), "a clone is no process");
+    // Whatever it does when who asked for it is gone: waits for input, sleeps, computes.
+    for does in ["", "sleep 60000", "spin 100000000000"] {
+        let mut clone = clone_of(&listens, &[])?;
+        clone.answers("count", "count 3 1.5")?;
+        if !does.is_empty() {
+            clone.say(does)?;
+        }
+        assert!(threads(server.pid())? > with_one);
+        drop(clone); // by SIGKILL
+        until("the clone ends with who asked for it", || threads(server.pid()).is_ok_and(|left| left == with_one))?;
+    }
+    // One that dies of its own fault takes nobody along.
+    let mut dies = clone_of(&listens, &[])?;
+    dies.say("crash")?;
+    assert_eq!(dies.ends()?, Some(139));
+    stays.answers("count", "count 3 1.5")?;
+    // What ends the server ends all, and each hears of it.
+    end(&server, Signal::SIGTERM)?;
+    assert_eq!(server.ends()?, Some(143));
+    assert_eq!(stays.ends()?, Some(125));
+    assert!(!listens.exists());
+    Ok(())
+}
+
+fn two_hundred_threads() -> Done {
+    let (server, _, listens) = served_with("many-threads", &["--in-process"])?;
+    let alone = threads(server.pid())?;
+    let mut clones = (0..200).map(|_| clone_of(&listens, &[])).collect::<Result<Vec<_>, _>>()?;
+    for clone in &mut clones {
+        clone.answers("count", "count 3 1.5")?;
+    }
+    assert!(threads(server.pid())? >= alone + 200);
+    drop(clones);
+    until("all clones end", || threads(server.pid()).is_ok_and(|left| left == alone))
 }
 
 fn restore_from(listens: &Path) -> std::process::Command {

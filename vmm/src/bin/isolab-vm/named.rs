@@ -16,7 +16,7 @@ use isolab_vmm::guest::{Any, GuestError};
 use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine as Boots, Template};
 use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
-use isolab_vmm::serve::Server;
+use isolab_vmm::serve::{Home, Server};
 use isolab_vmm::snapshot::Snapshot;
 use isolab_vmm::travel;
 use isolab_vmm::units::Mib;
@@ -211,7 +211,8 @@ fn serve(store: &Store, wanted: &Serve) -> Result<u8, Failure> {
         }
         (None, None) => unreachable!("clap requires one of the two"),
     };
-    let server = Server::listen(&wanted.socket, Template::new(snapshot)?)?;
+    let home = if wanted.in_process { Home::Threads } else { Home::Processes };
+    let server = Server::listen(&wanted.socket, Template::new(snapshot)?, home)?;
     // Whoever started it may wait for this line.
     print(&format!("serving {}", wanted.socket.display()))?;
     Ok(status(Ended::Signal(server.run()?)))

@@ -171,6 +171,10 @@ pub(crate) struct Serve {
     /// Where it listens
     #[arg(long, value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
+    /// Let the clones be threads of this one process: made faster, and with nothing but KVM between them. Not for machines
+    /// with a kernel
+    #[arg(long)]
+    pub(crate) in_process: bool,
 }
 
 /// A machine, and perhaps one of its snapshots.

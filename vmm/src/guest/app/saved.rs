@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -19,7 +21,7 @@ use super::rights::Rights;
 use super::space::{AREAS_MAX, Space};
 use super::stub::{Doorbells, FIRST_FREE_FRAME, GENERATION};
 use super::tables::Tables;
-use super::task::{Bases, LIMITS, Ready, SIGNALS, Task};
+use super::task::{Bases, Files, LIMITS, Ready, SIGNALS, Task};
 use super::user::User;
 use super::{App, AppError, PAGE, RESERVED_END, Running, USER_END, syscalls};
 use crate::memory::Memory;
@@ -191,6 +193,7 @@ impl Running {
             executable: unhex(&state.executable).unwrap_or_default(),
             name,
             open: state.open,
+            files: Files::default(),
             limits: state.limits,
             actions,
             mask: state.mask,
@@ -256,6 +259,13 @@ impl App {
     /// A program that goes on from `state`, which was checked for a machine with this memory. There is nothing to load.
     pub fn restore(state: &AppState, memory: &Memory) -> Result<Self, AppError> {
         Ok(Self { program: None, running: Some(Running::restore(state, memory)?) })
+    }
+
+    /// Gives the program these files in place of the monitor's own.
+    pub(crate) fn lend(&mut self, files: &Arc<[OwnedFd; 3]>) {
+        if let Some(running) = &mut self.running {
+            running.task.files = Files::Lent(files.clone());
+        }
     }
 }
 

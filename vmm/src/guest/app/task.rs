@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use syscalls::Sysno;
@@ -34,6 +36,8 @@ pub(super) struct Task {
     pub(super) name: [u8; 16],
     /// Which of the descriptors 0 to 2 it has not closed. It has no others.
     pub(super) open: [bool; 3],
+    /// What those are on the host.
+    pub(super) files: Files,
     /// Soft and hard limits, by resource number.
     pub(super) limits: [[u64; 2]; LIMITS],
     /// What sigaction(2) set, by signal number - 1: handler, flags, restorer, mask. Kept, never acted upon but for
@@ -55,6 +59,27 @@ pub(super) struct Task {
     pub(super) clocks: Clocks,
     /// Of a sleep that was interrupted: how long it still is.
     pub(super) remaining: Option<Duration>,
+}
+
+/// The files behind a program's descriptors 0 to 2.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Files {
+    /// The monitor's own three.
+    #[default]
+    Own,
+    /// Those of whoever asked for the machine.
+    Lent(Arc<[OwnedFd; 3]>),
+}
+
+impl Files {
+    /// The one behind descriptor `index`, which is one of the three.
+    pub(super) fn get(&self, index: usize) -> BorrowedFd<'_> {
+        match self {
+            Self::Lent(files) => files[index.min(2)].as_fd(),
+            // SAFETY: the standard three are open for as long as the process is.
+            Self::Own => unsafe { BorrowedFd::borrow_raw(index.min(2) as i32) },
+        }
+    }
 }
 
 /// Whether a program has said that it is ready ([`crate::guest::READY`]).
@@ -96,6 +121,7 @@ impl Task {
             executable,
             name,
             open: [true; 3],
+            files: Files::default(),
             limits,
             actions: [[0; 4]; SIGNALS],
             mask: 0,

@@ -1,6 +1,5 @@
 //! The three open files: standard input, output and error of the monitor, and nothing else of the host.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -65,8 +64,8 @@ fn transfer(call: &mut Call<'_>, fd: u64, vectors: &[[u64; 2]], access: Access) 
     }
     let says_ready = access == Access::Read && index == 1 && call.task.ready == Ready::No && begins_ready(&slices);
     let moved = match access {
-        Access::Write => with_host(index, |fd| host::read_into(fd, &slices)),
-        Access::Read => with_host(index, |fd| host::write_from(fd, &slices)),
+        Access::Write => host::read_into(call.task.files.get(index), &slices),
+        Access::Read => host::write_from(call.task.files.get(index), &slices),
     };
     match moved {
         Ok(count) if says_ready => {
@@ -138,7 +137,7 @@ pub(super) fn newfstatat(call: &mut Call<'_>) -> Served {
 /// `struct stat` of one of the three, as the host has it; its owner is the program.
 fn write_stat(call: &Call<'_>, fd: u64, address: u64) -> Served {
     let index = descriptor(call, fd)?;
-    let stat = with_host(index, |fd| stat::fstat(fd))?;
+    let stat = stat::fstat(call.task.files.get(index))?;
     let mut words = [0_u64; 18];
     words[0] = stat.st_dev;
     words[1] = stat.st_ino;
@@ -192,16 +191,14 @@ fn poll_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Served {
         *entry = call.user().read_value(address.saturating_add(index * 8))?;
     }
     let mut seen = vec![0_i16; entries.len()];
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let files = call.task.files.clone();
     let (mut slots, mut fds) = (Vec::new(), Vec::new());
     for (slot, [f0, f1, f2, f3, e0, e1, ..]) in entries.iter().enumerate() {
         let fd = i32::from_le_bytes([*f0, *f1, *f2, *f3]);
         let events = PollFlags::from_bits_truncate(i16::from_le_bytes([*e0, *e1]));
         let host = match descriptor(call, fd as u64) {
             _ if fd < 0 => continue,
-            Ok(0) => stdin.as_fd(),
-            Ok(1) => stdout.as_fd(),
-            Ok(_) => stderr.as_fd(),
+            Ok(index) => files.get(index),
             Err(_) => {
                 seen[slot] = libc::POLLNVAL;
                 continue;
@@ -253,14 +250,5 @@ pub(super) fn descriptor(call: &Call<'_>, fd: u64) -> Result<usize, Errno> {
     match call.task.open.get(index) {
         Some(true) => Ok(index),
         _ => Err(Errno::EBADF),
-    }
-}
-
-/// Lends the monitor's descriptor of that index.
-fn with_host<T>(index: usize, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    match index {
-        0 => act(std::io::stdin().as_fd()),
-        1 => act(std::io::stdout().as_fd()),
-        _ => act(std::io::stderr().as_fd()),
     }
 }
