@@ -13,7 +13,7 @@ use super::metadata::Making;
 use super::scope::{Globals, Scope};
 use crate::container::{rfc3339, since_epoch};
 use crate::engine::document::{Step, set_variable};
-use crate::engine::{Document, Engine, Record, RunConfig, State};
+use crate::engine::{Document, Engine, Record, RunConfig};
 use crate::image::{Digest, ImageError, Reference, Store};
 
 /// How an image is made of a container.
@@ -41,7 +41,8 @@ pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Resu
     .entered();
     let changes = instructions(&request.changes)?; //                 1. what can be refused is refused first
     let store = engine.store();
-    let record = engine.find(container)?;
+    let mut locked = engine.lock(container)?;
+    let record = locked.record.clone();
     let _shared = store.shared()?; //                                 (nobody takes layers away meanwhile)
     let mut stack = Stack::scratch();
     if let Some(descriptor) = engine.image_of(&record)? {
@@ -54,22 +55,26 @@ pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Resu
         stack.push(store, Layer { diff_id, blob, size, media_type })?;
     }
     stack.document.config = configuration(&record);
-    let stops = !request.running && engine.state(&record)? == State::Running;
-    let paused = if stops { Some(Paused::new(engine, &record.id)?) } else { None }; // 3. nobody writes
-    let (folders, skip) = (engine.seen(&record)?, engine.scaffolding(&record)?);
-    let layer = if record.image.own {
-        Some(Stack::add_whole(store, &folders)?) //                    (all of it is its own)
-    } else {
+    let changed_files = |record: &Record| -> Result<Option<Layer>, BuildError> {
+        let (folders, skip) = (engine.seen(record)?, engine.scaffolding(record)?);
+        if record.image.own {
+            return Ok(Some(Stack::add_whole(store, &folders)?)); //      (all of it is its own)
+        }
         let upper = folders.first().cloned().unwrap_or_else(PathBuf::new);
-        stack.add_without(store, &upper, None, &skip)? //                   4. the layer
+        stack.add_without(store, &upper, None, &skip)
     };
-    drop(paused);
+    let layer = if request.running {
+        changed_files(&record)?
+    } else {
+        engine.while_still(&mut locked, changed_files)?? //              3. the layer, while nobody writes
+    };
+    drop(locked);
     let now = rfc3339(since_epoch());
     let empty_layer = layer.is_none();
     if let Some(layer) = layer {
         stack.push(store, layer)?;
     }
-    let mut document = changed(stack.document.clone(), &changes)?; //  5. what the user says
+    let mut document = changed(stack.document.clone(), &changes)?; //  4. what the user says
     if let Some(author) = &request.author {
         document.author = Some(author.clone());
     }
@@ -82,7 +87,7 @@ pub fn commit(engine: &Engine, container: &str, request: &CommitRequest) -> Resu
         empty_layer,
     });
     stack.document = document;
-    let id = stack.finish(store, request.name.as_slice())?; //         6. the image, and its name
+    let id = stack.finish(store, request.name.as_slice())?; //         5. the image, and its name
     engine.note(&record, "commit", &[("imageID", id.to_string())]);
     Ok(id)
 }
@@ -104,26 +109,6 @@ pub fn change(
 /// Refuses instructions that [`change`] would refuse.
 pub fn check_changes(changes: &[String]) -> Result<(), BuildError> {
     instructions(changes).map(drop)
-}
-
-/// Holds a container still while it lives.
-struct Paused<'a> {
-    engine: &'a Engine,
-    id: String,
-}
-
-impl<'a> Paused<'a> {
-    fn new(engine: &'a Engine, id: &str) -> Result<Self, BuildError> {
-        engine.pause(id)?;
-        Ok(Self { engine, id: id.to_owned() })
-    }
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        // One that was killed meanwhile has nothing to go on with.
-        let _ = self.engine.unpause(&self.id);
-    }
 }
 
 fn instructions(texts: &[String]) -> Result<Vec<Instruction>, BuildError> {

@@ -14,7 +14,7 @@ use super::create::{OWN_LAYER, pin};
 use super::error::{EngineError, io_error};
 use super::record::{CloneLayer, ImageOf, Life, Record, now};
 use super::shelf::{check_name, random_id};
-use super::{Engine, Place, State, names};
+use super::{Engine, Place, names};
 use crate::image::{Digest, ImageError, copy_tree, descriptor, diff_without};
 use crate::network::PortWish;
 
@@ -37,20 +37,10 @@ impl Engine {
         )
         .entered();
         name.map(check_name).transpose()?;
-        let locked = self.lock(parent)?; //                               1. nobody starts or removes it meanwhile
-        let parent = locked.record.clone();
-        let shared = self.store.shared()?;
-        let running = self.state(&parent)? == State::Running;
-        if running {
-            self.runtime.pause(&parent.id.parse()?)?; //                  2. nobody writes
-        }
-        let made = self.make_clone(&parent, name, full, ports); //        3. a layer, a folder, a record
-        if running {
-            // One that was killed meanwhile has nothing to go on with.
-            let _ = self.runtime.resume(&parent.id.parse()?);
-        }
-        drop((shared, locked));
-        made
+        let mut locked = self.lock(parent)?; //                           1. nobody starts or removes it meanwhile
+        let _shared = self.store.shared()?;
+        // 2. while nobody writes: a layer, a folder, a record
+        self.while_still(&mut locked, |parent| self.make_clone(parent, name, full, ports))?
     }
 
     fn make_clone(

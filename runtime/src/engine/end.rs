@@ -10,6 +10,7 @@ use tracing::info_span;
 use super::create::pin;
 use super::error::EngineError;
 use super::record::{Record, State, boot_id};
+use super::still::is_abandoned;
 use super::wire::Wire;
 use super::{Engine, Locked};
 use crate::container::{ContainerError, ContainerId, ProcessId, StateError, Status, ending_of};
@@ -45,9 +46,9 @@ impl Engine {
         }
     }
 
-    /// The same record, or a newer one where the container ended and nobody was there to see it.
+    /// The same record, or a newer one where the container ended and nobody was there to see it, or was held by nobody alive.
     pub(super) fn settled(&self, record: Record) -> Result<Record, EngineError> {
-        if !unseen(&record) {
+        if !unseen(&record) && !is_abandoned(&record) {
             return Ok(record);
         }
         let mut locked = self.shelf.lock(&record.id)?;
@@ -58,9 +59,12 @@ impl Engine {
         Ok(locked.record)
     }
 
-    /// Writes the end of a container down that nobody saw. With which status it ended is not known then: the kernel tells
+    /// Writes the end of a container down that nobody saw, and lets one go on that a killed command held. With which status it ended is not known then: the kernel tells
     /// that to the parent, and to who held the process before.
     pub(super) fn settle(&self, locked: &mut Locked) -> Result<(), EngineError> {
+        if is_abandoned(&locked.record) {
+            self.let_go(locked)?;
+        }
         self.settle_as(locked, None)
     }
 

@@ -16,7 +16,7 @@
 //! | `joints` | where networks and volumes join in |
 //! | `volumes` | files that outlive a container, and what it sees of the host's |
 //! | `checkpoint` | a running container, onto the disk and back |
-//! | `changes`, `copy`, `clone` | what a container has written: told, carried in and out, doubled; `ground` keeps paths inside |
+//! | `changes`, `copy`, `clone` | what a container has written: told, carried in and out, doubled; `ground` keeps paths inside, `still` the container quiet |
 //! | `events`, `usage`, `disk` | what happened, and what is used |
 //! | `look` | what is told of a container |
 //! | `template` | texts in which what is told is filled in |
@@ -54,6 +54,7 @@ mod record;
 mod rights;
 mod shelf;
 mod specification;
+mod still;
 mod streams;
 pub mod template;
 mod usage;
@@ -120,7 +121,9 @@ impl Engine {
     pub fn open(store: Store, warn: impl Fn(&str) + 'static) -> Result<Self, EngineError> {
         let run = default_root()?;
         let shelf = Shelf::below(store.root());
-        Ok(Self { runtime: Runtime::new(&run, warn), shelf, store, run, explains: false })
+        let engine = Self { runtime: Runtime::new(&run, warn), shelf, store, run, explains: false };
+        engine.free_ports();
+        Ok(engine)
     }
 
     /// Whether processes that are started for containers tell their steps on standard error.

@@ -93,6 +93,8 @@ pub struct Life {
     pub stopped: bool,
     /// The process that is about to start it again.
     pub restarting: Option<ProcessId>,
+    /// The command that holds it still to read its files.
+    pub held: Option<ProcessId>,
     /// What its health checks said.
     pub health: Option<Health>,
     /// The ports that were last published: it has them again, if they are free.
