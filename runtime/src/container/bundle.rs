@@ -21,6 +21,8 @@ pub const OVERLAY_LOWER: &str = "org.isolab.overlay.lower";
 pub const OVERLAY_UPPER: &str = "org.isolab.overlay.upper";
 /// The folder that overlayfs works in, on the same file system as the upper one.
 pub const OVERLAY_WORK: &str = "org.isolab.overlay.work";
+/// `true` where nobody needs the changes once the container has ended: then its end does not wait for the disk.
+pub const OVERLAY_VOLATILE: &str = "org.isolab.overlay.volatile";
 
 /// A configuration that has been read and checked.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(crate) struct Overlay {
     pub(crate) lower: Vec<PathBuf>,
     /// Where changes go, and the folder overlayfs works in; nothing for a tmpfs.
     pub(crate) upper: Option<(PathBuf, PathBuf)>,
+    /// Whether nobody needs the changes afterwards.
+    pub(crate) volatile: bool,
 }
 
 /// Why a bundle cannot be used.
@@ -390,7 +394,12 @@ fn check_overlay(annotations: Option<&HashMap<String, String>>) -> Result<Option
         }
         _ => return refuse(OVERLAY_UPPER, "an upper folder and a work folder must be given together"),
     };
-    Ok(Some(Overlay { lower, upper }))
+    let volatile = match find(OVERLAY_VOLATILE).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return refuse(OVERLAY_VOLATILE, "it is true or false"),
+    };
+    Ok(Some(Overlay { lower, upper, volatile }))
 }
 
 fn check_folder(field: &str, path: &Path) -> Result<(), Refusal> {
@@ -464,6 +473,11 @@ mod tests {
             (r#"[{"type":"mount"}]"#, r#"[{"type":"mount"}],"sysctl":{"net.x":"1"}"#, "linux.sysctl.net.x"),
             (r#""root""#, r#""hostname":"x","root""#, "hostname"),
             (r#""root""#, r#""annotations":{"org.isolab.overlay.lower":"a"},"root""#, "org.isolab.overlay.lower"),
+            (
+                r#""root""#,
+                r#""annotations":{"org.isolab.overlay.lower":"/","org.isolab.overlay.volatile":"1"},"root""#,
+                "org.isolab.overlay.volatile",
+            ),
             (r#""root""#, r#""mounts":[{"destination":"/"}],"root""#, "mounts[0].destination"),
         ];
         for (old, new, expected) in table {

@@ -105,7 +105,7 @@ pub(crate) use signals::Signals;
 pub(crate) use sys::process::{ending_of, inheritable, pidfd_open, pidfd_signal, reap};
 pub(crate) use sys::terminal::{Settings, Size, receive_descriptor, set_settings, set_size, settings, size};
 
-pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
+pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
 pub use checkpoint::Checkpoint;
 pub use clock::{rfc3339, since_epoch};
 pub use criu::{CheckpointError, CriuOptions, ManageCgroups};

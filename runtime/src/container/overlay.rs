@@ -27,6 +27,9 @@ pub(crate) struct OverlayPlan {
     private_upper: bool,
     /// In a user namespace overlayfs must keep its notes in `user.*` attributes; `trusted.*` are the real root's.
     in_user_namespace: bool,
+    /// Its end does not write the changes to the disk. Otherwise the kernel syncs the whole file system that they lie on,
+    /// and with it what everybody else has written there.
+    volatile: bool,
     /// All of it as one line, for mount(2).
     line: CString,
 }
@@ -49,8 +52,12 @@ impl OverlayPlan {
         if in_user_namespace {
             line.extend(b",userxattr");
         }
+        if overlay.volatile {
+            line.extend(b",volatile");
+        }
         let line = CString::new(line)?;
-        Ok(Self { lower, upper, work, private_upper: overlay.upper.is_none(), in_user_namespace, line })
+        let (private_upper, volatile) = (overlay.upper.is_none(), overlay.volatile);
+        Ok(Self { lower, upper, work, private_upper, in_user_namespace, volatile, line })
     }
 
     /// Mounts the overlay upon `place` and returns the descriptor of its root. `path` is the path of `place`.
@@ -100,6 +107,9 @@ impl OverlayPlan {
         context.set(c"workdir", &self.work).map_err(failed)?;
         if self.in_user_namespace {
             context.set_flag(c"userxattr").map_err(failed)?;
+        }
+        if self.volatile {
+            context.set_flag(c"volatile").map_err(failed)?;
         }
         Ok(Some(context))
     }
@@ -166,9 +176,10 @@ mod tests {
 
     #[test]
     fn a_path_with_a_separator_in_it_stays_one_path() {
-        let overlay = Overlay { lower: ["/a:b", "/c,d"].map(PathBuf::from).to_vec(), upper: None };
+        let lower = ["/a:b", "/c,d"].map(PathBuf::from).to_vec();
+        let overlay = Overlay { lower, upper: None, volatile: true };
         let plan = OverlayPlan::new(&overlay, Path::new("/r:s"), true).expect("no NUL in it");
-        let line = r"lowerdir=/a\:b:/c\,d,upperdir=/r:s/upper,workdir=/r:s/work,userxattr";
+        let line = r"lowerdir=/a\:b:/c\,d,upperdir=/r:s/upper,workdir=/r:s/work,userxattr,volatile";
         assert_eq!(plan.line.to_str(), Ok(line));
     }
 }

@@ -78,6 +78,12 @@ pub enum CopyError {
         /// The path.
         path: PathBuf,
     },
+    /// What others talk through would be gone: a copy takes the place of what was there.
+    #[error("cannot copy onto {}, which is a device, a pipe or a socket", path.display())]
+    OntoSpecial {
+        /// The path.
+        path: PathBuf,
+    },
     /// The folder that something shall lie in is not there.
     #[error("cannot find the folder of {}", path.display())]
     NoParent {
@@ -191,6 +197,7 @@ impl Engine {
     fn mount_stopped(&self, record: &Record) -> Result<Opened, EngineError> {
         let failed = |source| CopyError::Open { name: record.name.clone(), source };
         let place = self.place(record);
+        place.renew()?;
         let layers = self.layers(record)?;
         let lower = if layers.is_empty() { vec![place.empty.clone()] } else { layers };
         let mounted = own_mounts()
@@ -198,7 +205,7 @@ impl Engine {
         let merged = mounted.map_err(|error| failed(io::Error::other(error)))?;
         let ground = Ground::at(merged.root()).map_err(failed)?;
         for bind in &record.wishes.mounts {
-            if !matches!(ground.look(&bind.to, true), Ok((Standing::Folder | Standing::File, ..))) {
+            if !matches!(ground.look(&bind.to, true), Ok((Standing::Folder | Standing::File | Standing::Special, ..))) {
                 make_place(merged.root(), bind).map_err(failed)?;
             }
             let (_, folder, name) = ground.look(&bind.to, true).map_err(failed)?;
@@ -242,7 +249,7 @@ impl Source {
         let is_folder = standing == Standing::Folder;
         match standing {
             Standing::Nothing => return Err(CopyError::Nothing { path: path.to_owned() }),
-            Standing::File if slash => return Err(CopyError::NoFolder { path: path.to_owned() }),
+            Standing::File | Standing::Special if slash => return Err(CopyError::NoFolder { path: path.to_owned() }),
             _ => {}
         }
         let contents = ends_with(path, b"/.") || path == Path::new(".") || absolute == Path::new("/");
@@ -297,6 +304,7 @@ fn place(ground: &Ground, target: &Path, source: &Source) -> Result<(std::os::fd
             let inner = nix::fcntl::openat(folder.as_fd(), name.as_os_str(), flags, nix::sys::stat::Mode::empty());
             Ok((inner.map_err(|errno| no_parent(errno.into()))?, source.name.clone()))
         }
+        (Standing::Special, _) => Err(CopyError::OntoSpecial { path: target.to_owned() }),
         (Standing::File, true) => Err(CopyError::OntoFile { path: target.to_owned() }),
         (Standing::File | Standing::Nothing, false) if slash => Err(CopyError::NoFolder { path: target.to_owned() }),
         (Standing::File | Standing::Nothing, _) => Ok((folder, name)),

@@ -27,8 +27,10 @@ pub(super) struct Ground {
 pub(super) enum Standing {
     Nothing,
     Folder,
-    /// Anything else; a link, where links are not followed.
+    /// A file; a link, where links are not followed.
     File,
+    /// A device, a pipe or a socket.
+    Special,
 }
 
 impl Ground {
@@ -54,7 +56,8 @@ impl Ground {
                 return Ok((Standing::Folder, folder, name));
             }
             if kind != SFlag::S_IFLNK || !follow {
-                return Ok((Standing::File, folder, name));
+                let is_file = matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK);
+                return Ok((if is_file { Standing::File } else { Standing::Special }, folder, name));
             }
             // A link is read from the folder that it is in; an absolute one begins at the root again.
             path = parent.join(readlinkat(&folder, name.as_os_str())?);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::info_span;
 
 use super::error::EngineError;
+use super::networking::Ready;
 use super::place::Place;
 use super::record::{Running, boot_id, now};
 use super::streams::Streams;
@@ -52,8 +53,11 @@ impl Engine {
             why = "everything but the program's first instruction, then the network, then that instruction"
         )
         .entered();
-        let (id, bundle) = self.bundle(locked, handed)?;
-        let made = self.runtime.create_with(&id, &bundle, &mut |pid| self.between(locked, pid, keeper.as_ref()));
+        let (id, mut bundle) = self.bundle(locked, handed)?;
+        let networks = self.networks();
+        let mut ready = Self::take_ready(&networks, locked, &mut bundle)?;
+        let mut between = |pid| self.between(locked, pid, keeper.as_ref(), ready.take());
+        let made = self.runtime.create_with(&id, &bundle, &mut between);
         let started = made.and_then(|pid| {
             let begun = created().map_err(|error| ContainerError::Caller(Box::new(error)));
             // What did not start is nobody's. That it did not is the error to tell of.
@@ -65,13 +69,15 @@ impl Engine {
 
     /// Runs a container as a child of this process, with its streams, and waits for its end.
     pub fn run_attached(&self, mut locked: Locked) -> Result<Ended, EngineError> {
-        let (id, bundle) = self.bundle(&mut locked, Handed::default())?;
+        let (id, mut bundle) = self.bundle(&mut locked, Handed::default())?;
+        let networks = self.networks();
+        let mut ready = Self::take_ready(&networks, &mut locked, &mut bundle)?;
         let keeper = ProcessId::of(nix::unistd::Pid::this());
         let container = locked.record.id.clone();
         let mut held = Some(locked);
         let run = self.runtime.run_with(&id, &bundle, &mut |pid| {
             // Others may look at it, and ask it to end, from here on.
-            held.take().map_or(Ok(()), |mut locked| self.between(&mut locked, pid, keeper.as_ref()))
+            held.take().map_or(Ok(()), |mut locked| self.between(&mut locked, pid, keeper.as_ref(), ready.take()))
         });
         let mut locked = match held {
             Some(locked) => locked,
@@ -99,6 +105,7 @@ impl Engine {
         (life.error, life.stopped, life.restarting, life.health) = (None, false, None, None);
         let place = Place::at(locked.folder());
         if !std::mem::take(&mut locked.fresh) {
+            place.renew()?;
             self.write_bundle(&locked.record, &place, &self.layers(&locked.record)?)?;
         }
         let mut bundle = Bundle::load(place.folder())?;
@@ -112,8 +119,9 @@ impl Engine {
         locked: &mut Locked,
         pid: i32,
         keeper: Option<&ProcessId>,
+        ready: Option<Ready<'_>>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let network = self.attach(locked, pid)?;
+        let network = self.attach(locked, pid, ready)?;
         self.begun(locked, pid, keeper, network)
     }
 

@@ -65,6 +65,17 @@ impl Place {
         Self { folder: folder.to_owned(), _passing: None, upper, work, empty }
     }
 
+    /// Makes it fit to be mounted again: overlayfs refuses a folder whose changes it was told not to write to the disk, since
+    /// it cannot know whether they are there. A container of which that was told and that is still here did not start, and
+    /// wrote nothing.
+    pub(super) fn renew(&self) -> Result<(), EngineError> {
+        let mark = self.work.join("work/incompat/volatile");
+        match fs::remove_dir_all(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", mark)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The bundle's folder.
     pub fn folder(&self) -> &Path {
         &self.folder

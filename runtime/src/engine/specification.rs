@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::user::Identity;
 use super::wishes::{Network, Sharing, Wishes};
 use super::{Mount, rights};
-use crate::container::{OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_WORK};
+use crate::container::{OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
 
 /// What a process finds programs in where the image doesn't say.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -90,6 +90,9 @@ impl Parts<'_> {
         annotations[OVERLAY_LOWER] = json!(lower.join(":"));
         annotations[OVERLAY_UPPER] = json!(self.upper);
         annotations[OVERLAY_WORK] = json!(self.work);
+        if wishes.remove {
+            annotations[OVERLAY_VOLATILE] = json!("true");
+        }
         let mut all = json!({
             "ociVersion": "1.2.1",
             "process": process,

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("nothing_of_the_hosts_tree_is_left", &NEEDS, host_is_gone),
         trial("writes_to_an_overlay_never_reach_its_lower_folders", &OVERLAY, overlay),
         trial("an_overlays_upper_folder_keeps_the_changes", &OVERLAY, overlay_upper),
+        trial("changes_that_nobody_needs_are_not_synced", &OVERLAY, overlay_volatile),
         trial("a_lower_folder_may_have_a_colon_in_its_name", &OVERLAY, overlay_colon),
         trial("the_cgroup_mount_shows_the_containers_own_part", &["root", "busybox", "cgroup"], cgroup_mount),
     ]
@@ -168,14 +169,28 @@ fn overlay() -> Result<(), Failed> {
     lab.is_clean()
 }
 
-fn overlay_upper() -> Result<(), Failed> {
-    let mut lab = Lab::new("cat /kept; echo kept > /kept");
-    lay_over(&mut lab, "below", "below")?;
+fn write_above(lab: &mut Lab) -> Result<(), Failed> {
+    lay_over(lab, "below", "below")?;
     for name in ["upper", "work"] {
         fs::create_dir(lab.path(name))?;
         let path = lab.path(name);
         lab.set(&format!("/annotations/org.isolab.overlay.{name}"), json!(path));
     }
+    Ok(())
+}
+
+fn overlay_volatile() -> Result<(), Failed> {
+    let mut lab = Lab::new("cat /proc/self/mountinfo");
+    write_above(&mut lab)?;
+    same(line(&lab.output()?, "/")?.contains("volatile"), false)?;
+    lab.set("/annotations/org.isolab.overlay.volatile", json!("true"));
+    has(line(&lab.output()?, "/")?, "volatile")?;
+    lab.is_clean()
+}
+
+fn overlay_upper() -> Result<(), Failed> {
+    let mut lab = Lab::new("cat /kept; echo kept > /kept");
+    write_above(&mut lab)?;
     lab.run();
     same(lab.output()?.as_str(), "kept\n")?;
     same(fs::read_to_string(lab.path("upper/kept"))?.as_str(), "kept\n")?;

@@ -15,10 +15,11 @@ use super::needs;
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 6] = [
+    let all: [(&str, Test); 7] = [
         ("a_command_killed_at_any_step_leaves_nothing_that_prune_does_not_remove", every_step),
         ("a_container_outlives_who_stood_by_it", keeper_killed),
         ("a_container_of_another_boot_has_ended", reboot),
+        ("a_start_that_was_cut_short_can_be_made_again", cut_short),
         ("a_damaged_record_hides_no_other_container_and_can_be_removed", damaged),
         ("on_a_full_disk_each_verb_says_so_and_leaves_nothing", full_disk),
         ("a_killed_foreground_command_takes_its_container_along", foreground),
@@ -116,6 +117,21 @@ fn reboot() -> Result<(), Failed> {
     has(&lab.out(&["ps", "-a", "--filter", &format!("name={name}")])?, "Exited (?)")?;
     lab.out(&["start", &name])?;
     same(&lab.status(&name)?, &"running".to_owned())
+}
+
+/// Of one that goes with its end nothing is written to the disk, and overlayfs would not mount its folders a second time.
+fn cut_short() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    let name = lab.name("short");
+    lab.out(&["create", "--rm", "--name", &name, "bb", "missing"])?;
+    // It could not start, and whoever was to remove it was killed.
+    let killed = lab.command(&["start", &name]).env("ISOLAB_FAULT", "engine.remove:kill").output()?;
+    same(&killed.status.success(), &false)?;
+    same(&lab.status(&name)?, &"created".to_owned())?;
+    lab.out(&["cp", &format!("{name}:/bin/busybox"), "-"])?;
+    let again = lab.run(&["start", &name])?;
+    has(&String::from_utf8_lossy(&again.stderr), "missing")?;
+    same(&lab.run(&["inspect", &name])?.status.success(), &false)
 }
 
 fn full_disk() -> Result<(), Failed> {

@@ -42,9 +42,10 @@ fn seen() -> Result<(), Failed> {
     let labels = labels.display().to_string();
     std::fs::write(&file, "# told\nfrom=file\n")?;
     let (file, cid) = (file.display().to_string(), cid.display().to_string());
-    let table: [Row<'_>; 17] = [
+    let table: [Row<'_>; 18] = [
         (&["-e", "a=1", "--env-file", &file], "echo $a $from $of", "1 file image"),
         (&["-w", "/srv"], "pwd", "/srv"),
+        (&[], "grep ' / / ' /proc/self/mountinfo | grep -c volatile", "1"),
         (&["-u", "web"], "id -u; echo $HOME", "33\n/srv"),
         (&["-h", "me"], "hostname; cat /etc/hostname", "me\nme"),
         (&["--read-only"], "touch /x 2>/dev/null || echo no", "no"),
@@ -78,6 +79,8 @@ fn seen() -> Result<(), Failed> {
     same(&(&noted["a"], &noted["b"]), &(&json!("line"), &json!("file")))?;
     let bundle = std::fs::read_to_string(lab.folder(&name)?.join("config.json"))?;
     has(&bundle, "\"org.example.note\": \"x\"")?;
+    // What is kept is written to the disk, too.
+    same(&bundle.contains("volatile"), &false)?;
     // Of both streams, only the one that is asked for.
     let line = ["bb", "sh", "-c", "echo out; echo err >&2"];
     let heard = lab.run(&[&["run", "--rm", "-a", "stderr"], &line[..]].concat())?;

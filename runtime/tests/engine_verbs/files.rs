@@ -153,7 +153,14 @@ fn both_ways() -> Result<(), Failed> {
     same(&fs::read_to_string(lab.path("y"))?, "d/sub/y")?;
     has(&lab.refused(&["cp", "up:/new", "down:/"])?, "of the two ends of a copy one is in a container")?;
     has(&lab.refused(&["cp", &lab.text("host/f"), "up:/srv/site/page/x"])?, "cannot find the folder")?;
-    has(&lab.refused(&["cp", &lab.text("host/f"), "nobody:/"])?, "nobody")
+    has(&lab.refused(&["cp", &lab.text("host/f"), "nobody:/"])?, "nobody")?;
+    // What others talk through is not replaced by a file.
+    let pipe = lab.text("pipe");
+    nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU)?;
+    for (from, to) in [("up:/srv/site/page", pipe.as_str()), (&lab.text("host/f"), "up:/dev/null")] {
+        has(&lab.refused(&["cp", from, to])?, "which is a device, a pipe or a socket")?;
+    }
+    Ok(())
 }
 
 fn links() -> Result<(), Failed> {
