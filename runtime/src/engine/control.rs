@@ -72,6 +72,8 @@ impl Engine {
                 };
             }
         }
+        // A start that was killed may have left something that its record, which is written last, knows nothing of.
+        self.leave_networks(&locked.record);
         self.forget(&locked)?;
         Ok(locked.record)
     }

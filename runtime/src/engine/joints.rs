@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::error::EngineError;
-use super::networking::end_service;
+use super::networking::{Ready, end_service};
 use super::record::Record;
 use super::wishes::{Mount, Network};
 use super::{Engine, Locked};
@@ -20,7 +20,16 @@ impl Engine {
 
     /// Gives the container its network. Its first process exists, in its namespaces (`/proc/PID/ns/net`), and waits; nothing
     /// of the image has run. What is answered is kept in the record (`life.running.network`) until [`Engine::detach`].
-    pub(super) fn attach(&self, locked: &mut Locked, pid: i32) -> Result<Option<Value>, EngineError> {
+    /// `ready` is a network that was taken for it before.
+    pub(super) fn attach(
+        &self,
+        locked: &mut Locked,
+        pid: i32,
+        ready: Option<Ready<'_>>,
+    ) -> Result<Option<Value>, EngineError> {
+        if let Some(ready) = ready {
+            return self.told_of(&locked.record, pid, &ready.keep()).map(Some);
+        }
         match locked.record.wishes.network {
             // The runtime brings the loopback interface up; the others' network is there already.
             Network::None | Network::Host | Network::Container => Ok(None),
@@ -34,10 +43,9 @@ impl Engine {
         match record.wishes.network {
             // Nothing was given.
             Network::None | Network::Host | Network::Container => {}
-            // What cannot be given back now is freed by whoever attaches next, once the namespace is gone.
             Network::Bridge => {
                 end_service(attached);
-                drop(self.networks().detach(&record.id));
+                self.leave_networks(record);
             }
         }
     }

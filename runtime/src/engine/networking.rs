@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
@@ -13,10 +15,11 @@ use super::error::{EngineError, io_error};
 use super::record::Record;
 use super::wishes::{Network, Wishes};
 use super::{Engine, Locked};
+use crate::container::Bundle;
 use crate::image::Store;
 use crate::network::{
-    Carrier, Endpoint, ExtraHost, Guest, Lease, Namespace, NetworkError, Networks, PortWish, Published, Resolver,
-    beginning, host_resolver, resolver_text,
+    Attachment, Carrier, Endpoint, ExtraHost, Guest, Lease, Namespace, NetworkError, Networks, PortWish, Published,
+    Resolver, beginning, host_resolver, resolver_text,
 };
 
 /// Where the process stands, in what is kept of a network, that carries an ordinary user's packets.
@@ -62,6 +65,37 @@ impl Engine {
         self.told_of(&locked.record, pid, &leases)
     }
 
+    /// Gives a container that is about to be made a network that is ready, where one is, and has its bundle join it.
+    pub(super) fn take_ready<'a>(
+        networks: &'a Networks,
+        locked: &mut Locked,
+        bundle: &mut Bundle,
+    ) -> Result<Option<Ready<'a>>, EngineError> {
+        let hosts = locked.folder().join("hosts");
+        let record = &mut locked.record;
+        let ([endpoint], Network::Bridge, true) =
+            (record.wishes.networking.endpoints.as_slice(), record.wishes.network, geteuid().is_root())
+        else {
+            return Ok(None);
+        };
+        let ready = networks.attach_ready(guest(record, &hosts), endpoint, &wished(record)?)?;
+        Ok(ready.map(|(namespace, attachment)| {
+            bundle.lend_network(&namespace.path());
+            record.life.published = ports_of(attachment.leases());
+            Ready { _namespace: namespace, attachment }
+        }))
+    }
+
+    /// Has networks made ready again by a process that nobody waits for, where many of them are gone.
+    pub fn make_ready(&self) {
+        if self.networks().wants_more() {
+            let mut command = self.own_command();
+            command.args(["network", "pool"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            // Without it containers start as they would without ready networks.
+            let _ = command.process_group(0).spawn();
+        }
+    }
+
     /// Gives a network namespace, which is to be a container's, its place in the container's networks.
     pub(super) fn join_networks(&self, locked: &mut Locked, namespace: &Namespace) -> Result<Vec<Lease>, EngineError> {
         let hosts = locked.folder().join("hosts");
@@ -70,7 +104,7 @@ impl Engine {
         let guest = guest(record, &hosts);
         let endpoints = &record.wishes.networking.endpoints;
         let leases = self.networks().attach(guest, namespace, endpoints, &wishes)?.keep();
-        record.life.published = leases.first().map(|lease| lease.ports.clone()).unwrap_or_default();
+        record.life.published = ports_of(&leases);
         Ok(leases)
     }
 
@@ -125,6 +159,22 @@ impl Engine {
         tell(&networks, &mut locked)
     }
 
+    /// Gives ports back to the host whose container died and had nobody beside it who would have done so: each command looks.
+    pub(super) fn free_ports(&self) {
+        if geteuid().is_root() {
+            // Whoever needs a network hears of what is wrong with it.
+            let _ = self.networks().free_ports();
+        }
+    }
+
+    /// Gives back whatever a container that does not run has of networks.
+    pub(super) fn leave_networks(&self, record: &Record) {
+        if record.wishes.network == Network::Bridge && geteuid().is_root() {
+            // What cannot be given back now is freed by whoever attaches next, once the namespace is gone.
+            let _ = self.networks().detach(&record.id);
+        }
+    }
+
     /// Frees what killed containers and commands have left in networks.
     pub(super) fn free_networks(&self) -> Result<(), EngineError> {
         if geteuid().is_root() {
@@ -138,6 +188,24 @@ impl Engine {
         let Some(other) = &record.wishes.networking.shared_with else { return Ok(None) };
         Ok(Some(self.folder(&self.find(other)?)))
     }
+}
+
+/// A network that was ready, until the container has it.
+pub(super) struct Ready<'a> {
+    /// Kept open until the container's first process is in it.
+    _namespace: Namespace,
+    attachment: Attachment<'a>,
+}
+
+impl Ready<'_> {
+    /// The container has it from here on.
+    pub(super) fn keep(self) -> Vec<Lease> {
+        self.attachment.keep()
+    }
+}
+
+fn ports_of(leases: &[Lease]) -> Vec<Published> {
+    leases.first().map(|lease| lease.ports.clone()).unwrap_or_default()
 }
 
 /// Keeps a change of the networks of a container.

@@ -68,8 +68,7 @@ impl Networks {
         ports: &[PortWish],
     ) -> Result<Attachment<'_>, NetworkError> {
         claim::check(ports)?;
-        let mut attachment =
-            Attachment { networks: self, container: guest.container.to_owned(), leases: Vec::new(), kept: false };
+        let mut attachment = Attachment::new(self, guest.container, Vec::new());
         let held = self.hold()?; //                                                   1. alone, and the dead's things freed
         for (index, endpoint) in endpoints.iter().enumerate() {
             let wanted = if index == 0 { ports } else { &[] };
@@ -147,7 +146,7 @@ impl Held<'_> {
         })
     }
 
-    fn claim(&self, wishes: &[PortWish]) -> Result<Vec<Bound>, NetworkError> {
+    pub(super) fn claim(&self, wishes: &[PortWish]) -> Result<Vec<Bound>, NetworkError> {
         match claim::find_ports(wishes, &self.networks.leases.claims()?) {
             Err(NetworkError::PortTaken { port, holder }) => {
                 let name = self.networks.leases.of(&holder)?.into_iter().next().map(|lease| lease.name);
@@ -158,7 +157,7 @@ impl Held<'_> {
     }
 
     /// Writes down which address the container has, before anything is made that would need to be found.
-    fn give(
+    pub(super) fn give(
         &self,
         guest: Guest<'_>,
         endpoint: &Endpoint,
@@ -221,7 +220,7 @@ impl Held<'_> {
     }
 
     /// Makes the cable, and all inside. Returns the lease as it came to be.
-    fn plug_in(
+    pub(super) fn plug_in(
         &self,
         lease: &Lease,
         bridge: link::Link,
@@ -261,7 +260,7 @@ impl Held<'_> {
         Ok(lease.clone())
     }
 
-    fn publish(&self, lease: Lease) -> Result<Lease, NetworkError> {
+    pub(super) fn publish(&self, lease: Lease) -> Result<Lease, NetworkError> {
         if !lease.ports.is_empty() {
             let _span = info_span!(
                 "network.publish",
@@ -275,7 +274,7 @@ impl Held<'_> {
         Ok(lease)
     }
 
-    fn name(&self, lease: Lease, network: &Network, guest: Guest<'_>) -> Result<Lease, NetworkError> {
+    pub(super) fn name(&self, lease: Lease, network: &Network, guest: Guest<'_>) -> Result<Lease, NetworkError> {
         let _span = info_span!(
             "network.hosts",
             call = "write(/etc/hosts)",
@@ -290,7 +289,12 @@ impl Held<'_> {
     }
 }
 
-impl Attachment<'_> {
+impl<'a> Attachment<'a> {
+    /// `leases` are what the container has so far.
+    pub(super) fn new(networks: &'a Networks, container: &str, leases: Vec<Lease>) -> Self {
+        Self { networks, container: container.to_owned(), leases, kept: false }
+    }
+
     /// What the container has, in the order of its cards.
     pub fn leases(&self) -> &[Lease] {
         &self.leases

@@ -51,6 +51,14 @@ pub enum NetworkError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// More networks shall be ready than make sense.
+    #[error("cannot keep {count} networks ready: {most} are the most")]
+    PoolTooLarge {
+        /// As many.
+        count: usize,
+        /// The most.
+        most: usize,
+    },
     /// A word that is no network's name.
     #[error(
         "{name:?} cannot name a network: a name begins with a letter or digit, and has letters, digits, and . _ - behind it"

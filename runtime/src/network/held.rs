@@ -5,6 +5,7 @@
 //! drops it, and what he had begun is a lease without a cable, which the next one frees.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -21,6 +22,7 @@ use super::lease::{Lease, LeaseName};
 use super::link;
 use super::namespace::own_number;
 use super::netlink::Socket;
+use super::pool::is_nobodys;
 use super::subnet::Subnet;
 use super::switch;
 
@@ -38,15 +40,27 @@ pub(super) struct Held<'a> {
 
 impl<'a> Held<'a> {
     pub(super) fn take(networks: &'a Networks) -> Result<Self, NetworkError> {
-        let lock = {
+        let locked = {
             let _span = info_span!(
                 "network.lock",
                 call = "flock(2)",
                 why = "commands race: whoever gives an address away must be alone"
             )
             .entered();
-            lock(&networks.leases.lock_path())?
+            lock(&networks.leases.lock_path(), FlockArg::LockExclusive)?
         };
+        Self::new(networks, locked)
+    }
+
+    /// The same; nothing where another has it.
+    pub(super) fn try_take(networks: &'a Networks) -> Result<Option<Self>, NetworkError> {
+        match lock(&networks.leases.lock_path(), FlockArg::LockExclusiveNonblock) {
+            Err(NetworkError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => Self::new(networks, other?).map(Some),
+        }
+    }
+
+    fn new(networks: &'a Networks, lock: Flock<File>) -> Result<Self, NetworkError> {
         let mut held = Self { networks, socket: Socket::route()?, home: own_number()?, freed: Vec::new(), _lock: lock };
         held.freed = held.sweep()?;
         Ok(held)
@@ -71,7 +85,7 @@ impl<'a> Held<'a> {
             for name in self.networks.leases.names(&network)? {
                 if let Some(dead) = self.dead(&network, &name)? {
                     self.free(&dead)?;
-                    freed.push(name.container);
+                    freed.extend(Some(name.container).filter(|container| !is_nobodys(container)));
                 } else {
                     known.push(name.container);
                 }
@@ -83,6 +97,7 @@ impl<'a> Held<'a> {
             self.firewall()?.withdraw(Target { container: std::net::Ipv4Addr::UNSPECIFIED, ports })?;
             self.networks.leases.remove_claim(claim)?;
         }
+        self.sweep_pool()?;
         Ok(freed)
     }
 
@@ -98,6 +113,9 @@ impl<'a> Held<'a> {
     pub(super) fn free(&self, lease: &Lease) -> Result<(), NetworkError> {
         if !lease.ports.is_empty() {
             self.firewall()?.withdraw(Target { container: lease.address, ports: &lease.ports })?;
+        }
+        if is_nobodys(&lease.container) {
+            self.unpin(lease.address)?;
         }
         self.networks.leases.remove(lease)?;
         if let Some(network) = self.networks.definitions.find(&lease.network)? {
@@ -161,11 +179,11 @@ impl<'a> Held<'a> {
 }
 
 /// Locks the file of this name. One that was removed while it was waited for is nobody's lock any more.
-fn lock(path: &Path) -> Result<Flock<File>, NetworkError> {
+fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, NetworkError> {
     let failed = NetworkError::io("lock", path);
     let mut file = super::file::open_lock(path)?;
     loop {
-        let held = match Flock::lock(file, FlockArg::LockExclusive) {
+        let held = match Flock::lock(file, how) {
             Err((_, errno)) => return Err(failed(errno.into())),
             Ok(held) => held,
         };

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Network;
 use super::error::NetworkError;
-use super::file;
 use super::mac::Mac;
 use super::port::{Protocol, Published};
+use super::{file, pool};
 
 /// What a container has in a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +198,7 @@ impl Leases {
 
     /// Removes the folders, which must be empty, and the lock with them.
     pub(super) fn vanish(&self) -> io::Result<()> {
+        pool::vanish(&self.pool())?;
         for folder in [self.claims_folder(), self.folder.join("leases")] {
             match fs::remove_file(folder.join(".new")).and_then(|()| fs::remove_dir(&folder)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => drop(fs::remove_dir(&folder)),
@@ -214,6 +215,16 @@ impl Leases {
 
     fn claims_folder(&self) -> PathBuf {
         self.folder.join("ports")
+    }
+
+    /// The folder of the networks that are ready.
+    pub(super) fn pool(&self) -> PathBuf {
+        self.folder.join("pool")
+    }
+
+    /// How many shall be ready; not there where none shall.
+    pub(super) fn pool_size(&self) -> PathBuf {
+        self.pool().join(".size")
     }
 
     fn last_path(&self, network: &str) -> PathBuf {

@@ -17,6 +17,7 @@
 //! | `namespace` | making a network namespace, and visiting one |
 //! | `device` | giving an interface of the host to a container |
 //! | `definition`, `subnet` | networks with a name; ranges of addresses |
+//! | `pool` | networks that are ready before anybody wants them |
 //! | `lease`, `held`, `mac` | who has which address; the lock; what the dead have left |
 //! | `port`, `claim` | published ports, and taking them |
 //! | `hosts` | /etc/hosts and /etc/resolv.conf |
@@ -37,6 +38,7 @@ mod mac;
 mod namespace;
 mod netlink;
 mod pasta;
+mod pool;
 mod port;
 mod slirp;
 mod subnet;
@@ -59,6 +61,7 @@ pub use lease::Lease;
 pub use mac::{Mac, MacError};
 pub use namespace::Namespace;
 pub use netlink::NetlinkError;
+pub use pool::Pool;
 pub use port::{PortError, PortWish, Protocol, Published};
 pub use subnet::{Subnet, SubnetError};
 pub use user::Carrier;
@@ -125,6 +128,12 @@ impl Networks {
         if self.leases.networks()?.is_empty() { Ok(Vec::new()) } else { Ok(self.hold()?.freed().to_vec()) }
     }
 
+    /// Frees the ports of containers that are gone, unless somebody changes networks right now, who frees them too: until
+    /// then the rules take what is sent there from whoever listens on the host now.
+    pub fn free_ports(&self) -> Result<(), NetworkError> {
+        if self.leases.claims()?.is_empty() { Ok(()) } else { Held::try_take(self).map(drop) }
+    }
+
     /// The networks that a user or a first container has made, by name.
     pub fn list(&self) -> Result<Vec<Network>, NetworkError> {
         self.definitions.list()
@@ -144,7 +153,9 @@ impl Networks {
     pub fn inspect(&self, name: &str) -> Result<Occupied, NetworkError> {
         let network = self.find_or_default(name)?;
         let _held = self.hold()?;
-        Ok(Occupied { leases: self.leases.all(&network.name)?, network })
+        let mut leases = self.leases.all(&network.name)?;
+        leases.retain(|lease| !pool::is_nobodys(&lease.container));
+        Ok(Occupied { network, leases })
     }
 
     /// Makes a network. Its bridge is made when the first container comes.
@@ -174,10 +185,11 @@ impl Networks {
         Ok(network)
     }
 
-    /// Removes each network of a user's in which nobody is, and takes down every bridge and, with the last one, the packet
-    /// rules, where nobody needs them. What is needed again is made again.
+    /// Removes each network of a user's in which nobody is and those that are ready, and takes down every bridge and, with the
+    /// last one, the packet rules, where nobody needs them. What is needed again is made again.
     pub fn prune(&self) -> Result<Pruned, NetworkError> {
         let held = self.hold()?;
+        held.want_ready(0)?;
         let mut pruned = Pruned { networks: Vec::new(), containers: held.freed().to_vec() };
         let mut used = false;
         for network in self.list()? {

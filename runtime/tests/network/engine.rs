@@ -270,20 +270,26 @@ fn connected() -> Result<(), Failed> {
 /// Nobody sees its end, and the rules are the kernel's: until somebody looks its port leads nowhere.
 fn looked_at() -> Result<(), Failed> {
     let shop = Shop::new()?;
-    let flags = ["run", "-d", "--name", "alone", "--log-driver", "none", "-p", "8080:80", "shop", "sleep", "1000"];
-    shop.ok(&flags)?;
-    let pid: i32 = shop.ok(&["inspect", "-f", "{{.State.Pid}}", "alone"])?.parse()?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-    wait_within(Duration::from_secs(10), Duration::from_millis(5), "its end", || {
-        !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()
-    })?;
-    serve(shop.lab.here(), 8080, "host")?;
-    is_unreachable(Ipv4Addr::LOCALHOST, 8080)?;
-    has(&shop.ok(&["ps", "-a"])?, "Exited (?)")?;
-    has(&ask(Ipv4Addr::LOCALHOST, 8080)?, "host")?;
-    stop(Ipv4Addr::LOCALHOST, 8080)?;
-    shop.ok(&["rm", "alone"])?;
-    Shop::is_clean()
+    // Any command will do: one that asks for containers, and one that neither does that nor needs a network.
+    let host: &[&str] = &["run", "--rm", "--network", "host", "shop", "true"];
+    for look in [&["ps", "-a"], host, &["images"]] {
+        let flags = ["run", "-d", "--name", "alone", "--log-driver", "none", "-p", "8080:80", "shop", "sleep", "1000"];
+        shop.ok(&flags)?;
+        let pid: i32 = shop.ok(&["inspect", "-f", "{{.State.Pid}}", "alone"])?.parse()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        wait_within(Duration::from_secs(20), Duration::from_millis(5), "its cable's end", || {
+            run(&["ip", "-brief", "link"]).is_ok_and(|links| !links.contains("veth"))
+        })?;
+        serve(shop.lab.here(), 8080, "host")?;
+        is_unreachable(Ipv4Addr::LOCALHOST, 8080)?;
+        shop.ok(look)?;
+        has(&ask(Ipv4Addr::LOCALHOST, 8080)?, "host")?;
+        stop(Ipv4Addr::LOCALHOST, 8080)?;
+        has(&shop.ok(&["ps", "-a"])?, "Exited (?)")?;
+        shop.ok(&["rm", "alone"])?;
+        Shop::is_clean()?;
+    }
+    Ok(())
 }
 
 fn refused() -> Result<(), Failed> {

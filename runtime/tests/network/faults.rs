@@ -19,7 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The command, killed at the entry of a step; that it was is checked.
-fn killed(shop: &Shop, step: &str, words: &[&str]) -> Result<(), Failed> {
+pub(crate) fn killed(shop: &Shop, step: &str, words: &[&str]) -> Result<(), Failed> {
     let mut command = Command::new(CTR);
     command.arg("--root").arg(shop.lab.path(shop.root)).args(words).env_remove("ISOLAB_NETWORK");
     let output = command.env("ISOLAB_FAULT", format!("{step}:kill")).stdin(Stdio::null()).output()?;

@@ -15,6 +15,7 @@ mod many;
 #[path = "../container/needs.rs"]
 mod needs;
 mod neighbour;
+mod pool;
 mod ports;
 mod remains;
 mod rules;
@@ -35,6 +36,7 @@ fn main() {
         life::trials(),
         neighbour::trials(),
         faults::trials(),
+        pool::trials(),
         crowd::trials(),
         service::trials(),
     ];

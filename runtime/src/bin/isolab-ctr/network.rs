@@ -49,6 +49,11 @@ pub(crate) enum Verb {
         #[arg(short, long)]
         force: bool,
     },
+    /// Have networks ready before a container wants one, which then starts sooner
+    Pool {
+        /// How many; 0 for none [default: as many as before, which is made up for]
+        count: Option<usize>,
+    },
     /// Put a container into one more network
     Connect(Connect),
     /// Take a container out of a network
@@ -124,6 +129,7 @@ pub(crate) fn obey(verb: &Verb, engine: &Engine) -> Result<u8, Failure> {
         Verb::Inspect { format, networks } => inspect(engine, format.as_deref(), networks),
         Verb::Rm { force, networks } => remove(engine, *force, networks),
         Verb::Prune { .. } => prune(engine),
+        Verb::Pool { count } => pool(engine, *count),
         Verb::Connect(connect) => connect.obey(engine),
         Verb::Disconnect { network, container, .. } => {
             engine.disconnect(container, network)?;
@@ -267,6 +273,15 @@ pub(crate) fn prune(engine: &Engine) -> Result<u8, Failure> {
     if !pruned.containers.is_empty() {
         print::text(&format!("Freed what containers left:\n{}", lines(&pruned.containers)))?;
     }
+    Ok(0)
+}
+
+fn pool(engine: &Engine, count: Option<usize>) -> Result<u8, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(EngineError::from(NetworkError::Rootless { what: "a network that is ready" }).into());
+    }
+    let pool = engine.networks().keep_ready(count)?;
+    print::text(&format!("{} of {} ready\n", pool.ready, pool.wanted))?;
     Ok(0)
 }
 

@@ -167,6 +167,14 @@ pub(crate) fn obey(verb: &Verb, global: &Global, told: impl FnOnce()) -> Result<
     let mut engine = global.engine()?;
     engine.explain(global.explain);
     let engine = &engine;
+    let outcome = obey_verb(verb, engine, told);
+    if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Restart(_)) {
+        engine.make_ready();
+    }
+    outcome
+}
+
+fn obey_verb(verb: &Verb, engine: &Engine, told: impl FnOnce()) -> Result<u8, Failure> {
     match verb {
         Verb::Run(run) => run.obey(engine),
         Verb::Create(create) => create.obey(engine),
