@@ -16,11 +16,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use isolab_bench::host::hybrid;
 use isolab_bench::payload::PAYLOAD;
 use isolab_bench::siblings;
 use isolab_runtime::container::seccomp::default_profile;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,7 +35,7 @@ struct Runtime {
 
 fn container(criterion: &mut Criterion) {
     siblings::build().expect("cargo builds the engines");
-    if let Err(errno) = leave_hybrid() {
+    if let Err(errno) = hybrid::hide_unified() {
         eprintln!("both versions of control groups are in sight: they cannot be hidden here: {errno}");
     }
     let folder = bundle().expect("a bundle");
@@ -138,20 +137,6 @@ impl Runtime {
     fn delete(&self, id: &str) {
         let _ = self.command(&["delete", "--force", id]).status();
     }
-}
-
-/// On a hybrid host, hides the hierarchy of version 2 from every runtime alike: crun (1.8) starts nothing where it sees both versions.
-fn leave_hybrid() -> nix::Result<()> {
-    const UNIFIED: &str = "/sys/fs/cgroup/unified";
-    let none = None::<&str>;
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(UNIFIED)) {
-        return Ok(());
-    }
-    // Of this process only, and private before anything is unmounted: the host's own tree must stay as it is.
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    umount2(UNIFIED, MntFlags::MNT_DETACH)
 }
 
 fn bundle() -> std::io::Result<TempDir> {

@@ -181,12 +181,12 @@ struct Defaults {
 }
 
 /// How far density goes unless it is told otherwise: instances, passes, seconds.
-const DENSITY: (u32, u32, u64) = (256, 3, 140);
+const DENSITY: (u32, u32, u64) = (256, 3, 130);
 const DENSITY_QUICK: (u32, u32, u64) = (16, 2, 25);
 
 /// Rounds of snapshots and of clones, and their seconds, unless it is told otherwise.
-const COPIES: (u32, u64, u64) = (30, 80, 60);
-const COPIES_QUICK: (u32, u64, u64) = (5, 15, 15);
+const COPIES: (u32, u64, u64) = (30, 90, 60);
+const COPIES_QUICK: (u32, u64, u64) = (6, 20, 20);
 
 impl RunArguments {
     fn suites(&self) -> Vec<Suite> {

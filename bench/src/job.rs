@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use isolab_reports::folder::{self, FolderError, Record};
-use isolab_reports::model::{Copies, CopyOutcome, Density, Outcome, Run, Stop};
+use isolab_reports::model::{Copies, CopyOutcome, Density, Fact, Host, Outcome, Run, Status, Stop};
 use isolab_reports::{report, units};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::host::{self, roots::Roots};
+use crate::host::{self, hybrid, roots::Roots};
 use crate::plan::{Terms, plan};
 use crate::record::{Beside, Frame, record};
 use crate::runner::{self, Measured, Station};
@@ -163,13 +163,14 @@ pub fn run(request: &Request, begun: Instant) -> Result<Run, JobError> {
 }
 
 fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
-    let lab = Lab::open(request.roots.clone())?;
     let peers = Peers::at(request.peers.iter().cloned());
+    let host = seen_by_all(request, &peers, host::record());
+    let lab = Lab::open(request.roots.clone())?;
     let catalogue = Catalogue::new(&lab, &peers);
     if request.suites == [Suite::Overhead] {
         let process: Box<dyn Subject> = catalogue.get("process")?;
         let bare = overhead::Bare::new(&lab);
-        let frame = frame(request, &overhead::stations(&*process, &bare), Vec::new());
+        let frame = frame(request, host, &overhead::stations(&*process, &bare), Vec::new());
         return carry_out(&frame, &overhead::stations(&*process, &bare), begun)
             .map(|run| record(frame, run, Beside::default()));
     }
@@ -179,7 +180,7 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
     }
     let startup = request.suites.contains(&Suite::Startup);
     let stations = if startup { startup::stations(&subjects, &request.parallel) } else { Vec::new() };
-    let frame = frame(request, &stations, left_out);
+    let frame = frame(request, host, &stations, left_out);
     let measured = if startup { carry_out(&frame, &stations, begun)? } else { Measured::nothing() };
     let alone = request.suites.len() == 1;
     let mut beside = Beside::default();
@@ -195,6 +196,25 @@ fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
         beside.clone = copied(copies::clone::measure_all(&lab, &subjects, &request.clone), alone)?;
     }
     Ok(record(frame, measured, beside))
+}
+
+/// The host as all subjects see it: without the second version of control groups where crun is to run beside the first.
+fn seen_by_all(request: &Request, peers: &Peers, mut host: Host) -> Host {
+    let wanted = match &request.subjects {
+        Choice::All => true,
+        Choice::Named(names) => names.iter().any(|name| name == "crun"),
+    };
+    if !wanted || !peers.has("crun") {
+        return host;
+    }
+    let value = match hybrid::hide_unified() {
+        Ok(false) => return host,
+        Ok(true) => "version 2 is hidden from all subjects: crun starts nothing where it sees both".to_owned(),
+        Err(errno) => format!("version 2 can't be hidden from crun, which starts nothing beside it: {errno}"),
+    };
+    let (area, name) = ("cgroup".to_owned(), "hidden".to_owned());
+    host.facts.push(Fact { area, name, value, status: Status::Info, hint: None });
+    host
 }
 
 fn tell(suite: Suite, terms: &copies::Terms) {
@@ -220,7 +240,7 @@ fn copied(copies: Option<Copies>, alone: bool) -> Result<Option<Copies>, JobErro
 }
 
 /// What is known before the first start.
-fn frame(request: &Request, stations: &[Station<'_>], left_out: Vec<LeftOut>) -> Frame {
+fn frame(request: &Request, host: Host, stations: &[Station<'_>], left_out: Vec<LeftOut>) -> Frame {
     let rounds = if stations.is_empty() { 0 } else { request.terms.rounds };
     let mut plan = plan(&Terms { rounds, ..request.terms.clone() }, stations.len());
     if stations.is_empty() {
@@ -231,7 +251,7 @@ fn frame(request: &Request, stations: &[Station<'_>], left_out: Vec<LeftOut>) ->
         started: clock::date(),
         command: request.command.clone(),
         plan,
-        host: host::record(),
+        host,
         cells: stations.iter().map(|station| station.cell.clone()).collect(),
         left_out,
     }

@@ -32,6 +32,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 fn main() {
     let root = is_root();
+    let crun = Command::new("crun").arg("--version").output().is_ok_and(|output| output.status.success());
     let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let trials = vec![
         Trial::test("a_run_of_processes_writes_every_start_and_an_a_a_twin", processes),
@@ -55,6 +56,11 @@ fn main() {
             copies,
         ),
         needs(&[("root", root)], "twenty_containers_are_proved_and_leave_nothing", containers),
+        needs(
+            &[("root", root), ("crun", crun)],
+            "crun_starts_beside_the_others_whatever_control_groups_there_are",
+            crun_too,
+        ),
         needs(&[("root", root)], "what_fails_or_lies_is_shown_and_never_timed", failing_peers),
         needs(&[("root", root)], "a_run_that_was_killed_is_cleaned_up_after", killed),
         needs(&[("kvm", kvm)], "the_kernel_that_firecracker_is_given_prints_ready_in_64_bit_mode", bare_kernel),
@@ -373,7 +379,8 @@ fn density_ended() -> Result<(), Failed> {
 
 fn density_of_all() -> Result<(), Failed> {
     let place = Place::new()?;
-    let subjects = ["process", "container", "container-nonet", "microvm-app", "microvm-app-restore"];
+    let subjects =
+        ["process", "container", "container-nonet", "microvm-app", "microvm-app-restore", "microvm-app-clone"];
     let words = format!("run --suite density --subjects {} --max 12 --quick --budget 2m", subjects.join(","));
     let mut bench = Measuring::begin(with_out(place.bench(true, &words), &place))?;
     ensure(bench.0.wait()?.success(), "it failed")?;
@@ -387,8 +394,10 @@ fn density_of_all() -> Result<(), Failed> {
     for ladder in &density.ladders {
         let contained = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.starts_with("container"));
         let top = ladder.rungs.last().ok_or("no rung")?;
-        // One process each: no runtime stays beside a container, and a machine's monitor is the machine.
-        ensure(top.processes == 12, format!("{} processes", top.processes))?;
+        // One process each: no runtime stays beside a container, and a machine's monitor is the machine. A clone is its server's child,
+        // and beside it waits who asked for it.
+        let cloned = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.ends_with("clone"));
+        ensure(top.processes == if cloned { 25 } else { 12 }, format!("{} processes", top.processes))?;
         ensure(top.cgroup_bytes.is_some() == contained, format!("{:?}", top.cgroup_bytes))?;
     }
     place.is_clean(bench.0.id())
@@ -470,6 +479,23 @@ fn costs(copies: &Copies, cell: &CopyCell) -> Vec<Cost> {
         CopyOutcome::Failed { .. } => None,
     };
     of.filter_map(cost).collect()
+}
+
+fn crun_too() -> Result<(), Failed> {
+    let place = Place::new()?;
+    let before = fs::read_to_string("/proc/self/mountinfo")?;
+    let run = place.record(
+        true,
+        "--suite startup,density --subjects process,container,crun --rounds 6 --parallel 1 --max 4 --budget 1m --quick",
+    )?;
+    for subject in ["container", "crun"] {
+        ensure(counts(&run, subject) == (7, 0), format!("{subject}: {:?}", failures(&run)))?;
+    }
+    let density = run.density.ok_or("no density")?;
+    ensure(tops(&density, "crun") == [(4, Ended::Complete); 2], format!("{:?}", density.ladders))?;
+    let hidden = run.host.facts.iter().any(|fact| fact.name == "hidden");
+    ensure(hidden == (run.host.cgroup == "hybrid"), format!("{}: {hidden}", run.host.cgroup))?;
+    ensure(fs::read_to_string("/proc/self/mountinfo")? == before, "the host's own mounts have changed")
 }
 
 fn failing_peers() -> Result<(), Failed> {

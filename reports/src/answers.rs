@@ -169,6 +169,16 @@ fn snapshots(costs: &Costs<'_>) -> Vec<String> {
         ));
     }
     let touch = |act| costs.trend(subject, act, Sweep::Touch).into_iter().flat_map(|trend| costs.of_trend(trend));
+    let changed = touch(Act::Diff).next();
+    if let Some((costed, ready, ratio)) = changed.and_then(|it| Some((it, it.ready?, costs.ratio(it)?))) {
+        let disk = costed.disk().map_or_else(String::new, |disk| format!(" and {} of disk", units::bytes(disk)));
+        sentences.push(format!(
+            "Saved again after it has written {}, only the changes take {}{disk} ({} of all).",
+            units::bytes(costed.cell.touch_bytes as f64),
+            units::time(ready.estimate),
+            of_copies(costs, &ratio)
+        ));
+    }
     if let (Some(lazy), Some(eager)) = (touch(Act::Lazy).next(), touch(Act::Eager).next())
         && let (Some(at), Some(read), Some(ratio)) = (lazy.ready, eager.ready, costs.ratio(lazy))
     {

@@ -273,6 +273,7 @@ pub fn fuller(act: Act) -> Option<Act> {
     match act {
         Act::Lazy | Act::Prefetched | Act::Served => Some(Act::Eager),
         Act::Linked => Some(Act::Full),
+        Act::Diff => Some(Act::Create),
         _ => None,
     }
 }
@@ -281,6 +282,7 @@ pub fn fuller(act: Act) -> Option<Act> {
 pub fn word(act: Act) -> &'static str {
     match act {
         Act::Create => "create",
+        Act::Diff => "changes",
         Act::Lazy => "lazy",
         Act::Eager => "eager",
         Act::Prefetched => "prefetched",

@@ -115,6 +115,14 @@ fn a_long_run_is_read_piece_by_piece_and_the_page_stays_as_large_as_ever() {
 }
 
 #[test]
+fn saves_of_changes_are_drawn_beside_saves_of_all() {
+    let files = render(&support::with_changes());
+    let page = support::file(&files, "index.html");
+    assert!(page.contains("Only what has changed") && page.contains("only the changes take"));
+    assert!(support::file(&files, "charts/changes.svg").contains("written since the last snapshot"));
+}
+
+#[test]
 fn markup_in_a_run_stays_text() {
     let texts = [
         "<script>alert(1)</script>",

@@ -69,6 +69,8 @@ fn every_word_of_an_enumeration_is_described() {
         "create",
         "lazy",
         "eager",
+        "prefetched",
+        "diff",
         "served",
         "commit",
         "checkpoint",

@@ -247,7 +247,7 @@ def copies(part, seed):
         extra = [(s["write_ns"] - s["rewrite_ns"]) / cell["writes"] for s in done[place] if "rewrite_ns" in s]
         if extra:
             row["first_write_ns"] = statistics.median(extra)
-    beside = {"lazy": "eager", "prefetched": "eager", "served": "eager", "linked": "full"}
+    beside = {"lazy": "eager", "prefetched": "eager", "served": "eager", "linked": "full", "diff": "create"}
     alike = ("subject", "sweep", "size_bytes", "dirty_bytes", "touch_bytes", "depth", "together")
     for place, cell in enumerate(cells):
         for other, it in enumerate(cells):
@@ -261,11 +261,15 @@ def copies(part, seed):
     return figures, trends(cells, done, whole, beside)
 
 
+def named(subject, act):
+    return f"{subject} {'changes' if act == 'diff' else act}"
+
+
 def trends(cells, done, whole, beside):
     points, most = {}, {}
     for cell, samples in zip(cells, done):
         share = cell["size_bytes"] // max(1, cell["dirty_bytes"]) if cell["sweep"] == "size" else 1
-        name = f"{cell['subject']} {cell['act']}" + (f" · 1 in {share}" if share > 1 else "")
+        name = named(cell["subject"], cell["act"]) + (f" · 1 in {share}" if share > 1 else "")
         key = (cell["subject"], cell["act"], cell["sweep"], name)
         most[key] = max(most.get(key, 0), cell["touch_bytes"])
         for s in samples:
@@ -281,7 +285,7 @@ def trends(cells, done, whole, beside):
     for key, it in lines.items():
         subject, act, sweep, name = key
         row = rows[f"{name}/{sweep}"] = {of: it[of] for of in it if of not in ("error", "t")}
-        full = lines.get((subject, beside.get(act), "touch", f"{subject} {beside.get(act)}"))
+        full = lines.get((subject, beside.get(act), "touch", named(subject, beside.get(act))))
         if sweep == "touch" and full:
             ahead, closing = full["intercept"] - it["intercept"], it["slope"] - full["slope"]
             if (ahead > 0) != (ahead - closing * most[key] > 0):

@@ -79,7 +79,7 @@ fn slopes(python: &Path) -> Result<(), Failed> {
 
 /// The fixture's five rounds of copies are too few for intervals; these are ten, of which one cell was done in seven.
 fn copies(python: &Path) -> Result<(), Failed> {
-    let (_, mut run) = support::fixture();
+    let mut run = support::with_changes();
     for copies in [&mut run.snapshot, &mut run.clone].into_iter().flatten() {
         let rounds = copies.samples.iter().map(|sample| sample.round).max().unwrap_or(0);
         let mut more = copies.samples.clone();

@@ -6,6 +6,7 @@
 pub mod clean;
 pub mod doctor;
 pub mod guest_speed;
+pub mod hybrid;
 pub mod noise;
 pub mod owner;
 pub mod roots;

@@ -88,6 +88,11 @@ pub trait Subject: Send + Sync {
         true
     }
 
+    /// A process that has instances as its children, and stays when they end; it counts as one of theirs.
+    fn keeper(&self) -> Option<i32> {
+        None
+    }
+
     /// Makes ready for a start after which the instance stays, if it can with nothing of ours beside it.
     fn launch_to_stay(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
         self.launch(number, nonce)

@@ -30,8 +30,7 @@ pub(crate) struct Original<'a> {
 impl<'a> Original<'a> {
     /// Starts it with so much memory, and has it write to so many mebibytes of that.
     pub(crate) fn start(monitor: Monitor<'a>, memory_mib: u32, dirty_mib: u32) -> Result<Self, String> {
-        let scratch = monitor.lab.scratch();
-        let socket = scratch.path().join(format!("api-{}", next_number()));
+        let socket = monitor.socket();
         let nonce = Nonce::new();
         let mut arguments: Vec<OsString> = ["run", "--memory"].map(OsString::from).into();
         arguments.extend([memory_mib.to_string().into(), "--api".into(), socket.clone().into_os_string()]);
@@ -44,10 +43,14 @@ impl<'a> Original<'a> {
 
     /// Has it saved to a folder that is not there yet; how long that took, in nanoseconds.
     pub(crate) fn snapshot(&self, to: &Path) -> Result<u64, String> {
-        let begun = clock::now();
-        ask(&self.socket, &Request::Snapshot { to: to.to_owned(), diff: false })
-            .map_err(|error| crate::chain(&error))?;
-        Ok(clock::now() - begun)
+        save(&self.socket, to, false)
+    }
+
+    /// A machine that goes on from a snapshot of it and can itself be asked to be saved: with the place where it listens.
+    pub(crate) fn listening(&self, from: OsString) -> Result<(Held, PathBuf), String> {
+        let socket = self.monitor.socket();
+        let arguments = vec!["restore".into(), "--api".into(), socket.clone().into_os_string(), "--lazy".into(), from];
+        Ok((self.monitor.go_on(arguments, &self.nonce)?, socket))
     }
 
     /// A machine that goes on from a snapshot of it. `how`: `--lazy` or `--eager` and the snapshot, or `--server` and a socket.
@@ -56,13 +59,31 @@ impl<'a> Original<'a> {
         self.monitor.go_on(arguments, &self.nonce)
     }
 
+    /// Where it was made.
+    pub(crate) fn lab(&self) -> &'a Lab {
+        self.monitor.lab
+    }
+
     /// What a machine from it gives back.
     pub(crate) fn nonce(&self) -> &Nonce {
         &self.nonce
     }
 }
 
+/// Has whoever listens there saved to a folder that is not there yet, or only what changed since the snapshot that it goes on from; how
+/// long that took, in nanoseconds.
+pub(crate) fn save(socket: &Path, to: &Path, diff: bool) -> Result<u64, String> {
+    let begun = clock::now();
+    ask(socket, &Request::Snapshot { to: to.to_owned(), diff }).map_err(|error| crate::chain(&error))?;
+    Ok(clock::now() - begun)
+}
+
 impl Monitor<'_> {
+    /// A place to listen at that nobody has.
+    fn socket(self) -> PathBuf {
+        self.lab.scratch().path().join(format!("api-{}", next_number()))
+    }
+
     /// Starts a machine that must know a nonce which it is not told.
     pub(crate) fn go_on(self, arguments: Vec<OsString>, nonce: &Nonce) -> Result<Held, String> {
         let remembered = Remembered { nonce: nonce.clone(), question: "nonce\n" };

@@ -90,9 +90,9 @@ impl Subject for Restored<'_> {
         &self.about
     }
 
-    /// A clone is its server's child, and its memory is not to be found below the command that asked for it.
-    fn stays(&self) -> bool {
-        self.from != From::Server
+    /// A clone is its server's child: its memory is not to be found below the command that asked for it.
+    fn keeper(&self) -> Option<i32> {
+        if self.from == From::Server { self.template.server() } else { None }
     }
 
     fn launch(&self, _: u64, _: &Nonce) -> Result<Launch, String> {

@@ -78,6 +78,12 @@ impl Template {
         Ok(self.socket.clone().into_os_string())
     }
 
+    /// The process id of its server, where one was started.
+    pub(super) fn server(&self) -> Option<i32> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.as_ref().and_then(|server| i32::try_from(server.0.id()).ok())
+    }
+
     fn serve(&self) -> std::io::Result<Serving> {
         let mut command = Command::new(&self.program);
         command.arg("serve").arg("--dir").arg(&self.folder).arg("--socket").arg(&self.socket);

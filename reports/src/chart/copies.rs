@@ -7,7 +7,7 @@ use super::curves::{Curve, Extras, Frame, Scale, draw};
 use super::density::byte_unit;
 use super::{Chart, HALF, Ink, WIDE, answer};
 use crate::copies::{Costed, Costs, Crossing, Key, Trend, word};
-use crate::model::{Act, Sweep};
+use crate::model::{Act, CopyCell, Sweep};
 use crate::text::shortened;
 use crate::units;
 
@@ -116,7 +116,7 @@ fn over_writes(
     costs: &Costs<'_>,
     subject: &str,
     acts: &[Act],
-    frame: Frame,
+    (frame, [across, up]): (Frame, [&str; 2]),
 ) -> Option<Chart> {
     let trends: Vec<&Trend<'_>> = acts.iter().filter_map(|act| costs.trend(subject, *act, Sweep::Touch)).collect();
     let curve = |trend: &&Trend<'_>| {
@@ -140,23 +140,33 @@ fn over_writes(
         },
         _ => None,
     };
-    let x = Scale { title: "written again".to_owned(), log: false, name: tick_bytes, ticks: ticks(&curves) };
-    let y = Scale { title: "until it runs and has written".to_owned(), log: false, name: tick_time, ticks: Vec::new() };
+    let x = Scale { title: across.to_owned(), log: false, name: tick_bytes, ticks: ticks(&curves) };
+    let y = Scale { title: up.to_owned(), log: false, name: tick_time, ticks: Vec::new() };
     draw((slug, title), frame, (&x, &y), &curves, &Extras { guides: false, crossing })
+}
+
+/// What the axes of copies that write again show.
+const WRITING: [&str; 2] = ["written again", "until it runs and has written"];
+
+/// Saving what has changed, beside saving all.
+pub(crate) fn changes(costs: &Costs<'_>) -> Option<Chart> {
+    let title = "What it costs to save only the changes";
+    let axes = ["written since the last snapshot", "until it is saved"];
+    over_writes(("changes", title), costs, "microvm-app", &[Act::Diff, Act::Create], (PART, axes))
 }
 
 /// Restoring and touching again.
 pub(crate) fn touched(costs: &Costs<'_>) -> Option<Chart> {
     let title = "What is saved at the start is paid at the touch";
     let acts = [Act::Lazy, Act::Eager, Act::Served, Act::Prefetched];
-    over_writes(("touched", title), costs, "microvm-app", &acts, WHOLE)
+    over_writes(("touched", title), costs, "microvm-app", &acts, (WHOLE, WRITING))
 }
 
 /// Linked against full: times.
 pub(crate) fn clone_times(costs: &Costs<'_>, subject: &str) -> Option<Chart> {
     let slug = if subject == "container" { "container-times" } else { "machine-times" };
     let title = format!("{subject}: time, linked against full");
-    over_writes((slug, &title), costs, subject, &[Act::Linked, Act::Full], PART)
+    over_writes((slug, &title), costs, subject, &[Act::Linked, Act::Full], (PART, WRITING))
 }
 
 /// Linked against full: bytes of disk and memory.
@@ -229,7 +239,15 @@ pub(crate) fn disk(costs: &Costs<'_>) -> Option<Chart> {
     const RIGHT: f64 = HALF - 74.0;
     const ROW: f64 = 24.0;
     const TOP: f64 = 30.0;
-    let created = |costed: &&Costed<'_>| costed.cell.act == Act::Create;
+    let saves = [Act::Create, Act::Diff];
+    // Of the saves of changes and those beside them the smallest and the largest: between, the chart above says it.
+    let ends = |cell: &CopyCell| {
+        let trend = costs.trend(&cell.subject, cell.act, Sweep::Touch);
+        let of = trend.into_iter().flat_map(|trend| costs.of_trend(trend)).map(|costed| costed.cell.touch_bytes);
+        let (least, most) = of.fold((u64::MAX, 0), |(least, most), touch| (least.min(touch), most.max(touch)));
+        cell.sweep == Sweep::Size || cell.act == Act::Diff && [least, most].contains(&cell.touch_bytes)
+    };
+    let created = |costed: &&Costed<'_>| saves.contains(&costed.cell.act) && ends(costed.cell);
     let row = |costed: &Costed<'_>| Some((costed.cell.name.clone(), costed.disk()?, costed.apparent()?));
     let rows: Vec<(String, f64, f64)> = costs.cells.iter().filter(created).filter_map(row).collect();
     let longest = rows.iter().map(|(_, disk, apparent)| disk.max(*apparent)).reduce(f64::max)?;

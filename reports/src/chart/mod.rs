@@ -126,6 +126,8 @@ pub struct Charts {
     pub sizes: Option<Chart>,
     /// Going on from a snapshot over what is touched.
     pub touched: Option<Chart>,
+    /// Saving changes beside saving all.
+    pub changes: Option<Chart>,
     /// Bytes of snapshots.
     pub disk: Option<Chart>,
     /// A container's commit.
@@ -164,6 +166,7 @@ impl Charts {
             densest: densest(analysis),
             sizes: snapshot.and_then(copies::sizes),
             touched: snapshot.and_then(copies::touched),
+            changes: snapshot.and_then(copies::changes),
             disk: snapshot.and_then(copies::disk),
             commits: snapshot.and_then(copies::commits),
             machine_times: clone.and_then(|costs| copies::clone_times(costs, "microvm-app")),
@@ -180,7 +183,7 @@ impl Charts {
     pub fn iter(&self) -> impl Iterator<Item = &Chart> {
         let startup = [&self.fastest, &self.phases, &self.distribution, &self.sequence, &self.forest, &self.parallel];
         let density = [&self.densest, &self.density, &self.residuals, &self.starts, &self.memory];
-        let snapshot = [&self.shared, &self.sizes, &self.touched, &self.disk, &self.commits];
+        let snapshot = [&self.shared, &self.sizes, &self.touched, &self.changes, &self.disk, &self.commits];
         let machines = [&self.machine_times, &self.machine_bytes];
         let containers = [&self.container_times, &self.container_bytes, &self.depth, &self.together];
         startup.into_iter().chain(density).chain(snapshot).chain(machines).chain(containers).flatten()

@@ -60,6 +60,8 @@ pub struct CopyCell {
 pub enum Act {
     /// A whole snapshot of a running machine is taken.
     Create,
+    /// What has changed in it since another snapshot is saved, on top of that.
+    Diff,
     /// A machine goes on from a snapshot whose memory is mapped: a page is found when it is touched.
     Lazy,
     /// A machine goes on from a snapshot whose memory is read first.

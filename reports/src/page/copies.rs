@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::parts::{chart_section, drawn_from, figure, table, twin};
 use crate::analysis::Analysis;
 use crate::chart::{Chart, Charts};
-use crate::copies::Costs;
+use crate::copies::{Costed, Costs};
 use crate::model::{Act, Stop, Sweep};
 use crate::stats::FEWEST_ROUNDS;
 use crate::{tables, units};
@@ -40,7 +40,11 @@ const ACTS: &str = "copies.csv";
 
 fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
     let sizes = tables::copies(costs, "Over the size of the original.", |it| it.cell.sweep == Sweep::Size);
-    let touched = tables::copies(costs, "Over what is written again.", |it| it.cell.sweep == Sweep::Touch);
+    let saved = |it: &Costed<'_>| matches!(it.cell.act, Act::Create | Act::Diff);
+    let touched =
+        tables::copies(costs, "Over what is written again.", |it| it.cell.sweep == Sweep::Touch && !saved(it));
+    let changed =
+        tables::copies(costs, "Over what was written since.", |it| it.cell.sweep == Sweep::Touch && saved(it));
     html! {
         section.suite aria-labelledby="snapshots" {
             h2 id="snapshots" { "Snapshots: what does it cost to stop, and to go on?" }
@@ -63,6 +67,10 @@ fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
                     "Small marks are single machines. Where two lines cross, mapping memory stops being the quicker way."
                 } }, &table(&touched), ACTS))
             }
+            (pair("changes-only", "Only what has changed", &html! { p {
+                "A machine went on from a snapshot, wrote to so much of its memory, and was saved once more: whole, or only what had changed since, on top of that snapshot. "
+                "Each such save then went on and knew the nonce."
+            } }, [&charts.changes, &None], Some(&table(&changed))))
             (pair("bytes", "Bytes, and containers", &html! { p {
                 "Left: a snapshot’s files are as long as the machine’s memory, and take of the disk what was touched. "
                 "Right: a container’s commit makes a layer of the files that it changed, and an image; running that starts a container with them."

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use isolab_reports::model::{
-    Cell, CopyOutcome, Density, Ended, Fact, Host, Ladder, Outcome, Phase, Plan, Role, Round, Run, Rung, Sample,
-    SpanText, Status, Stop, Timing, Tool,
+    Act, Cell, CopyOutcome, Density, Ended, Fact, Host, Ladder, Outcome, Phase, Plan, Role, Round, Run, Rung, Sample,
+    SpanText, Status, Stop, Sweep, Timing, Tool,
 };
 use isolab_reports::{read, report};
 
@@ -21,6 +21,21 @@ pub(crate) fn fixture() -> (String, Run) {
     let text = fs::read_to_string(path("fixtures/run.json")).expect("the fixture is there");
     let run = read::read(&text).expect("the fixture is a run");
     (text, run)
+}
+
+/// The fixture as if its machines that go on had been saved once more: lazy ones only what they changed, eager ones all.
+pub(crate) fn with_changes() -> Run {
+    let (_, mut run) = fixture();
+    let snapshot = run.snapshot.as_mut().expect("the fixture has snapshots");
+    for cell in snapshot.cells.iter_mut().filter(|cell| cell.sweep == Sweep::Touch) {
+        cell.act = match cell.act {
+            Act::Lazy => Act::Diff,
+            Act::Eager => Act::Create,
+            act => act,
+        };
+        cell.name = format!("{} · saved", cell.name);
+    }
+    run
 }
 
 /// The report's file of that name.

@@ -110,6 +110,11 @@ impl Peers {
         Ok((path, version))
     }
 
+    /// Whether a peer's program is there.
+    pub(crate) fn has(&self, name: &'static str) -> bool {
+        self.paths.contains_key(name) || tools::find(program(name)).is_some()
+    }
+
     /// The image's layers, stacked by the harness before anything is timed, as a container engine does for its runtime.
     fn root(&self, name: &'static str, lab: &Lab) -> Result<&Path, LeftOut> {
         let mounted = self.root.get_or_init(|| MountedRoot::mount(lab));

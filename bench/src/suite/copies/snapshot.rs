@@ -15,18 +15,29 @@ use super::measure::{MIB, PAGE, disk, machine, with_disk};
 use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
 use crate::host::{memory, tools};
 use crate::subject::family::{Family, Files, ORIGIN};
-use crate::subject::original::{Monitor, Original};
+use crate::subject::original::{Monitor, Original, save};
 use crate::subject::template::Template;
 use crate::subject::{Held, Lab, Nonce, Subject, command, errand, next_number};
 
 /// The suite's name.
 pub const NAME: &str = "snapshot";
 
-/// Memory of machines, in mebibytes, and the shares of it that they have written: one in so many.
+/// Memory of machines, in mebibytes.
 const SIZES: [u32; 5] = [64, 128, 256, 512, 1024];
-const SHARES: [u32; 2] = [8, 2];
-/// The machine that is touched again, in mebibytes: its memory, what it has written, and what of that is written again.
-const TOUCHED: (u32, u32, [u32; 5]) = (128, 64, [0, 8, 16, 32, 64]);
+/// The shares of it that they have written, one in so many; and how many of the sizes are measured so, all in all or quickly. The
+/// large ones that have written half would take two thirds of the time, and leave too few rounds for any interval.
+const SHARES: [(u32, usize, usize); 2] = [(8, 5, 3), (2, 3, 2)];
+/// A machine that goes on, in mebibytes: its memory, what it has written, and what of that is written again.
+#[derive(Clone, Copy)]
+struct Touching {
+    size: u32,
+    dirty: u32,
+    touches: &'static [u32],
+}
+const TOUCHED: Touching = Touching { size: 128, dirty: 64, touches: &[0, 8, 16, 32, 64] };
+const CHANGED: Touching = Touching { size: 128, dirty: 64, touches: &[1, 8, 32, 64] };
+const TOUCHED_QUICK: Touching = Touching { size: 64, dirty: 32, touches: &[0, 8, 32] };
+const CHANGED_QUICK: Touching = Touching { size: 64, dirty: 32, touches: &[1, 8, 32] };
 /// What a container has written before it is committed, in mebibytes.
 const WRITTEN: [u32; 4] = [1, 4, 16, 64];
 
@@ -38,9 +49,12 @@ pub fn measure_all(lab: &Lab, subjects: &[Box<dyn Subject + '_>], terms: &Terms)
     let mut groups = Vec::new();
     if let Some(program) = &monitor {
         let monitor = Monitor { lab, program };
-        let sizes = SIZES.iter().take(if terms.quick { 3 } else { SIZES.len() });
-        groups.extend(sizes.flat_map(|size| SHARES.map(|share| sized(monitor, *size, size / share))));
-        groups.push(touched(monitor));
+        for (share, all, quick) in SHARES {
+            let sizes = SIZES.iter().take(if terms.quick { quick } else { all });
+            groups.extend(sizes.map(|size| sized(monitor, *size, size / share)));
+        }
+        let (touching, changing) = if terms.quick { (TOUCHED_QUICK, CHANGED_QUICK) } else { (TOUCHED, CHANGED) };
+        groups.extend([touched(monitor, touching), changed(monitor, changing)]);
     }
     if let Some(program) = &engine {
         let written = WRITTEN.iter().take(if terms.quick { 3 } else { WRITTEN.len() });
@@ -82,13 +96,23 @@ fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
             "Goes on as the child of a server that keeps the snapshot in memory.",
             &["isolab-vm", "restore", "--server", "{}"][..],
         ),
+        Act::Diff => (
+            "changes",
+            "A machine that went on from a snapshot and wrote is stopped, and what has changed since is saved on top of that.",
+            &["isolab-vm", "ask", "{}", "snapshot", "--diff", "{}"][..],
+        ),
         _ => (
             "create",
             "A running machine is stopped, saved whole to two files on the disk, and runs on.",
             &["isolab-vm", "ask", "{}", "snapshot", "{}"][..],
         ),
     };
-    let over = if sweep == Sweep::Touch { format!(" · {touch} MiB touched") } else { String::new() };
+    let saves = matches!(act, Act::Create | Act::Diff);
+    let over = match (sweep, saves) {
+        (Sweep::Touch, true) => format!(" · {touch} MiB written since"),
+        (Sweep::Touch, false) => format!(" · {touch} MiB touched"),
+        _ => String::new(),
+    };
     CopyCell {
         name: format!("microvm-app {word}: {dirty} of {size} MiB{over}"),
         subject: "microvm-app".to_owned(),
@@ -97,7 +121,8 @@ fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
         size_bytes: bytes(size),
         dirty_bytes: bytes(dirty),
         touch_bytes: bytes(touch),
-        writes: (bytes(touch) / PAGE) as u32,
+        // What is written before a save is on nobody's clock.
+        writes: if saves { 0 } else { (bytes(touch) / PAGE) as u32 },
         depth: 1,
         together: 1,
         about: about.to_owned(),
@@ -127,12 +152,14 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
 }
 
 /// One size, and more and more of it touched again, in each way of going on.
-fn touched(monitor: Monitor<'_>) -> Group<'_> {
-    let (size, dirty, touches) = TOUCHED;
+fn touched(monitor: Monitor<'_>, touching: Touching) -> Group<'_> {
+    let Touching { size, dirty, touches } = touching;
     let ways =
         [(Act::Lazy, "--lazy"), (Act::Prefetched, "--recorded"), (Act::Eager, "--eager"), (Act::Served, "--server")];
-    let cells: Vec<CopyCell> =
-        ways.iter().flat_map(|(act, _)| touches.map(|touch| cell(*act, Sweep::Touch, [size, dirty, touch]))).collect();
+    let cells: Vec<CopyCell> = ways
+        .iter()
+        .flat_map(|(act, _)| touches.iter().map(|touch| cell(*act, Sweep::Touch, [size, dirty, *touch])))
+        .collect();
     let count = cells.len();
     let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
@@ -166,6 +193,43 @@ fn record(original: &Original<'_>, folder: &Folder, touch: u32) -> Result<(), St
     }
     machine(original.restored("--recorded", folder.name())?, u64::from(touch) * MIB / PAGE, None)?;
     Ok(())
+}
+
+/// A machine goes on, writes more and more, and is saved: only what changed, or all.
+fn changed(monitor: Monitor<'_>, changing: Touching) -> Group<'_> {
+    let Touching { size, dirty, touches } = changing;
+    let acts = [Act::Diff, Act::Create];
+    let plans: Vec<(Act, u32)> = acts.iter().flat_map(|act| touches.iter().map(|touch| (*act, *touch))).collect();
+    let cells = plans.iter().map(|(act, touch)| cell(*act, Sweep::Touch, [size, dirty, *touch])).collect();
+    let begin = move || {
+        let original = begin(monitor, size, dirty)?;
+        let base = folder(monitor.lab);
+        original.snapshot(&base.0)?;
+        Ok((original, base))
+    };
+    let act = move |(original, base): &(Original<'_>, Folder)| {
+        let one = |(place, (act, touch)): (usize, &(Act, u32))| {
+            (place, outcome(saved_since(original, base, *act == Act::Diff, u64::from(*touch) * MIB / PAGE)))
+        };
+        plans.iter().enumerate().map(one).collect()
+    };
+    Group::on(cells, begin, act)
+}
+
+/// One such save, and a machine that goes on from it.
+fn saved_since(original: &Original<'_>, base: &Folder, diff: bool, pages: u64) -> Result<Cost, String> {
+    let (mut held, socket) = original.listening(base.name())?;
+    held.again(pages)?;
+    let to = folder(original.lab());
+    let ready_ns = save(&socket, &to.0, diff)?;
+    held.dismiss();
+    held.end()?;
+    let (disk, apparent) = disk(&to.0);
+    // It has the nonce, or it is not held.
+    let mut proof = original.restored("--lazy", to.name())?;
+    proof.dismiss();
+    proof.end()?;
+    Ok(Cost { ready_ns, disk_bytes: Some(disk), apparent_bytes: Some(apparent), ..Cost::default() })
 }
 
 /// A served machine is its server's child: what the command that asked for it has is not its memory.

@@ -29,9 +29,9 @@ const READINGS: usize = 5;
 /// Between two readings.
 const APART: Duration = Duration::from_millis(8);
 
-/// Reads a rung. `held` are the instances that are alive.
-pub(super) fn read_rung(held: &[Held], starts_ns: Vec<u64>) -> Rung {
-    let ours = family(&held.iter().map(Held::pid).collect());
+/// Reads a rung. `held` are the instances that are alive, `keeper` is a process whose children they may be.
+pub(super) fn read_rung(held: &[Held], keeper: Option<i32>, starts_ns: Vec<u64>) -> Rung {
+    let ours = family(&held.iter().map(Held::pid).chain(keeper).collect());
     let Host { meminfo, others } = Host::settled(&ours);
     let of = |name: &str| meminfo.get(name).copied().unwrap_or_default();
     let sets = ours.iter().filter_map(|pid| sets_of(*pid));
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn this_process_is_somebody_else_and_has_memory() {
-        let rung = read_rung(&[], Vec::new());
+        let rung = read_rung(&[], None, Vec::new());
         assert_eq!((rung.alive, rung.processes, rung.rss_bytes), (0, 0, 0));
         assert!(rung.others_bytes > 0 && rung.available_bytes > 0 && rung.kernel_bytes() > 0);
         assert_eq!(rung.cgroup_bytes, None);

@@ -142,9 +142,14 @@ fn numbers(most: u32) -> Vec<u32> {
 /// One ladder, from its foot to where it ends; nothing of it is alive afterwards.
 fn climb(place: &Place<'_>, cell: usize, pass: u32, brake: &Brake, terms: &Terms) -> Ladder {
     come_to_rest();
-    let mut held: Vec<Held> = Vec::new();
-    let mut ladder =
-        Ladder { cell, pass, rungs: vec![gauge::read_rung(&[], Vec::new())], ended: Ended::Complete, reason: None };
+    let (mut held, keeper): (Vec<Held>, _) = (Vec::new(), place.subject.keeper());
+    let mut ladder = Ladder {
+        cell,
+        pass,
+        rungs: vec![gauge::read_rung(&[], keeper, Vec::new())],
+        ended: Ended::Complete,
+        reason: None,
+    };
     let foot = ladder.rungs.first().map_or(0, |rung| rung.available_bytes);
     for number in numbers(terms.most) {
         let (starts, halt) = grow(place.subject, &mut held, number, brake, foot, terms);
@@ -153,7 +158,7 @@ fn climb(place: &Place<'_>, cell: usize, pass: u32, brake: &Brake, terms: &Terms
             if terms.ksm {
                 Ksm::settle();
             }
-            ladder.rungs.push(gauge::read_rung(&held, starts));
+            ladder.rungs.push(gauge::read_rung(&held, keeper, starts));
         }
         if let Some(halt) = halt {
             (ladder.ended, ladder.reason) = (halt.ended, Some(halt.reason));
