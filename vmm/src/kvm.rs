@@ -104,6 +104,7 @@ fn register_part(vm: &VmFd, slot: u32, part: (u64, u64, u64)) -> Result<(), KvmE
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     next: u32,
+    /// How much of the memory, from its beginning, the machine has.
     end: u64,
 }
 
@@ -111,8 +112,9 @@ pub(crate) struct Slots {
 const FIRST_PIECE: u64 = 64 << 20;
 
 impl Slots {
-    /// Gives the machine at least the memory below `reach`, as far as it has so much.
+    /// Gives the machine at least the memory below address `reach`, as far as it has so much.
     pub(crate) fn extend(&mut self, vm: &VmFd, memory: &Memory, reach: u64) -> Result<(), KvmError> {
+        let reach = memory.below(reach);
         if reach <= self.end {
             return Ok(());
         }
@@ -122,15 +124,19 @@ impl Slots {
             why = "from here on a piece of this process is what the guest takes for its RAM"
         )
         .entered();
-        let Some((start, size, host)) = memory.parts().next() else { return Ok(()) };
         let wanted = (reach - self.end).max(self.end).max(FIRST_PIECE);
-        let length = wanted.min(size - self.end);
-        if length == 0 {
-            return Ok(()); // it has all that there is
+        let until = (self.end + wanted).min(memory.size());
+        // A piece may be of both parts: then it is two.
+        let mut before = 0;
+        for (start, size, host) in memory.parts() {
+            let (from, to) = (self.end.max(before), until.min(before + size));
+            if from < to {
+                register_part(vm, self.next, (start + (from - before), to - from, host + (from - before)))?;
+                self.next += 1;
+                self.end = to;
+            }
+            before += size;
         }
-        register_part(vm, self.next, (start + self.end, length, host + self.end))?;
-        self.next += 1;
-        self.end += length;
         Ok(())
     }
 }

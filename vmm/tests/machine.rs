@@ -122,8 +122,8 @@ fn refused(words: &[&str], status: i32, parts: &[&str]) -> Done {
 fn what_cannot_be_run_is_refused() -> Done {
     refused(&["run", "--bare", "hello"], 125, &["no built-in guest \"hello\"", "hint: ", "real-hello, long-hello"])?;
     refused(&["run", "--bare", "counter", "--", "many"], 125, &["counter takes a number above 0", "hint: "])?;
-    refused(&["run", "--memory", "1", "--bare", "counter"], 125, &["at least 2 MiB, at most 3072 MiB"])?;
-    refused(&["run", "--memory", "99999999999", "--bare", "counter"], 125, &["at most 3072 MiB"])?;
+    refused(&["run", "--memory", "1", "--bare", "counter"], 125, &["at least 2 MiB, at most 524288 MiB"])?;
+    refused(&["run", "--memory", "99999999999", "--bare", "counter"], 125, &["at most 524288 MiB"])?;
     refused(&["run"], 2, &["--bare", "--app"])?;
     refused(&["run", "--bare", "counter", "--app", "/bin/true"], 2, &["cannot be used with"])?;
     refused(&["run", "--timeout=-1", "--bare", "counter"], 2, &["--timeout"])?;

@@ -59,7 +59,7 @@ pub trait Guest {
 
     /// Below which address lies all memory that the guest can touch as things are; it is asked again after each answer.
     fn reach(&self, memory: &Memory) -> u64 {
-        memory.size()
+        memory.end()
     }
 
     /// What a snapshot keeps of the guest besides memory, registers and devices.

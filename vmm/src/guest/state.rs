@@ -12,7 +12,6 @@ use super::{Entry, Flow, Guest, GuestError};
 use crate::machine::pc::{Wiring, check_wiring};
 use crate::memory::Memory;
 use crate::snapshot::state::Impossible;
-use crate::units::Mib;
 use crate::vcpu::Cpu;
 
 /// What runs inside, as far as the monitor serves it.
@@ -52,14 +51,6 @@ impl GuestState {
             Self::App(state) => state.check(memory),
             Self::Linux(state) => check_wiring(&state.devices),
             Self::Bare(_) => Ok(()),
-        }
-    }
-
-    /// The most memory that a machine with such a guest can have.
-    pub(crate) fn most_memory(&self) -> Mib {
-        match self {
-            Self::App(_) | Self::Bare(_) => Memory::MOST,
-            Self::Linux(_) => Memory::MOST_AROUND_GAP,
         }
     }
 

@@ -12,6 +12,7 @@ mod touched;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,12 +51,10 @@ pub struct Memory {
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// Less than a guest can live in, or more than it could reach.
-    #[error("a machine can't have {size} of memory: at least {least}, at most {most}", least = Memory::LEAST)]
+    #[error("a machine can't have {size} of memory: at least {}, at most {}", Memory::LEAST, Memory::MOST)]
     Size {
         /// What was asked for.
         size: Mib,
-        /// The most that this kind of machine can have.
-        most: Mib,
     },
     /// The host has no such range of addresses.
     #[error("cannot map {size} for the guest")]
@@ -96,29 +95,18 @@ pub enum MemoryError {
 impl Memory {
     /// The smallest memory that a guest can be given.
     pub const LEAST: Mib = Mib(2);
-    /// The largest: above lie the interrupt controllers and the firmware of every PC (from `0xfec0_0000`).
-    pub const MOST: Mib = Mib(3072);
-    /// The largest of a machine that has RAM on both sides of the devices: 512 GiB, what one table of page tables spans.
-    pub const MOST_AROUND_GAP: Mib = Mib(512 << 10);
+    /// The largest: 512 GiB, what one table of page tables spans.
+    pub const MOST: Mib = Mib(512 << 10);
 
-    /// Reserves addresses for guest RAM, all zero, and touches none of it.
+    /// Reserves addresses for guest RAM, all zero, and touches none of it. What does not fit below [`GAP_START`], where the
+    /// interrupt controllers and the firmware of every PC are, lies from [`GAP_END`] on.
     pub fn map(size: Mib) -> Result<Self, MemoryError> {
-        Self::map_ranges(size, Self::MOST)
-    }
-
-    /// The same with more of it: what does not fit below [`GAP_START`] lies from [`GAP_END`] on.
-    pub fn map_around_gap(size: Mib) -> Result<Self, MemoryError> {
-        Self::map_ranges(size, Self::MOST_AROUND_GAP)
-    }
-
-    fn map_ranges(size: Mib, most: Mib) -> Result<Self, MemoryError> {
-        if size < Self::LEAST || size > most {
-            return Err(MemoryError::Size { size, most });
+        if size < Self::LEAST || size > Self::MOST {
+            return Err(MemoryError::Size { size });
         }
-        let below = size.bytes().min(GAP_START);
-        let above = size.bytes() - below;
-        let all = [(GuestAddress(0), below as usize), (GuestAddress(GAP_END), above as usize)];
-        let ranges = if above == 0 { &all[..1] } else { &all[..] };
+        let all =
+            Self::ranges(size.bytes()).map(|range| (GuestAddress(range.start), (range.end - range.start) as usize));
+        let ranges = if all[1].1 == 0 { &all[..1] } else { &all[..] };
         // vm-memory maps MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE: without the last, a host that counts its promises
         // (vm.overcommit_memory = 2) would refuse a second machine long before memory is short.
         let guest = GuestMemoryMmap::from_ranges(ranges).map_err(|source| MemoryError::Map { size, source })?;
@@ -130,9 +118,26 @@ impl Memory {
         self.size
     }
 
+    /// Where a memory of so many bytes lies; the second range is empty where all of it fits into the first.
+    pub(crate) fn ranges(size: u64) -> [Range<u64>; 2] {
+        let below = size.min(GAP_START);
+        [0..below, GAP_END..GAP_END + (size - below)]
+    }
+
     /// How much of it lies below the devices, from address 0.
     pub fn below_gap(&self) -> u64 {
         self.size.min(GAP_START)
+    }
+
+    /// The first address after all of it.
+    pub(crate) fn end(&self) -> u64 {
+        let [below, above] = Self::ranges(self.size);
+        if above.is_empty() { below.end } else { above.end }
+    }
+
+    /// How much of it lies below address `at`.
+    pub(crate) fn below(&self, at: u64) -> u64 {
+        Self::ranges(self.size).iter().map(|range| at.clamp(range.start, range.end) - range.start).sum()
     }
 
     /// Its parts: first guest-physical address, length, and where that lies in the monitor.
@@ -225,22 +230,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_neither_too_small_nor_over_the_devices() {
+    fn memory_is_neither_too_small_nor_too_large() {
         assert!(matches!(Memory::map(Mib(1)), Err(MemoryError::Size { size: Mib(1), .. })));
-        assert!(matches!(Memory::map(Mib(3073)), Err(MemoryError::Size { size: Mib(3073), .. })));
+        assert!(matches!(Memory::map(Mib((512 << 10) + 1)), Err(MemoryError::Size { .. })));
         assert!(matches!(Memory::map(Mib(u64::MAX)), Err(MemoryError::Size { .. })));
         assert_eq!(Memory::map(Mib(2)).unwrap().size(), 2 << 20);
     }
 
     #[test]
     fn much_memory_lies_on_both_sides_of_the_devices() {
-        let parts =
-            |mib| Memory::map_around_gap(Mib(mib)).unwrap().parts().map(|(at, size, _)| (at, size)).collect::<Vec<_>>();
+        let parts = |mib| Memory::map(Mib(mib)).unwrap().parts().map(|(at, size, _)| (at, size)).collect::<Vec<_>>();
         assert_eq!(parts(128), [(0, 128 << 20)]);
         assert_eq!(parts(3072), [(0, GAP_START)]);
         assert_eq!(parts(5120), [(0, GAP_START), (GAP_END, 2 << 30)]);
-        let memory = Memory::map_around_gap(Mib(5120)).unwrap();
-        assert_eq!((memory.size(), memory.below_gap()), (5 << 30, GAP_START));
+        let memory = Memory::map(Mib(5120)).unwrap();
+        assert_eq!((memory.size(), memory.below_gap(), memory.end()), (5 << 30, GAP_START, 6 << 30));
+        for (at, below) in
+            [(1, 1), (GAP_START, GAP_START), (GAP_END, GAP_START), (5 << 30, 4 << 30), (9 << 30, 5 << 30)]
+        {
+            assert_eq!(memory.below(at), below, "{at:#x}");
+        }
+        assert_eq!(Memory::map(Mib(3072)).unwrap().end(), GAP_START);
         memory.guest().write_obj(9_u8, GuestAddress(GAP_END + PAGE)).unwrap();
         memory.discard(GuestAddress(GAP_END + PAGE), PAGE).unwrap();
         assert_eq!(memory.guest().read_obj::<u8>(GuestAddress(GAP_END + PAGE)).unwrap(), 0);

@@ -145,7 +145,7 @@ impl State {
         if self.id.len() != 32 || super::raw::unhex(&self.id).is_none() {
             return Err(Impossible::new("id", "it is not of 32 hexadecimal digits"));
         }
-        let (least, most) = (Memory::LEAST.bytes(), self.guest.most_memory().bytes());
+        let (least, most) = (Memory::LEAST.bytes(), Memory::MOST.bytes());
         if !(least..=most).contains(&self.memory) || !self.memory.is_multiple_of(Mib(1).bytes()) {
             return Err(Impossible::new("memory", format!("a machine can't have {} bytes", self.memory)));
         }

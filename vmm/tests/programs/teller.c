@@ -59,6 +59,17 @@ int main(int argc, char **argv) {
             for (long at = 0; at < number << 20; at += 4096)
                 if (memory[at] != (char)(at >> 12)) return 5;
             printf("touched %ld\n", number);
+        } else if (!strcmp(verb, "far")) {
+            // So many MiB, of which the two ends are used, and kept.
+            static volatile char *ends[2];
+            size_t length = (size_t)number << 20;
+            if (!ends[0]) {
+                ends[0] = mmap(0, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                if (ends[0] == MAP_FAILED) return 6;
+                ends[1] = ends[0] + length - 1;
+            }
+            ++*ends[0], *ends[1] += 2;
+            printf("far %d %d\n", *ends[0], *ends[1]);
         } else if (!strcmp(verb, "spin")) {
             for (volatile long turn = 0; turn < number; turn++);
             printf("spun %ld\n", number);

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_counting_guest_counts_on_from_the_middle", &["kvm"], a_counter),
         trial("memory_that_was_not_touched_takes_no_disk", NEEDS, untouched_memory),
         trial("a_restored_machine_has_all_its_memory", NEEDS, all_its_memory),
+        trial("memory_lies_on_both_sides_of_the_devices", NEEDS, both_sides),
         trial(
             "what_the_first_machine_touched_is_there_before_the_next_one_runs",
             &["kvm", "gcc", "userfaultfd"],
@@ -227,6 +228,22 @@ fn untouched_memory() -> Done {
     let memory = fs::metadata(at.join("memory"))?;
     assert_eq!(memory.len(), 2048 << 20);
     assert!(memory.blocks() * 512 < 4 << 20 && bytes < 4 << 20, "{} bytes of disk", memory.blocks() * 512);
+    Ok(())
+}
+
+/// More than fits below the devices, and a piece of it that lies above them.
+fn both_sides() -> Done {
+    let (mut machine, socket) = Live::teller("both-sides", &["--memory", "8192"])?;
+    machine.answers("far 4000", "far 1 2")?;
+    machine.answers("touch 8", "touched 8")?;
+    let at = place("both-sides");
+    assert!(snapshot(&socket, &at)? < 32 << 20);
+    machine.answers("far 4000", "far 2 4")?;
+    for loading in ["--lazy", "--eager"] {
+        let mut restored = Live::restored(&at, &[loading])?;
+        restored.answers("far 4000", "far 2 4")?;
+        restored.answers("touch 8", "touched 8")?;
+    }
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Frames {
 
     /// Where what is free up to `end` begins: no frame from there on is taken.
     pub(super) fn reach(&self, end: u64) -> u64 {
-        self.free.last_key_value().filter(|(_, last)| **last == end).map_or(end, |(start, _)| *start)
+        self.free.range(..end).next_back().filter(|(_, last)| **last == end).map_or(end, |(start, _)| *start)
     }
 
     /// How many bytes are free.

@@ -49,7 +49,7 @@ use self::syscalls::{Call, Reply};
 pub use self::tables::TableError;
 use self::task::{Ready, Task};
 use super::{Cpu, Entry, Flow, Guest, GuestError, GuestState};
-use crate::memory::Memory;
+use crate::memory::{GAP_END, Memory};
 
 /// The size of a page, in bytes.
 const PAGE: u64 = 4096;
@@ -280,7 +280,7 @@ impl Guest for App {
 
     /// The program's page tables name no frame that was not taken; before it is loaded, it is in the first few.
     fn reach(&self, memory: &Memory) -> u64 {
-        self.running.as_ref().map_or(1, |running| running.reach(memory.size()))
+        self.running.as_ref().map_or(1, |running| running.reach(memory))
     }
 
     fn save(&self) -> Result<GuestState, GuestError> {
@@ -303,7 +303,8 @@ impl App {
             why = "page tables make each page's protection real; the stub at the end of every system call is ten bytes"
         )
         .entered();
-        let mut space = Space::new(stub::FIRST_FREE_FRAME..memory.size())?;
+        let [below, above] = Memory::ranges(memory.size());
+        let mut space = Space::new([stub::FIRST_FREE_FRAME..below.end, above])?;
         stub::install(memory, &mut space)?;
         saved::write_generation(memory)?;
         Ok(space)
@@ -311,10 +312,14 @@ impl App {
 }
 
 impl Running {
-    /// Below which address, in a memory of this size, all frames lie that the program has.
-    fn reach(&self, size: u64) -> u64 {
+    /// Below which address all frames lie that the program has.
+    fn reach(&self, memory: &Memory) -> u64 {
         let (_, frames, _, _) = self.task.space.parts();
-        frames.reach(size)
+        // Where it has none above the devices, they end further below.
+        match frames.reach(memory.end()) {
+            GAP_END => frames.reach(memory.below_gap()),
+            reach => reach,
+        }
     }
 
     /// Serves one system call: number and arguments in registers, the answer in RAX.

@@ -112,6 +112,8 @@ impl SpaceState {
                 && start.is_multiple_of(PAGE)
                 && end.is_multiple_of(PAGE)
         };
+        let [below, above] = Memory::ranges(memory);
+        let frames = |range| pages(range, &(FIRST_FREE_FRAME..below.end)) || pages(range, &above);
         let mut last = 0;
         for (start, end, rights) in &self.areas {
             if !pages((*start, *end), &(RESERVED_END..USER_END)) || *start < last || rights_from(rights).is_none() {
@@ -121,12 +123,12 @@ impl SpaceState {
         }
         last = 0;
         for (start, end) in self.free.iter().copied() {
-            if !pages((start, end), &(FIRST_FREE_FRAME..memory)) || start < last {
+            if !frames((start, end)) || start < last {
                 return fail("guest.space.free", format!("{start:#x}-{end:#x} can't be free"));
             }
             last = end;
         }
-        if !pages((self.root, self.root.saturating_add(PAGE)), &(FIRST_FREE_FRAME..memory)) {
+        if !frames((self.root, self.root.saturating_add(PAGE))) {
             return fail("guest.space.root", format!("no page tables can be at {:#x}", self.root));
         }
         let (start, end) = self.heap;

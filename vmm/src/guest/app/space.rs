@@ -84,8 +84,11 @@ pub(super) struct Space {
 
 impl Space {
     /// An empty space that takes its frames from `frames`, the guest-physical memory that is free.
-    pub(super) fn new(frames: Range<u64>) -> Result<Self, SpaceError> {
-        let mut frames = Frames::new(frames);
+    pub(super) fn new(memory: [Range<u64>; 2]) -> Result<Self, SpaceError> {
+        let mut frames = Frames::new(0..0);
+        for range in memory {
+            frames.give(range);
+        }
         let tables = Tables::new(&mut frames)?;
         Ok(Self { areas: Areas::default(), frames, tables, heap: 0..0 })
     }

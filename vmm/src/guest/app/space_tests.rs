@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 fn world() -> (Memory, Space) {
     let memory = Memory::map(Mib(4)).unwrap();
-    let space = Space::new(0x3000..memory.size()).unwrap();
+    let space = Space::new([0x3000..memory.size(), 0..0]).unwrap();
     (memory, space)
 }
 

@@ -104,7 +104,7 @@ pub(super) enum Ring {
 impl Doorbells {
     /// The doorbells of a machine with this memory.
     pub(super) fn of(memory: &Memory) -> Self {
-        Self { base: memory.size().max(4 << 30).next_multiple_of(PAGE) }
+        Self { base: memory.end().max(4 << 30).next_multiple_of(PAGE) }
     }
 
     /// Who rang by a store to guest-physical address `at`, with the instruction pointer at `rip`; nothing where neither

@@ -16,7 +16,7 @@ const DATA: u64 = 0x50_0000;
 impl World {
     fn new() -> Self {
         let memory = Memory::map(Mib(4)).unwrap();
-        let mut space = Space::new(0x3000..memory.size()).unwrap();
+        let mut space = Space::new([0x3000..memory.size(), 0..0]).unwrap();
         space.mmap(&memory, 0x2000, Rights::READ_WRITE, Placement::Fixed(DATA)).unwrap();
         space.mmap(&memory, 0x1000, Rights::NONE, Placement::Fixed(DATA + 0x2000)).unwrap();
         space.start_heap(0x60_0000);

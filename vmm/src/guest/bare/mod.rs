@@ -177,7 +177,7 @@ impl Bare {
             Self::Counter(count) => kvm_regs { rdi: *count, rsi: CODE + ROOM as u64 - 8, ..start },
             Self::Toucher(mib) => {
                 let first = toucher::FIRST;
-                let free = (memory.size() - first) >> 20;
+                let free = (memory.below_gap() - first) >> 20; // as far as its page tables reach
                 if *mib > free {
                     return Err(BareError::TooLittle { wanted: *mib, free });
                 }

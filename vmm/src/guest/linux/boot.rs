@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_zero_page_holds_the_header_the_map_and_where_the_rest_lies() {
-        let memory = Memory::map_around_gap(Mib(4096)).unwrap();
+        let memory = Memory::map(Mib(4096)).unwrap();
         let initrd = Some(Initrd { at: 0x20_0000, length: 5 });
         let entry = prepare(&memory, &kvm_sregs::default(), &kernel(Start::Long(0x10_0200)), initrd, "quiet").unwrap();
         assert_eq!((entry.regs.rip, entry.regs.rsi), (0x10_0200, ZERO_PAGE));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_start_information_of_pvh_is_one_a_kernel_knows() {
-        let memory = Memory::map_around_gap(Mib(128)).unwrap();
+        let memory = Memory::map(Mib(128)).unwrap();
         let initrd = Some(Initrd { at: 0x20_0000, length: 5 });
         let entry = prepare(&memory, &kvm_sregs::default(), &kernel(Start::Pvh(0x100_0000)), initrd, "").unwrap();
         assert_eq!((entry.regs.rip, entry.regs.rbx), (0x100_0000, PVH_START));

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_map_tells_all_memory_and_no_range_twice() {
         for mib in [2, 128, 3072, 3073, 8192] {
-            let memory = Memory::map_around_gap(Mib(mib)).unwrap();
+            let memory = Memory::map(Mib(mib)).unwrap();
             let map = map(&memory);
             assert!(map.is_sorted_by(|a, b| a.start + a.length <= b.start), "{map:?}");
             let usable: u64 = map.iter().filter(|range| range.kind == Kind::Ram).map(|range| range.length).sum();

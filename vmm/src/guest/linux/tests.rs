@@ -67,7 +67,7 @@ fn open(kernel: &[u8], command_line: &str) -> Result<Linux, LinuxError> {
 }
 
 fn load(linux: &Linux, mib: u64) -> Result<(Memory, Entry), GuestError> {
-    let memory = Memory::map_around_gap(Mib(mib)).unwrap();
+    let memory = Memory::map(Mib(mib)).unwrap();
     let entry = linux.load(&memory, &kvm_sregs::default())?;
     Ok((memory, entry))
 }

@@ -117,7 +117,7 @@ impl Pc {
         devices: Vec<Wiring>,
     ) -> Result<Self, BootError> {
         check(config)?;
-        let memory = reserve(|| Memory::map_around_gap(config.memory))?; // 1. addresses for its RAM, no page of it yet
+        let memory = reserve(|| Memory::map(config.memory))?; // 1. addresses for its RAM, no page of it yet
         let kvm = kvm::open()?; //                                   2. the hypervisor
         let vm = Arc::new(kvm::create_vm(&kvm)?); //                 3. an empty machine
         kvm::register(&vm, &memory)?; //                             4. its RAM, before anything can be looking at it

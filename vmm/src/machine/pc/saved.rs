@@ -113,7 +113,7 @@ impl Pc {
         let GuestState::Linux(saved) = &state.guest else {
             return Err(SnapshotError::Kind(state.guest.kind()).into());
         };
-        let memory = Memory::map_around_gap(Mib(state.memory >> 20))?; // 1. its RAM
+        let memory = Memory::map(Mib(state.memory >> 20))?; // 1. its RAM
         bring(&memory, template, loading)?;
         let vm = Arc::new(kvm::create_vm(template.kvm())?); //          2. an empty machine
         kvm::register(&vm, &memory)?;
