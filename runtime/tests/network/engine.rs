@@ -32,7 +32,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("bad_wishes_are_refused_with_a_reason_and_leave_nothing", refused),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup", "ip", "nft"];
-    all.into_iter().map(|(name, test)| needs::trial(name, &needs, test)).collect()
+    let criu = [&needs[..], &["criu"]].concat();
+    let back = needs::trial("a_published_port_leads_to_what_comes_back_from_a_checkpoint", &criu, comes_back);
+    all.into_iter().map(|(name, test)| needs::trial(name, &needs, test)).chain([back]).collect()
 }
 
 /// A host of the trial's own, with an image of busybox. Dropped, its containers are removed.
@@ -240,6 +242,32 @@ fn restarted() -> Result<(), Failed> {
     })?;
     shop.ok(&["start", "web"])?;
     hear(Ipv4Addr::LOCALHOST, port, "web")
+}
+
+fn comes_back() -> Result<(), Failed> {
+    let shop = Shop::new()?;
+    let counter = "i=7000; while true; do i=$((i+1)); echo $i | nc -l -p 80 -w 60 > /dev/null; done";
+    shop.ok(&["run", "-d", "--name", "web", "-p", "8080:80", "shop", "sh", "-c", counter])?;
+    let count = || -> Result<u32, Failed> {
+        let mut told = None;
+        wait_within(Duration::from_secs(20), Duration::from_millis(50), "an answer", || {
+            told = ask(Ipv4Addr::LOCALHOST, 8080).ok().and_then(|text| text.trim().parse().ok());
+            told.is_some()
+        })?;
+        Ok(told.ok_or("no answer")?)
+    };
+    let before = count()?;
+    same((7001..7100).contains(&before), true)?;
+    shop.ok(&["checkpoint", "create", "web", "one"])?;
+    is_unreachable(Ipv4Addr::LOCALHOST, 8080)?;
+    shop.ok(&["start", "--checkpoint", "one", "web"])?;
+    // Only who has kept its memory knows where it was; behind the same port, on an address that is told.
+    let after = count()?;
+    same((before + 1..before + 100).contains(&after), true)?;
+    let address = shop.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"])?;
+    has(&shop.ok(&["exec", "web", "ip", "-o", "-4", "address", "show", "eth0"])?, &address)?;
+    shop.ok(&["rm", "-f", "web"])?;
+    Shop::is_clean()
 }
 
 fn connected() -> Result<(), Failed> {
