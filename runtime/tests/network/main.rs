@@ -20,6 +20,7 @@ mod ports;
 mod remains;
 mod rules;
 mod service;
+mod through;
 mod user;
 
 use libtest_mimic::Arguments;
@@ -39,6 +40,7 @@ fn main() {
         pool::trials(),
         crowd::trials(),
         service::trials(),
+        through::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

@@ -37,7 +37,7 @@ fn number(variable: &str, usual: u64) -> u64 {
 }
 
 /// The host's program with the libraries that it wants, as an image's files.
-fn collect(root: &Path, program: &Path) -> Result<(), Failed> {
+pub(crate) fn collect(root: &Path, program: &Path) -> Result<(), Failed> {
     let listed = run(&["ldd", &program.display().to_string()])?;
     let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     for file in libraries.map(Path::new).chain([program]) {
