@@ -81,7 +81,9 @@ fn list(root: &str) -> String {
 }
 
 fn one_tree() -> Result<(), Failed> {
-    let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+    // Each takes some tenths of a second: `PROPTEST_CASES` asks for more of them.
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 40 };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let stacks = prop::collection::vec(layer(), 1..5);
     TestRunner::new(config).run(&stacks, |stack| {
         compare(&stack).map_err(|error| TestCaseError::fail(error.message().unwrap_or_default().to_owned()))

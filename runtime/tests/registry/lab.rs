@@ -80,6 +80,14 @@ impl Lab {
         Ok(killed?)
     }
 
+    /// The most memory that the first server has had, in bytes.
+    pub(crate) fn peak(&self) -> Result<u64, Failed> {
+        let server = self.servers.first().ok_or("no server")?.id();
+        let status = fs::read_to_string(format!("/proc/{server}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
     /// The command under test, with a store and docker's configuration in the folder.
     pub(crate) fn ctr(&self, store: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(CTR);

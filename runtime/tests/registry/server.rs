@@ -4,8 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
+use isolab_runtime::image::Digest;
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_upload_goes_on_after_the_registry_was_killed", &[], killed),
         trial("an_upload_that_was_given_up_ends_by_itself", &[], given_up),
         trial("garbage_is_what_no_manifest_needs", &["skopeo", "umoci"], garbage),
+        trial("a_large_blob_for_many_at_once_takes_little_memory", &[], small),
     ]
 }
 
@@ -224,4 +227,27 @@ fn garbage() -> Result<(), Failed> {
     same(done(&mut collect)?.as_str(), "removed 1 blobs and 0 abandoned uploads: 5B")?;
     let host = lab.serve(&[])?;
     done(&mut skopeo(&[&format!("docker://{host}/kept:1"), &format!("oci:{}:x", lab.text("back"))])).map(drop)
+}
+
+fn small() -> Result<(), Failed> {
+    const CLIENTS: usize = 16;
+    let mut lab = Lab::new()?;
+    let host = lab.serve(&[])?;
+    let at_rest = lab.peak()?;
+    let content = vec![7; 32 << 20];
+    let digest = Digest::of(&content);
+    has(&exchange(&host, &format!("POST /v2/a/blobs/uploads/?digest={digest}"), &content)?, "201 Created")?;
+    let fetch = || -> std::io::Result<u64> {
+        let mut stream = TcpStream::connect(&host)?;
+        write!(stream, "GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+        std::io::copy(&mut stream, &mut std::io::sink())
+    };
+    let fetched = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(fetch)).collect();
+        clients.into_iter().map(|client| client.join().map_or(0, |read| read.unwrap_or(0))).collect::<Vec<_>>()
+    });
+    same(fetched.iter().all(|read| *read > content.len() as u64), true)?;
+    // Of a build that is not optimized the code alone is some megabytes, which come in as they are needed.
+    let more = lab.peak()? - at_rest;
+    same(more < content.len() as u64 / 2, true).map_err(|_| format!("{more} bytes more than at rest").into())
 }

@@ -34,8 +34,20 @@ pub(super) fn draw(store: &Store, image: &str) -> Result<(), Failure> {
         let size = print::size(layer.size);
         lines.push(format!("│  {size}: adds {added}, hides {hidden}{}", shared.unwrap_or_default()));
     }
-    lines.push("╵\n".to_owned());
+    lines.push(format!("╵{}\n", saved(&image, &sharers)));
     print::text(&lines.join("\n"))
+}
+
+/// How much of an image is kept for other images too; nothing where it is nothing. An image that has a layer twice has its
+/// bytes once.
+fn saved(image: &Image, sharers: &HashMap<Digest, Vec<String>>) -> String {
+    let once: HashMap<Digest, u64> = image.layers().iter().map(|layer| (layer.diff_id, layer.size)).collect();
+    let all: u64 = once.values().sum();
+    let shared: u64 = once.iter().filter(|(layer, _)| sharers.contains_key(layer)).map(|(_, size)| size).sum();
+    if shared == 0 {
+        return String::new();
+    }
+    format!("  {} are its own; {} are shared, and lie here once", print::size(all - shared), print::size(shared))
 }
 
 pub(super) fn owner(store: &Store, image: &str, path: &Path) -> Result<(), Failure> {
