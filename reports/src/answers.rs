@@ -173,7 +173,7 @@ fn snapshots(costs: &Costs<'_>) -> Vec<String> {
     if let Some((costed, ready, ratio)) = changed.and_then(|it| Some((it, it.ready?, costs.ratio(it)?))) {
         let disk = costed.disk().map_or_else(String::new, |disk| format!(" and {} of disk", units::bytes(disk)));
         sentences.push(format!(
-            "Saved again after it has written {}, only the changes take {}{disk} ({} of all).",
+            "Saved again after it has written {}, the changes alone take {}{disk} (all of it again: ratio {}).",
             units::bytes(costed.cell.touch_bytes as f64),
             units::time(ready.estimate),
             of_copies(costs, &ratio)

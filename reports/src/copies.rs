@@ -121,9 +121,9 @@ impl<'a> Costs<'a> {
 
     /// A trend by what its cells have in common.
     pub fn trend(&self, subject: &str, act: Act, sweep: Sweep) -> Option<&Trend<'a>> {
-        // Over size, that of which most was written.
+        // Over size, that with most sizes; of several, that of which most was written.
         let of = |trend: &&Trend<'_>| (trend.key.subject, trend.key.act, trend.key.sweep) == (subject, act, sweep);
-        self.trends.iter().filter(of).min_by_key(|trend| trend.key.share)
+        self.trends.iter().filter(of).max_by_key(|trend| (trend.cells.len(), std::cmp::Reverse(trend.key.share)))
     }
 
     /// The cells of a trend.

@@ -1,7 +1,8 @@
-//! A run's figures in a few lines of Markdown, for a README: what anybody asks first, and where it was measured.
+//! Figures in a few lines of Markdown, for a README: what anybody asks first, and where it was measured.
 
 use crate::analysis::{Analysis, Summary};
 use crate::answers::{Answer, answers};
+use crate::criterion::Group;
 use crate::model::Run;
 use crate::text::printable;
 use crate::units;
@@ -41,4 +42,24 @@ fn row(analysis: &Analysis<'_>, cell: &Summary<'_>) -> Option<String> {
     let each = each.map(units::bytes).unwrap_or_default();
     let time = units::time(figures.median.estimate);
     Some(format!("| `{}` | {time} | {ratio} | {interval} | {each} |\n", cell.cell().name))
+}
+
+/// What runtimes take for a container's life, side by side, from criterion's results; nothing where the group `container` is not
+/// among them.
+pub fn runtimes(groups: &[Group]) -> Option<String> {
+    const RUNTIMES: [&str; 3] = ["isolab-oci", "crun", "runc"];
+    const LIVES: [(&str, &str); 2] =
+        [("run", "`run`, from nothing to nothing"), ("create-start-delete", "`create` + `start` + `delete`")];
+    let group = groups.iter().find(|group| group.name == "container")?;
+    let cell = |life: &str, runtime: &str| {
+        let name = format!("{life}/{runtime}");
+        let median = group.benchmarks.iter().find(|one| one.name == name)?.median;
+        Some(format!(" {} ({}) |", units::time(median.estimate), units::times(median.low, median.high)))
+    };
+    let row = |(life, told): (&str, &str)| {
+        let cells = RUNTIMES.map(|runtime| cell(life, runtime).unwrap_or_else(|| " not measured |".to_owned()));
+        format!("| {told} |{}\n", cells.concat())
+    };
+    let head = RUNTIMES.map(|runtime| format!(" `{runtime}` |")).concat();
+    Some(format!("| |{head}\n|---|{}\n{}", "---:|".repeat(RUNTIMES.len()), LIVES.map(row).concat()))
 }

@@ -118,7 +118,7 @@ fn a_long_run_is_read_piece_by_piece_and_the_page_stays_as_large_as_ever() {
 fn saves_of_changes_are_drawn_beside_saves_of_all() {
     let files = render(&support::with_changes());
     let page = support::file(&files, "index.html");
-    assert!(page.contains("Only what has changed") && page.contains("only the changes take"));
+    assert!(page.contains("Only what has changed") && page.contains("the changes alone take"));
     assert!(support::file(&files, "charts/changes.svg").contains("written since the last snapshot"));
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use isolab_reports::{figures, read as runs, report};
+use isolab_reports::{criterion, figures, read as runs, report};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -102,7 +102,7 @@ fn renewed(path: &str, should: &str) -> String {
 #[test]
 fn every_figure_of_the_readme_is_in_the_committed_sample() {
     const BEGIN: &str = "<!-- figures of docs/sample/run.json.gz, made by docs/sample/renew -->\n";
-    const END: &str = "<!-- end of figures -->";
+    const BESIDE: &str = "<!-- figures of docs/sample/criterion, made by docs/sample/renew -->\n";
     let packed = fs::read(place("docs/sample/run.json.gz")).expect("the sample is there");
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
@@ -114,9 +114,24 @@ fn every_figure_of_the_readme_is_in_the_committed_sample() {
             assert!(renewed(&path, &should) == should, "{path} is not the run's (ISOLAB_RENEW=1 renews it)");
         }
     }
+    let groups = criterion::read(&place("docs/sample/criterion")).expect("criterion's results are there");
+    for file in report::criterion(&groups) {
+        if file.name == "index.html" {
+            let should = String::from_utf8(file.bytes).expect("UTF-8");
+            let path = "docs/sample/criterion.html";
+            assert!(renewed(path, &should) == should, "{path} is not that of the results (ISOLAB_RENEW=1 renews it)");
+        }
+    }
     let readme = fs::read_to_string(place("README.md")).expect("the README is there");
-    let (before, rest) = readme.split_once(BEGIN).expect("the README has figures");
-    let (_, after) = rest.split_once(END).expect("they end");
-    let should = format!("{before}{BEGIN}{}{END}{after}", figures::figures(&run));
+    let should = with_figures(&readme, BEGIN, &figures::figures(&run));
+    let should = with_figures(&should, BESIDE, &figures::runtimes(&groups).expect("the group of containers"));
     assert!(renewed("README.md", &should) == should, "the README has other figures (ISOLAB_RENEW=1 renews them)");
+}
+
+/// A text with figures where a mark says that they are.
+fn with_figures(text: &str, begin: &str, figures: &str) -> String {
+    const END: &str = "<!-- end of figures -->";
+    let (before, rest) = text.split_once(begin).expect("the README has figures");
+    let (_, after) = rest.split_once(END).expect("they end");
+    format!("{before}{begin}{figures}{END}{after}")
 }

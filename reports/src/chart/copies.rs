@@ -69,7 +69,7 @@ fn plain(name: String, note: String, points: Vec<Point>) -> Curve {
 
 /// The power by which a trend grows, in words.
 fn power(trend: &Trend<'_>) -> String {
-    trend.line.as_ref().map_or_else(String::new, |line| format!("grows by power {:.2}", line.slope.value))
+    trend.line.as_ref().map_or_else(String::new, |line| format!("power {:.2}", line.slope.value))
 }
 
 /// Cost over the size of machines, on log axes.
@@ -77,7 +77,8 @@ pub(crate) fn sizes(costs: &Costs<'_>) -> Option<Chart> {
     let machines = |trend: &&Trend<'_>| trend.key.sweep == Sweep::Size && trend.key.subject != "container";
     let of: Vec<&Trend<'_>> =
         costs.trends.iter().filter(machines).filter(|trend| trend.key.act != Act::Checkpoint).collect();
-    let largest = of.iter().map(|trend| trend.key.share).min()?;
+    let most = of.iter().map(|trend| trend.cells.len()).max()?;
+    let shown = of.iter().filter(|trend| trend.cells.len() == most).map(|trend| trend.key.share).min()?;
     let mut curves = Vec::new();
     for trend in of {
         let name = |what: &str| format!("{what}, {}", written(&trend.key));
@@ -85,7 +86,7 @@ pub(crate) fn sizes(costs: &Costs<'_>) -> Option<Chart> {
             Act::Create => {
                 curves.push(plain(name("create"), power(trend), points(costs, trend, ready)));
             }
-            act if trend.key.share == largest => {
+            act if trend.key.share == shown => {
                 curves.push(plain(name(word(act)), power(trend), points(costs, trend, ready)));
                 let touched = name(&format!("{} + touched", word(act)));
                 curves.push(plain(touched, "all of it written again".to_owned(), points(costs, trend, whole)));
@@ -240,7 +241,7 @@ pub(crate) fn disk(costs: &Costs<'_>) -> Option<Chart> {
     const ROW: f64 = 24.0;
     const TOP: f64 = 30.0;
     let saves = [Act::Create, Act::Diff];
-    // Of the saves of changes and those beside them the smallest and the largest: between, the chart above says it.
+    // Of the saves of changes the smallest and the largest: what lies between, the chart above says.
     let ends = |cell: &CopyCell| {
         let trend = costs.trend(&cell.subject, cell.act, Sweep::Touch);
         let of = trend.into_iter().flat_map(|trend| costs.of_trend(trend)).map(|costed| costed.cell.touch_bytes);
@@ -248,7 +249,11 @@ pub(crate) fn disk(costs: &Costs<'_>) -> Option<Chart> {
         cell.sweep == Sweep::Size || cell.act == Act::Diff && [least, most].contains(&cell.touch_bytes)
     };
     let created = |costed: &&Costed<'_>| saves.contains(&costed.cell.act) && ends(costed.cell);
-    let row = |costed: &Costed<'_>| Some((costed.cell.name.clone(), costed.disk()?, costed.apparent()?));
+    let name = |cell: &CopyCell| match cell.act {
+        Act::Diff => format!("{} of changes", units::bytes(cell.touch_bytes as f64)),
+        _ => cell.name.clone(),
+    };
+    let row = |costed: &Costed<'_>| Some((name(costed.cell), costed.disk()?, costed.apparent()?));
     let rows: Vec<(String, f64, f64)> = costs.cells.iter().filter(created).filter_map(row).collect();
     let longest = rows.iter().map(|(_, disk, apparent)| disk.max(*apparent)).reduce(f64::max)?;
     let (scale, unit) = byte_unit(longest);

@@ -19,9 +19,9 @@ pub(super) fn method(analysis: &Analysis<'_>) -> Markup {
                     "who writes the right number was started." }
                 li { "Start-up: from just before the start until the last byte of that word is read, on " code { "CLOCK_MONOTONIC" }
                     ". Tear-down: from there, by way of the order to exit, until nothing of the subject is left." }
-                li { (units::count(plan.warmup_rounds as usize, "warm-up round")) " kept but left out of all statistics, then "
+                @if !analysis.cells.is_empty() { li { (units::count(plan.warmup_rounds as usize, "warm-up round")) " kept but left out of all statistics, then "
                     (units::count(analysis.measured_rounds(), "round")) " of " (plan.rounds) " planned. Each round starts every cell once, in an order drawn from seed "
-                    (plan.seed) ", so that whatever changes on the machine changes for all." }
+                    (plan.seed) ", so that whatever changes on the machine changes for all." } }
                 li { "One subject is measured twice, under two names (A/A). What the two differ by is noise; the farther end of their interval is the noise floor." }
                 li { "Ratios are ratios of medians. Their 95 % intervals come from " (resamples(analysis.measured_rounds())) " resamples of whole rounds (percentile bootstrap); of fewer than " (FEWEST_ROUNDS)
                     " rounds there is none, since even the range of five numbers holds the median with a probability of 94 % only." }

@@ -25,8 +25,9 @@ const MACHINE: (u32, u32) = (128, 64);
 const LINK: (u32, u32) = (64, 2);
 /// The container's files.
 const FILES: Files = Files { count: 100, bytes: 160 << 10 };
-/// What a clone writes again, in percent.
+/// What a clone writes again, in percent; and when there is little time.
 const WRITES: [u32; 5] = [0, 1, 10, 50, 100];
+const WRITES_QUICK: [u32; 3] = [0, 10, 100];
 /// How deep.
 const DEPTHS: [u32; 5] = [1, 2, 4, 8, 16];
 /// How many at once.
@@ -39,16 +40,21 @@ pub fn measure_all(lab: &Lab, subjects: &[Box<dyn Subject + '_>], terms: &Terms)
     let engine = Some("container").filter(|name| there(name)).and_then(|_| command("isolab-ctr"));
     let fewer =
         |numbers: &'static [u32]| numbers.get(..if terms.quick { 3 } else { numbers.len() }).unwrap_or_default();
+    let writes = if terms.quick { &WRITES_QUICK[..] } else { &WRITES };
     let mut groups = Vec::new();
     if let Some(program) = &monitor {
         let monitor = Monitor { lab, program };
         let machines = || Kind::Machines(monitor);
-        groups.extend([written(machines()), chain(machines(), fewer(&DEPTHS)), crowd(machines(), fewer(&TOGETHER))]);
+        groups.extend([
+            written(machines(), writes),
+            chain(machines(), fewer(&DEPTHS)),
+            crowd(machines(), fewer(&TOGETHER)),
+        ]);
     }
     if let Some(program) = &engine {
         let containers = || Kind::Containers(lab, program);
         groups.extend([
-            written(containers()),
+            written(containers(), writes),
             chain(containers(), fewer(&DEPTHS)),
             crowd(containers(), fewer(&TOGETHER)),
         ]);
@@ -212,10 +218,12 @@ impl Parent<'_> {
 }
 
 /// Linked and full, and more and more of it written.
-fn written(kind: Kind<'_>) -> Group<'_> {
+fn written<'a>(kind: Kind<'a>, writes: &[u32]) -> Group<'a> {
     let acts = [Act::Linked, Act::Full];
-    let cells: Vec<CopyCell> =
-        acts.iter().flat_map(|act| WRITES.map(|percent| kind.cell(*act, Sweep::Touch, percent, 1, 1))).collect();
+    let cells: Vec<CopyCell> = acts
+        .iter()
+        .flat_map(|act| writes.iter().map(|percent| kind.cell(*act, Sweep::Touch, *percent, 1, 1)))
+        .collect();
     let plans: Vec<(bool, u32)> = cells.iter().map(|cell| (cell.act == Act::Full, cell.writes)).collect();
     let act = move |parent: &Parent<'_>| {
         let one = |(place, (full, writes)): (usize, &(bool, u32))| {

@@ -23,10 +23,10 @@ use crate::subject::{Held, Lab, Nonce, Subject, command, errand, next_number};
 pub const NAME: &str = "snapshot";
 
 /// Memory of machines, in mebibytes.
-const SIZES: [u32; 5] = [64, 128, 256, 512, 1024];
+const SIZES: [u32; 4] = [64, 128, 256, 1024];
 /// The shares of it that they have written, one in so many; and how many of the sizes are measured so, all in all or quickly. The
 /// large ones that have written half would take two thirds of the time, and leave too few rounds for any interval.
-const SHARES: [(u32, usize, usize); 2] = [(8, 5, 3), (2, 3, 2)];
+const SHARES: [(u32, usize, usize); 2] = [(8, 4, 2), (2, 2, 1)];
 /// A machine that goes on, in mebibytes: its memory, what it has written, and what of that is written again.
 #[derive(Clone, Copy)]
 struct Touching {
@@ -34,8 +34,8 @@ struct Touching {
     dirty: u32,
     touches: &'static [u32],
 }
-const TOUCHED: Touching = Touching { size: 128, dirty: 64, touches: &[0, 8, 16, 32, 64] };
-const CHANGED: Touching = Touching { size: 128, dirty: 64, touches: &[1, 8, 32, 64] };
+const TOUCHED: Touching = Touching { size: 128, dirty: 64, touches: &[0, 8, 16, 64] };
+const CHANGED: Touching = Touching { size: 128, dirty: 64, touches: &[1, 8, 64] };
 const TOUCHED_QUICK: Touching = Touching { size: 64, dirty: 32, touches: &[0, 8, 32] };
 const CHANGED_QUICK: Touching = Touching { size: 64, dirty: 32, touches: &[1, 8, 32] };
 /// What a container has written before it is committed, in mebibytes.
