@@ -137,7 +137,21 @@ pub(super) fn open_oldest(path: &Path) -> io::Result<File> {
 
 /// Opens the file that continues this one of a log; nothing where it is the newest.
 pub(super) fn open_newer(path: &Path, file: &File) -> io::Result<Option<File>> {
+    /// Between a look at a file and its opening a new one may be begun; so often in a row it is not.
+    const TRIES: u32 = 100;
     let own = file.metadata()?.ino();
+    let mut found = find_newer(path, own);
+    for _ in 1..TRIES {
+        // One that was just seen has another name by now.
+        if !found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        found = find_newer(path, own);
+    }
+    found
+}
+
+fn find_newer(path: &Path, own: u64) -> io::Result<Option<File>> {
     let (mut at, mut missing) = (0, 0);
     // While a new file is begun each number is missing for a moment, but no two beside each other.
     while missing < 2 {
