@@ -114,13 +114,10 @@ impl Engine {
                 state => return Err(super::control::unfit("start", &locked.record, state)),
             }
             locked.record.life.restarts = 0;
-            let ends = self.begin(&mut locked, &wire, images).inspect_err(|_| {
-                if locked.record.wishes.remove {
-                    // That it did not start is the error to tell of.
-                    let _ = self.forget(&locked);
-                }
-            })?;
-            Ok((locked, ends))
+            match self.begin(&mut locked, &wire, images) {
+                Ok(ends) => Ok((locked, ends)),
+                Err(error) => Err(self.never_started(&locked, error)),
+            }
         })();
         match began {
             Ok((locked, ends)) => {

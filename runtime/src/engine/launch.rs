@@ -14,6 +14,7 @@ use super::record::{Running, boot_id, now};
 use super::streams::Streams;
 use super::{Engine, Locked};
 use crate::container::{Bundle, ContainerError, ContainerId, Ended, Handed, ProcessId};
+use crate::network::Networks;
 
 impl Engine {
     /// Starts a container that goes on by itself; none of its output is kept. Answers the number of its first process.
@@ -53,9 +54,8 @@ impl Engine {
             why = "everything but the program's first instruction, then the network, then that instruction"
         )
         .entered();
-        let (id, mut bundle) = self.bundle(locked, handed)?;
         let networks = self.networks();
-        let mut ready = Self::take_ready(&networks, locked, &mut bundle)?;
+        let (id, bundle, mut ready) = self.prepared(&networks, locked, handed)?;
         let mut between = |pid| self.between(locked, pid, keeper.as_ref(), ready.take());
         let made = self.runtime.create_with(&id, &bundle, &mut between);
         let started = made.and_then(|pid| {
@@ -69,9 +69,12 @@ impl Engine {
 
     /// Runs a container as a child of this process, with its streams, and waits for its end.
     pub fn run_attached(&self, mut locked: Locked) -> Result<Ended, EngineError> {
-        let (id, mut bundle) = self.bundle(&mut locked, Handed::default())?;
         let networks = self.networks();
-        let mut ready = Self::take_ready(&networks, &mut locked, &mut bundle)?;
+        let prepared = self.prepared(&networks, &mut locked, Handed::default());
+        let (id, bundle, mut ready) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err(self.never_started(&locked, error)),
+        };
         let keeper = ProcessId::of(nix::unistd::Pid::this());
         let container = locked.record.id.clone();
         let mut held = Some(locked);
@@ -90,12 +93,30 @@ impl Engine {
             }
             Err(error) => {
                 let error = self.not_started(&mut locked, error);
-                if locked.record.wishes.remove {
-                    self.forget(&locked)?;
-                }
-                Err(error)
+                Err(self.never_started(&locked, error))
             }
         }
+    }
+
+    /// What the runtime is called with, and a network that is ready, where one is.
+    fn prepared<'a>(
+        &self,
+        networks: &'a Networks,
+        locked: &mut Locked,
+        handed: Handed,
+    ) -> Result<(ContainerId, Bundle, Option<Ready<'a>>), EngineError> {
+        let (id, mut bundle) = self.bundle(locked, handed)?;
+        let ready = Self::take_ready(networks, locked, &mut bundle)?;
+        Ok((id, bundle, ready))
+    }
+
+    /// Removes a container that was to go with its end, and never began; hands on why.
+    pub(super) fn never_started(&self, locked: &Locked, error: EngineError) -> EngineError {
+        if locked.record.wishes.remove {
+            // That it did not start is the error to tell of.
+            let _ = self.forget(locked);
+        }
+        error
     }
 
     /// The runtime's name for a container, and its bundle, written anew where it was not made just now: what it joins may

@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 use super::error::{EngineError, io_error};
 use super::wishes::{WishError, parse_size, refused};
 
+/// With less memory, in bytes, the kernel ends a program before it begins; where that is differs by kernel.
+const LEAST_MEMORY: i64 = 512 << 10;
+
 /// What a container may use; nothing is limited that is not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -99,6 +102,10 @@ impl DiskLimit {
 impl Limits {
     /// Refuses what could only fail at the container's start.
     pub(super) fn check(&self) -> Result<(), EngineError> {
+        if let Some(memory) = self.memory.filter(|memory| (1..LEAST_MEMORY).contains(memory)) {
+            let expected = "at least 512k: with less the kernel ends a program before it begins";
+            return Err(WishError { text: format!("--memory {memory}"), expected }.into());
+        }
         if self.nano_cpus.is_some() && (self.cpu_quota.is_some() || self.cpu_period.is_some()) {
             let expected = "one of the two: --cpus is a quota in a period";
             return Err(WishError { text: "--cpus and --cpu-quota or --cpu-period".to_owned(), expected }.into());

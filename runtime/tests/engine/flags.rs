@@ -193,9 +193,10 @@ fn orphans() -> Result<(), Failed> {
 
 fn refused() -> Result<(), Failed> {
     let lab = Lab::new()?;
-    let table: [(&[&str], &str); 14] = [
+    let table: [(&[&str], &str); 15] = [
         (&["--restart", "sometimes"], "sometimes"),
         (&["-m", "much"], "much"),
+        (&["-m", "1k"], "at least 512k"),
         (&["--cap-add", "FLY"], "FLY"),
         (&["--name", "a/b"], "a/b"),
         (&["--device", "/dev/none-such"], "/dev/none-such"),
@@ -213,6 +214,16 @@ fn refused() -> Result<(), Failed> {
         let output = lab.run(&[&["create"], flags, &["bb"]].concat())?;
         same(&(flags, output.status.code()), &(flags, Some(125)))?;
         has(&String::from_utf8_lossy(&output.stderr), told)?;
+    }
+    // What only the runtime refuses leaves no container behind either, in the foreground or not.
+    for kind in [&["--rm"][..], &["-d", "--rm"]] {
+        for (flags, told) in [(["-w", "srv"], "absolute"), (["--sysctl", "vm.swappiness=1"], "the whole host")] {
+            let name = lab.name("refused");
+            let output = lab.run(&[&["run", "--name", &name], kind, &flags[..], &["bb", "true"]].concat())?;
+            same(&(flags, output.status.code()), &(flags, Some(125)))?;
+            has(&String::from_utf8_lossy(&output.stderr), told)?;
+            same(&lab.out(&["ps", "-aq", "--filter", &format!("name={name}")])?, &String::new())?;
+        }
     }
     Ok(())
 }
