@@ -186,7 +186,7 @@ const DENSITY_QUICK: (u32, u32, u64) = (16, 2, 25);
 
 /// Rounds of snapshots and of clones, and their seconds, unless it is told otherwise.
 const COPIES: (u32, u64, u64) = (30, 90, 60);
-const COPIES_QUICK: (u32, u64, u64) = (6, 20, 20);
+const COPIES_QUICK: (u32, u64, u64) = (6, 25, 25);
 
 impl RunArguments {
     fn suites(&self) -> Vec<Suite> {
