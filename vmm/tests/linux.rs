@@ -3,6 +3,8 @@
 //! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one ([`stock`]). So most of these are kernels
 //! of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
+#[path = "linux/copies.rs"]
+mod copies;
 #[path = "linux/devices_go_on.rs"]
 mod devices_go_on;
 #[path = "linux/goes_on.rs"]
@@ -27,7 +29,7 @@ fn main() {
     }
     // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let trials = [tiny::trials(), goes_on::trials(), stock::trials(), devices_go_on::trials()];
+    let trials = [tiny::trials(), goes_on::trials(), stock::trials(), devices_go_on::trials(), copies::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 

@@ -22,9 +22,9 @@ use super::{Done, isolab_vm, trial};
 /// What this very program is called with as a program of the guest.
 pub(super) const IN_THE_GUEST: &str = "in-the-guest";
 /// The port that it connects to.
-const PORT: u32 = 5000;
+pub(super) const PORT: u32 = 5000;
 
-const CMDLINE: &str = "console=ttyS0 panic=-1 pci=off quiet";
+pub(super) const CMDLINE: &str = "console=ttyS0 panic=-1 pci=off quiet";
 
 pub(super) fn trials() -> Vec<Trial> {
     let needs = &["kernel", "busybox"];
@@ -65,7 +65,7 @@ pub(super) fn data_disk() -> Option<PathBuf> {
 // ---- how a guest is made -------------------------------------------------------------------------------------------
 
 /// Packs an initial file system: `isolab-init`, the modules, what it is to do, and busybox or what else is named.
-fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
+pub(super) fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
     let (_, modules) = files().ok_or("no kernel")?;
     let tree = folder.join("tree");
     fs::create_dir_all(tree.join("bin"))?;
@@ -85,7 +85,7 @@ fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -
     if packed.status.success() { Ok(archive) } else { Err(format!("no archive: {packed:?}").into()) }
 }
 
-fn text(path: &Path) -> Result<&str, Failed> {
+pub(super) fn text(path: &Path) -> Result<&str, Failed> {
     path.to_str().ok_or_else(|| "a path in UTF-8".into())
 }
 
@@ -194,10 +194,10 @@ fn everything() -> Done {
 // ---- the host's ends -----------------------------------------------------------------------------------------------
 
 /// Somebody at the host's end of a vsock who says what he hears.
-struct Echo(std::thread::JoinHandle<std::io::Result<String>>);
+pub(super) struct Echo(std::thread::JoinHandle<std::io::Result<String>>);
 
 impl Echo {
-    fn listen(path: &Path) -> Result<Self, Failed> {
+    pub(super) fn listen(path: &Path) -> Result<Self, Failed> {
         let listener = UnixListener::bind(path)?;
         Ok(Self(std::thread::spawn(move || {
             let (stream, _) = listener.accept()?;
@@ -208,7 +208,7 @@ impl Echo {
         })))
     }
 
-    fn heard(self) -> Done {
+    pub(super) fn heard(self) -> Done {
         let line = self.0.join().map_err(|_| "the echo died")??;
         assert_eq!(line, "hello\n");
         Ok(())

@@ -1,0 +1,417 @@
+//! A distribution's kernel with disks, a network card and sockets that is saved, goes back, and goes on as many machines.
+//!
+//! One guest is booted, and everything else comes of it: under emulation a boot takes longer than all that is asked here. It
+//! is talked to over its console: a shell there does what it is told, and prints what came of it between two marks.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use isolab_vmm::api::{self, Answer, Request};
+use libtest_mimic::{Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::unistd::Pid;
+
+use super::stock::{CMDLINE, Echo, IN_THE_GUEST, PORT, data_disk, files, initrd, root_disk, text};
+use super::{Done, isolab_vm, trial};
+
+const BRIDGE: &str = "isolabb9";
+/// How many clones live at a time: `ISOLAB_CLONES`, or a few, since under emulation each takes its seconds.
+fn how_many() -> usize {
+    std::env::var("ISOLAB_CLONES").ok().and_then(|number| number.parse().ok()).unwrap_or(4)
+}
+
+/// Under emulation a busy guest may take its time.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What each guest runs.
+const SHELL: &str = "busybox stty -echo; n=0; echo READY; while read -r line; do eval \"$line\"; done";
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![trial(
+        "a_guest_with_disk_and_net_goes_back_to_two_branches_and_on_as_clones",
+        &["kernel", "busybox", "root", "disks"],
+        everything,
+    )]
+}
+
+fn everything() -> Done {
+    let _bridge = Bridge::make()?;
+    let begun = Instant::now();
+    let says = |what: &str| println!("{what} after {:?}", begun.elapsed());
+    let root = Root::new()?;
+    let parent = root.create("web")?;
+    parent.start()?;
+    parent.expect("READY")?;
+    says("it is up");
+    two_branches(&root, &parent)?;
+    says("two branches");
+    clones(&root, &parent)?;
+    says("clones");
+    killed(&root, &parent)?;
+    says("killed at five moments");
+    full_clone(&root)?;
+    says("a full clone");
+    nothing_is_left(&root)
+}
+
+fn two_branches(root: &Root, web: &Guest) -> Done {
+    web.ask("n=1; echo base > /data/log; busybox sync")?;
+    root.does(&["snapshot", "web", "base"])?;
+    web.ask("n=2; echo a >> /data/log; busybox sync")?;
+    root.does(&["snapshot", "web", "a"])?;
+    web.go_back("base")?;
+    assert_eq!(web.ask("echo $n $(cat /data/log)")?, "1 base");
+    web.ask("n=3; echo b >> /data/log; busybox sync")?;
+    root.does(&["snapshot", "web", "b", "--diff"])?; // and it has the changes since "base" alone
+    web.go_back("a")?;
+    assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
+    web.go_back("b")?;
+    assert_eq!(web.ask("echo $n $(cat /data/log)")?, "3 base b");
+    let tree = root.does(&["snapshots", "web"])?;
+    assert!(tree.lines().map(str::trim_start).map(|line| &line[..1]).eq(["b", "a", "b"]), "{tree}");
+    assert!(tree.lines().any(|line| line.trim_start().starts_with("b ") && line.contains("of changes")), "{tree}");
+    root.refuses(&["rm-snapshot", "web", "base"], "the snapshot web@b stands on it")
+}
+
+fn clones(root: &Root, web: &Guest) -> Done {
+    web.go_back("base")?;
+    let many = how_many();
+    let count = many.to_string();
+    root.does(&["clone", "--count", &count, "--address", "10.111.9.11/24", "web@base", "c"])?;
+    let clones: Vec<Guest> = (1..=many).map(|number| root.guest(&format!("c-{number}"))).collect();
+    let before = Instant::now();
+    clones.iter().try_for_each(Guest::start)?;
+    println!("{many} clones of a Linux guest started one after the other in {:?}", before.elapsed());
+    let (mut uuids, mut macs, mut systems) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (number, guest) in clones.iter().enumerate() {
+        let told = guest.about(&format!("10.111.9.{}", 11 + number))?;
+        assert_eq!(told.mac, guest.kept("mac")?, "{}", guest.name);
+        uuids.extend(told.uuids);
+        macs.insert(told.mac);
+        systems.insert(told.system);
+        guest.ask(&format!("n={number}; echo {} > /data/who; busybox sync", guest.name))?;
+    }
+    let told = web.about("10.111.9.2")?;
+    uuids.extend(told.uuids);
+    assert!(macs.insert(told.mac) && systems.insert(told.system), "the parent is somebody, too");
+    assert_eq!((uuids.len(), macs.len(), systems.len()), (3 * (many + 1), many + 1, many + 1));
+    println!("{} machines are each somebody after {:?}", many + 1, before.elapsed());
+    // Each has a disk of its own, and reaches its parent and its neighbour; the parent reaches all.
+    for (number, clone) in clones.iter().enumerate() {
+        let neighbour = format!("10.111.9.{}", 11 + (number + 1) % many);
+        let said = clone
+            .ask(&format!("echo $n; cat /data/who /data/log; {}", pings(&["10.111.9.2".to_owned(), neighbour])))?;
+        assert_eq!(said, format!("{number}\n{}\nbase\nreached\nreached", clone.name));
+    }
+    let all: Vec<String> = (0..many).map(|number| format!("10.111.9.{}", 11 + number)).collect();
+    assert_eq!(web.ask(&pings(&all))?, vec!["reached"; many].join("\n"));
+    println!("and each is reached on one bridge after {:?}", before.elapsed());
+    // Its sockets have another address, and lead to the host.
+    let echo = Echo::listen(&clones[0].folder().join(format!("vsock_{PORT}")))?;
+    assert_eq!(clones[0].ask(&format!("/linux-trials {IN_THE_GUEST}"))?, "echoed: hello");
+    echo.heard()?;
+    // A clone has snapshots of its own, on its parent's disk.
+    root.does(&["snapshot", "c-1", "own"])?;
+    clones[0].ask("echo later > /data/who")?;
+    clones[0].go_back("own")?;
+    assert_eq!(clones[0].ask("cat /data/who")?, "c-1");
+    root.refuses(&["rm", "web"], "is a linked clone of web@base")?;
+    clones.iter().chain([web]).try_for_each(Guest::stop)?;
+    // Kept for whoever looks at it with QEMU's tools.
+    if let Some(out) = std::env::var_os("OUT") {
+        fs::copy(clones[0].folder().join("snapshots/own/disk-1"), Path::new(&out).join("own.qcow2"))?;
+        fs::copy(root.folder.path().join("vm/web/snapshots/base/disk-1"), Path::new(&out).join("base.qcow2"))?;
+    }
+    clones.iter().try_for_each(|clone| root.does(&["rm", &clone.name]).map(drop))
+}
+
+/// Its monitor is killed while a snapshot is taken, at several moments of that: what is listed can be gone on from.
+fn killed(root: &Root, web: &Guest) -> Done {
+    for (turn, moment) in [0, 40, 150, 400, 900].map(Duration::from_millis).into_iter().enumerate() {
+        web.start_from("a")?;
+        assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
+        let name = format!("k-{turn}");
+        let monitor = web.pid()?;
+        let mut caller = root.command(&["snapshot", "web", &name])?.spawn()?;
+        std::thread::sleep(moment);
+        kill(monitor, Signal::SIGKILL)?;
+        caller.wait()?;
+        let listed = root.does(&["snapshots", "web"])?;
+        assert!(["base", "a", "b"].iter().all(|name| listed.split_whitespace().any(|word| word == *name)), "{listed}");
+        if listed.contains(&name) {
+            web.start_from(&name)?;
+            assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
+            web.stop()?;
+        }
+    }
+    // Whoever comes by next removes what was left.
+    root.does(&["rollback", "web", "a"])?;
+    let left = fs::read_dir(web.folder().join("snapshots"))?.flatten().map(|entry| entry.file_name());
+    assert_eq!(left.filter(|name| name.as_encoded_bytes().starts_with(b".unfinished")).count(), 0);
+    Ok(())
+}
+
+fn full_clone(root: &Root) -> Done {
+    root.does(&["clone", "--full", "--address", "10.111.9.3/24", "web@a", "solo"])?;
+    root.does(&["rm", "web"])?;
+    let solo = root.guest("solo");
+    solo.start()?;
+    assert_eq!(solo.ask("echo $n $(cat /data/log)")?, "2 base a");
+    solo.until("busybox ifconfig eth0", "inet addr:10.111.9.3 ")?;
+    solo.stop()?;
+    root.does(&["rm", "solo"]).map(drop)
+}
+
+fn nothing_is_left(root: &Root) -> Done {
+    let left: Vec<_> = fs::read_dir(root.folder.path().join("vm"))?.flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, [".lock"]);
+    let ports = fs::read_dir(format!("/sys/class/net/{BRIDGE}/brif"))?.count();
+    assert_eq!(ports, 0, "taps are left");
+    Ok(())
+}
+
+// ---- machines with names -------------------------------------------------------------------------------------------
+
+/// A folder of machines; whatever runs there ends with this value.
+struct Root {
+    folder: tempfile::TempDir,
+}
+
+impl Root {
+    fn new() -> Result<Self, Failed> {
+        Ok(Self { folder: tempfile::tempdir()? })
+    }
+
+    fn run(&self, words: &[&str]) -> Result<std::process::Output, Failed> {
+        isolab_vm(&[&["--root", text(self.folder.path())?], words].concat())
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command, Failed> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
+        command.args(["--root", text(self.folder.path())?]).args(words).stderr(Stdio::null());
+        Ok(command)
+    }
+
+    fn does(&self, words: &[&str]) -> Result<String, Failed> {
+        let output = self.run(words)?;
+        if !output.status.success() {
+            return Err(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn refuses(&self, words: &[&str], why: &str) -> Done {
+        let output = self.run(words)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() || !said.contains(why) {
+            return Err(format!("{words:?} should be refused for {why:?}: {said}").into());
+        }
+        Ok(())
+    }
+
+    fn guest(&self, name: &str) -> Guest<'_> {
+        Guest { root: self, name: name.to_owned() }
+    }
+
+    fn create(&self, name: &str) -> Result<Guest<'_>, Failed> {
+        let (kernel, _) = files().ok_or("no kernel")?;
+        let (image, data) = (root_disk().ok_or("no root")?, data_disk().ok_or("no disk for data")?);
+        let init = serde_json::json!({
+            "root": {"device": "/dev/vda", "filesystem": "squashfs"},
+            "mounts": [{"device": "/dev/vdb", "filesystem": "ext4", "at": "/data"}],
+            "process": {"args": ["/bin/busybox", "sh", "-c", SHELL]},
+        });
+        let initrd = initrd(self.folder.path(), &init, &[])?;
+        let kept = self.folder.path().join("first.cpio");
+        fs::rename(initrd, &kept)?;
+        let disks = [format!("{},ro", text(&image)?), text(&data)?.to_owned()];
+        let net = format!("bridge={BRIDGE},address=10.111.9.2/24");
+        let vsock = format!("9,socket={}", text(&self.folder.path().join("web-vsock"))?);
+        let what = ["create", name, "--kernel", text(&kernel)?, "--initrd", text(&kept)?, "--cmdline", CMDLINE];
+        let devices = ["--disk", &disks[0], "--disk", &disks[1], "--net", &net, "--vsock", &vsock, "--rng"];
+        self.does(&[&what[..], &["--memory", "256"], &devices].concat())?;
+        Ok(self.guest(name))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.folder.path().join("vm")).into_iter().flatten().flatten() {
+            let _ = self.run(&["stop", "--grace", "0", &entry.file_name().to_string_lossy()]);
+        }
+    }
+}
+
+/// Random for each who reads it.
+const UUID: &str = "/proc/sys/kernel/random/uuid";
+
+/// Who a guest says that it is.
+struct About {
+    mac: String,
+    /// What its kernel has drawn.
+    uuids: [String; 3],
+    /// Its UUID, as the firmware's tables tell it.
+    system: String,
+}
+
+/// Says "reached" for each of these that answers.
+fn pings(addresses: &[String]) -> String {
+    let ping = |address: &String| format!("ping -c 1 -W 20 {address} > /dev/null && echo reached || echo lost");
+    addresses.iter().map(ping).collect::<Vec<_>>().join("; ")
+}
+
+/// A machine with a name.
+struct Guest<'r> {
+    root: &'r Root,
+    name: String,
+}
+
+impl Guest<'_> {
+    fn folder(&self) -> PathBuf {
+        self.root.folder.path().join("vm").join(&self.name)
+    }
+
+    fn start(&self) -> Done {
+        self.root.does(&["start", "--detach", &self.name]).map(drop)
+    }
+
+    fn stop(&self) -> Done {
+        // What counts is on its disk, or in a snapshot: nothing is lost with the power.
+        self.root.does(&["stop", "--grace", "0", &self.name]).map(drop)
+    }
+
+    /// Ends it, and lets it go on from a snapshot.
+    fn go_back(&self, snapshot: &str) -> Done {
+        self.stop()?;
+        self.start_from(snapshot)
+    }
+
+    fn start_from(&self, snapshot: &str) -> Done {
+        self.root.does(&["rollback", &self.name, snapshot])?;
+        self.start()
+    }
+
+    /// The process that runs it.
+    fn pid(&self) -> Result<Pid, Failed> {
+        match api::ask(&self.folder().join("socket"), &Request::Status)? {
+            Answer::Status(status) => Ok(Pid::from_raw(status.pid as i32)),
+            Answer::Snapshot { .. } => Err("a snapshot was not asked for".into()),
+        }
+    }
+
+    /// What is kept of its identity.
+    fn kept(&self, field: &str) -> Result<String, Failed> {
+        let kept: serde_json::Value = serde_json::from_str(&self.root.does(&["inspect", &self.name])?)?;
+        Ok(kept["identity"][field].as_str().ok_or("no such field")?.to_owned())
+    }
+
+    fn console(&self) -> String {
+        fs::read_to_string(self.folder().join("console.log")).unwrap_or_default()
+    }
+
+    fn expect(&self, part: &str) -> Done {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.console().contains(part) {
+            if Instant::now() > deadline {
+                return Err(format!("{} does not say {part:?}:\n{}", self.name, self.console()).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Lets its shell do something; returns what that printed.
+    fn ask(&self, command: &str) -> Result<String, Failed> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut input = File::options().write(true).open(self.folder().join("console.in"))?;
+        writeln!(input, "echo '<{number}'; {command}; echo '{number}>'")?;
+        let end = format!("{number}>");
+        self.expect(&end)?;
+        let console = self.console();
+        let said = console.split(&format!("<{number}\n")).nth(1).and_then(|rest| rest.split(&end).next());
+        Ok(said.ok_or_else(|| format!("{} said something else:\n{console}", self.name))?.trim().to_owned())
+    }
+
+    /// Who it is, once it has this address.
+    fn about(&self, address: &str) -> Result<About, Failed> {
+        let said = self.ask(&format!(
+            "until busybox ifconfig eth0 | grep -q 'inet addr:{address} '; do busybox sleep 0.2; done; \
+             cat /sys/class/net/eth0/address; cat {UUID} {UUID} {UUID}; busybox date +%s; \
+             busybox hexdump -s 8 -n 16 -e '16/1 \"%02x\"' /sys/firmware/dmi/tables/DMI"
+        ))?;
+        let lines: Vec<&str> = said.lines().collect();
+        let [mac, first, second, third, day, system] = lines[..] else {
+            return Err(format!("no answer: {said}").into());
+        };
+        let (now, day) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(), day.parse::<u64>()?);
+        assert!(now.abs_diff(day) < 60, "it is {now}, and {} says {day}", self.name);
+        let uuids = [first, second, third].map(str::to_owned);
+        Ok(About { mac: mac.to_owned(), uuids, system: system.to_owned() })
+    }
+
+    /// Asks again and again until the answer has this in it.
+    fn until(&self, command: &str, part: &str) -> Done {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.ask(command)?;
+            if said.contains(part) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{}: {command}: no {part:?} in {said}\n{}", self.name, self.console()).into());
+            }
+        }
+    }
+}
+
+// ---- the host's end ------------------------------------------------------------------------------------------------
+
+/// A bridge; gone with this value.
+struct Bridge;
+
+/// `SIOCBRADDBR`, `SIOCBRDELBR`
+const ADD: libc::Ioctl = 0x89a0;
+const REMOVE: libc::Ioctl = 0x89a1;
+
+impl Bridge {
+    fn make() -> Result<Self, Failed> {
+        let name = std::ffi::CString::new(BRIDGE)?;
+        ask_kernel(ADD, name.as_ptr().cast_mut().cast())?;
+        let made = Self;
+        switch(true)?;
+        Ok(made)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = switch(false);
+        if let Ok(name) = std::ffi::CString::new(BRIDGE) {
+            let _ = ask_kernel(REMOVE, name.as_ptr().cast_mut().cast());
+        }
+    }
+}
+
+fn switch(on: bool) -> Done {
+    // SAFETY: all zeroes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name.iter_mut().zip(BRIDGE.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+    request.ifr_ifru.ifru_flags = if on { libc::IFF_UP as libc::c_short } else { 0 };
+    ask_kernel(libc::SIOCSIFFLAGS, (&raw mut request).cast())
+}
+
+fn ask_kernel(what: libc::Ioctl, argument: *mut libc::c_void) -> Done {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: each request takes what its caller has given: a name, or an `ifreq`, which live over the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), what, argument) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
