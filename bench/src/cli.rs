@@ -124,7 +124,7 @@ impl TestbedArguments {
             kernel: self.kernel.clone(),
             timeout: self.timeout,
             out: self.out.clone(),
-            command: self.command.clone(),
+            ..testbed::Config::new(self.command.clone())
         }
     }
 }
@@ -253,8 +253,9 @@ impl RunArguments {
         self.budget.map(|budget| budget * part(suite) / all.max(1))
     }
 
-    /// These arguments as words, save those that only this host can follow: where the report goes, and where peers lie.
-    pub(crate) fn words(&self) -> Vec<String> {
+    /// These arguments as words for a run in the testbed, save those that only this host can follow: where the report goes, and
+    /// where peers lie. What nobody has chosen is chosen for a machine of one slow processor: each start alone, and more time.
+    pub(crate) fn words_for_testbed(&self) -> Vec<String> {
         fn list(items: &[impl ToString]) -> String {
             items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         }
@@ -262,9 +263,9 @@ impl RunArguments {
             ("--suite", Some(job::names(&self.suites()))),
             ("--subjects", self.subjects.as_deref().map(list)),
             ("--rounds", self.rounds.map(|rounds| rounds.to_string())),
-            ("--budget", self.budget.map(|budget| budget.as_secs().to_string())),
+            ("--budget", Some(self.budget.unwrap_or(self.testbed_budget()).as_secs().to_string())),
             ("--seed", self.seed.map(|seed| seed.to_string())),
-            ("--parallel", self.parallel.as_deref().map(list)),
+            ("--parallel", Some(self.parallel.as_deref().map_or_else(|| "1".to_owned(), list))),
             ("--max", self.max.map(|most| most.to_string())),
             ("--touch", (self.touch > 0).then(|| self.touch.to_string())),
             ("--reserve", self.reserve.map(|mib| mib.to_string())),
@@ -272,6 +273,11 @@ impl RunArguments {
         let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
         let flags = [(self.ksm, "--ksm"), (self.quick, "--quick")];
         given.flatten().chain(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned())).collect()
+    }
+
+    /// A kernel that boots there takes ten seconds, and twice as long under a monitor with a firmware.
+    const fn testbed_budget(&self) -> Duration {
+        if self.quick { Duration::from_mins(4) } else { Duration::from_mins(16) }
     }
 
     /// What the library is asked for. `seed` is used where none was given.
@@ -356,17 +362,24 @@ mod tests {
 
     #[test]
     fn a_run_in_the_testbed_is_the_run_that_was_asked_for() {
-        for words in [
-            &["run"][..],
-            &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
-            &["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"],
-            &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m", "--ksm"],
+        // And what is chosen where nothing was asked for.
+        for (words, more) in [
+            (&["run"][..], &["--parallel", "1", "--budget", "16m"][..]),
+            (
+                &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
+                &["--parallel", "1", "--budget", "4m"],
+            ),
+            (&["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"], &[]),
+            (
+                &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m", "--ksm"],
+                &["--parallel", "1"],
+            ),
         ] {
             let cli = Cli::try_parse_from(std::iter::once(&"isolab-bench").chain(words).chain(&["--testbed"])).unwrap();
             let Some(Command::Run(arguments)) = cli.command else { panic!("not a run") };
-            let again = arguments.words();
+            let again = arguments.words_for_testbed();
             let inside = run(&[&["run"][..], &again.iter().map(String::as_str).collect::<Vec<_>>()].concat());
-            let asked = run(words);
+            let asked = run(&[words, more].concat());
             assert_eq!((inside.terms, inside.subjects), (asked.terms, asked.subjects), "{again:?}");
             assert_eq!((inside.suites, inside.parallel), (asked.suites, asked.parallel), "{again:?}");
             assert_eq!(inside.density, asked.density, "{again:?}");

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         if let Some(hint) = failure.hint() {
             eprintln!("hint: {hint}");
         }
-        ExitCode::FAILURE
+        ExitCode::from(failure.status())
     })
 }
 
@@ -48,6 +48,14 @@ enum Failure {
 }
 
 impl Failure {
+    /// What the command ends with.
+    const fn status(&self) -> u8 {
+        match self {
+            Self::Testbed(error) => error.status(),
+            _ => 1,
+        }
+    }
+
     fn hint(&self) -> Option<String> {
         match self {
             Self::Siblings(error) => Some(error.hint().to_owned()),
@@ -77,7 +85,7 @@ fn in_testbed(arguments: &TestbedArguments) -> Result<ExitCode, Failure> {
 fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     if arguments.testbed {
         siblings::build()?;
-        let status = testbed::run_lab(arguments.words(), &arguments.peers, &arguments.out)?;
+        let status = testbed::run_lab(arguments.words_for_testbed(), &arguments.peers, &arguments.out)?;
         return Ok(ExitCode::from(status as u8));
     }
     let request = arguments.request(clock::now() & 0xffff_ffff, std::env::args().collect());

@@ -7,6 +7,10 @@ use isolab_reports::folder::FolderError;
 
 use super::image::ImageError;
 use super::kernel::KernelError;
+use super::wire::HEARTBEAT;
+
+/// The exit status that says: try again. `EX_TEMPFAIL` of `<sysexits.h>`.
+const STANDS: u8 = 75;
 
 /// Why a testbed did not run its command to the end.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,12 @@ pub enum TestbedError {
         /// How long it had.
         seconds: u64,
     },
+    /// The emulated machine came to a stand, whatever the command was at: it did not say any more that it is there.
+    #[error("the testbed's machine stands still: it has said nothing for {seconds} s, and should every {beat} s", beat = HEARTBEAT.as_secs())]
+    Stands {
+        /// How long nothing was heard.
+        seconds: u64,
+    },
     /// The first process in the machine could not go on.
     #[error("the testbed's machine could not run the command: {0}")]
     Inside(String),
@@ -76,8 +86,19 @@ impl TestbedError {
             Self::Image(error) => error.hint(),
             Self::Report(error) => Some(error.hint().to_owned()),
             Self::Died { .. } => Some("more memory may help: --memory MIB".to_owned()),
+            Self::Stands { .. } => {
+                Some("the emulator is at fault, not the command: run it again, with one CPU".to_owned())
+            }
             Self::TimedOut { .. } => Some("--timeout TIME gives it longer".to_owned()),
             _ => None,
+        }
+    }
+
+    /// What a command that fails by this ends with.
+    pub const fn status(&self) -> u8 {
+        match self {
+            Self::Stands { .. } => STANDS,
+            _ => 1,
         }
     }
 

@@ -60,6 +60,13 @@ impl Machine {
         Ok(Self { emulator, port, console: Some(thread::spawn(move || end_of(console))) })
     }
 
+    /// One that only sleeps; whoever has the other end of `port` speaks for it.
+    #[cfg(test)]
+    pub(super) fn dummy(port: UnixStream) -> Self {
+        let emulator = Command::new("sleep").arg("60").spawn().unwrap();
+        Self { emulator, port, console: None }
+    }
+
     /// The next frame; an error of kind `TimedOut` once the deadline is past, `UnexpectedEof` once the machine is gone.
     pub(super) fn next(&mut self, deadline: Option<Instant>) -> io::Result<Frame> {
         Frame::read(&mut Until { port: &self.port, deadline })

@@ -44,6 +44,12 @@ use wire::Frame;
 /// How long a machine may take until it starts the command. It takes 4 to 15 s; a loaded host may be much slower.
 const BOOT: Duration = Duration::from_mins(3);
 
+/// How long a machine may say nothing, [`SILENCES`] times in a row, before it is taken for one that stands still.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// More than one: of a command that was stopped for a while (Ctrl-Z) and goes on, the first has passed already.
+const SILENCES: u32 = 2;
+
 /// How many CPUs the machine has where nobody has said otherwise. With more than one the emulator (seen in QEMU 7.2) now and then
 /// breaks a virtual machine inside, or all of it:
 ///
@@ -68,6 +74,9 @@ pub struct Config {
     pub kernel: Option<PathBuf>,
     /// How long the machine may run, boot included; none for as long as the command takes.
     pub timeout: Option<Duration>,
+    /// How long it may say nothing, twice in a row, before it is given up: it says every 2 s that it is there, whatever the
+    /// command does.
+    pub silence: Duration,
     /// Where the files go that the command leaves in `$OUT`. Made only where there are any.
     pub out: PathBuf,
     /// The program and its arguments.
@@ -83,6 +92,7 @@ impl Config {
             forward: Vec::new(),
             kernel: None,
             timeout: None,
+            silence: SILENCE,
             out: PathBuf::from("testbed-out"),
             command,
         }
@@ -126,14 +136,26 @@ fn anonymous_file() -> Result<File, TestbedError> {
 fn follow(mut machine: Machine, config: &Config, started: Instant) -> Result<i32, TestbedError> {
     let mut files: Option<File> = None;
     let mut booted = false;
+    let mut missed = 0;
     let limit = config.timeout.map(|timeout| started + timeout);
     loop {
         let boot = (!booted).then_some(started + BOOT);
-        let frame = match machine.next([limit, boot].into_iter().flatten().min()) {
+        // Nobody expects anything of a machine that boots.
+        let silence = booted.then(|| Instant::now() + config.silence);
+        let frame = match machine.next([limit, boot, silence].into_iter().flatten().min()) {
             Ok(frame) => frame,
+            Err(error) if error.kind() == ErrorKind::TimedOut && booted && !is_past(limit) => {
+                missed += 1;
+                if missed < SILENCES {
+                    continue;
+                }
+                return Err(TestbedError::Stands { seconds: (config.silence * missed).as_secs() });
+            }
             Err(error) => return Err(failure(machine, error, booted, config.timeout)),
         };
+        missed = 0;
         match frame {
+            Frame::Alive => {}
             Frame::Started => booted = true,
             Frame::Stdout(bytes) => pass_on(&mut io::stdout(), &bytes)?,
             Frame::Stderr(bytes) => pass_on(&mut io::stderr(), &bytes)?,
@@ -153,6 +175,10 @@ fn follow(mut machine: Machine, config: &Config, started: Instant) -> Result<i32
             Frame::Failed(said) => return Err(TestbedError::Inside(said)),
         }
     }
+}
+
+fn is_past(limit: Option<Instant>) -> bool {
+    limit.is_some_and(|limit| limit <= Instant::now())
 }
 
 fn pass_on(to: &mut impl Write, bytes: &[u8]) -> Result<(), TestbedError> {
@@ -180,4 +206,42 @@ fn unpack(mut archive: File, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(io::BufReader::new(archive));
     archive.set_preserve_mtime(false);
     archive.unpack(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+
+    /// What comes of a machine that says this, with a pause before each, and then nothing.
+    fn follow_one_that_says(frames: Vec<Frame>) -> Result<i32, TestbedError> {
+        let config = Config { silence: Duration::from_millis(200), ..Config::new(Vec::new()) };
+        let (port, mut far_end) = UnixStream::pair().unwrap();
+        let speaker = thread::spawn(move || {
+            for frame in frames {
+                thread::sleep(Duration::from_millis(100));
+                // Whoever has given up listens no more.
+                let _ = frame.write(&mut far_end);
+            }
+            far_end
+        });
+        let outcome = follow(Machine::dummy(port), &config, Instant::now());
+        drop(speaker.join());
+        outcome
+    }
+
+    #[test]
+    fn a_machine_that_says_nothing_any_more_stands_still() {
+        let said = follow_one_that_says(vec![Frame::Alive, Frame::Started, Frame::Alive]).unwrap_err();
+        assert!(matches!(said, TestbedError::Stands { .. }), "{said}");
+        assert_eq!(said.status(), 75);
+    }
+
+    #[test]
+    fn a_command_may_be_silent_as_long_as_its_machine_is_not() {
+        let frames = std::iter::once(Frame::Started).chain(std::iter::repeat_n(Frame::Alive, 8));
+        assert_eq!(follow_one_that_says(frames.chain([Frame::Ended(7)]).collect()).unwrap(), 7);
+    }
 }

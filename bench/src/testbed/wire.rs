@@ -5,6 +5,7 @@
 //! exit status arrives, all output has arrived.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub(super) const PORT: &str = "isolab.testbed";
 
 /// The longest content that either side accepts, bytes.
 pub(super) const LONGEST: usize = 1 << 20;
+
+/// How often the machine says that it is there.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// What the machine is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub(super) enum Frame {
     Ended(u8),
     /// The machine could not do as asked, in words; the last frame.
     Failed(String),
+    /// The machine is there, and says so every [`HEARTBEAT`].
+    Alive,
 }
 
 impl Frame {
@@ -53,6 +59,7 @@ impl Frame {
             Self::Files(bytes) => (3, bytes),
             Self::Ended(status) => (4, std::slice::from_ref(status)),
             Self::Failed(text) => (5, text.as_bytes()),
+            Self::Alive => (6, &[]),
         };
         let length = u32::try_from(content.len()).map_err(io::Error::other)?.to_le_bytes();
         // In one piece: each write to the port is an exit of the virtual machine.
@@ -81,6 +88,7 @@ impl Frame {
             (3, _) => Ok(Self::Files(content)),
             (4, [status]) => Ok(Self::Ended(*status)),
             (5, text) => Ok(Self::Failed(String::from_utf8_lossy(text).into_owned())),
+            (6, []) => Ok(Self::Alive),
             _ => Err(garbled(format!("a frame of kind {kind} with {length} bytes"))),
         }
     }
@@ -103,6 +111,7 @@ mod tests {
             Frame::Files(vec![0; LONGEST]),
             Frame::Ended(137),
             Frame::Failed("no such thing".to_owned()),
+            Frame::Alive,
         ];
         let mut wire = Vec::new();
         for frame in &sent {

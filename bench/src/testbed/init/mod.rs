@@ -58,7 +58,9 @@ fn prepare() -> Result<(Arc<Port>, Request), InitError> {
     for module in &request.modules {
         system::load(module)?;
     }
-    Ok((Arc::new(Port::open()?), request))
+    let port = Arc::new(Port::open()?);
+    port.beat();
+    Ok((port, request))
 }
 
 /// 2. The command, and what it leaves.

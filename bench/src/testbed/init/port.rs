@@ -3,11 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::wire::{Frame, PORT};
+use super::super::wire::{Frame, HEARTBEAT, PORT};
 use super::InitError;
 
 /// How long the driver may take to find the port after it was loaded.
@@ -29,6 +29,18 @@ impl Port {
         let name = path.display().to_string();
         let file = OpenOptions::new().write(true).open(path).map_err(InitError::step("open", name))?;
         Ok(Self(Mutex::new(file)))
+    }
+
+    /// Says from here on that the machine is there.
+    pub(super) fn beat(self: &Arc<Self>) {
+        let port = Arc::clone(self);
+        thread::spawn(move || {
+            loop {
+                // Where nobody hears it, nobody hears of that either: who speaks next will tell the console.
+                let _ = port.send(&Frame::Alive);
+                thread::sleep(HEARTBEAT);
+            }
+        });
     }
 
     /// Sends a frame whole: no other gets in between.
