@@ -365,13 +365,23 @@ mod tests {
         // And what is chosen where nothing was asked for.
         for (words, more) in [
             (&["run"][..], &["--parallel", "1", "--budget", "16m"][..]),
-            (
-                &["run", "--quick", "--seed", "9", "--subjects", "runc,process"],
-                &["--parallel", "1", "--budget", "4m"],
-            ),
+            (&["run", "--quick", "--seed", "9", "--subjects", "runc,process"], &["--parallel", "1", "--budget", "4m"]),
             (&["run", "--suite", "overhead", "--parallel", "8,1", "--budget", "3m", "--rounds", "5"], &[]),
             (
-                &["run", "--suite", "density", "--max", "7", "--touch", "4", "--reserve", "900", "--budget", "3m", "--ksm"],
+                &[
+                    "run",
+                    "--suite",
+                    "density",
+                    "--max",
+                    "7",
+                    "--touch",
+                    "4",
+                    "--reserve",
+                    "900",
+                    "--budget",
+                    "3m",
+                    "--ksm",
+                ],
                 &["--parallel", "1"],
             ),
         ] {

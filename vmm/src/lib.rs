@@ -7,6 +7,7 @@
 //! Begin reading at [`machine::Machine::boot`].
 
 pub mod api;
+pub mod confine;
 pub mod devices;
 pub mod guest;
 pub mod interface;

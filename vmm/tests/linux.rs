@@ -3,6 +3,8 @@
 //! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one ([`stock`]). So most of these are kernels
 //! of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
+#[path = "linux/confined.rs"]
+mod confined;
 #[path = "linux/copies.rs"]
 mod copies;
 #[path = "linux/devices_go_on.rs"]
@@ -24,12 +26,31 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Done = Result<(), Failed>;
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(stock::IN_THE_GUEST) {
-        return stock::in_the_guest();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [stock::IN_THE_GUEST] => return stock::in_the_guest(),
+        [confined::CONFINED, machine, deed] => {
+            let status = confined::be(machine, deed).map_or_else(
+                |error| {
+                    eprintln!("{error:?}");
+                    1
+                },
+                |()| 0,
+            );
+            std::process::exit(status);
+        }
+        _ => {}
     }
     // One after the other: a process has one set of signals, so it can listen on behalf of one machine.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let trials = [tiny::trials(), goes_on::trials(), stock::trials(), devices_go_on::trials(), copies::trials()];
+    let trials = [
+        tiny::trials(),
+        confined::trials(),
+        goes_on::trials(),
+        stock::trials(),
+        devices_go_on::trials(),
+        copies::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 

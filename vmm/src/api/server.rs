@@ -13,6 +13,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
 use super::attendant::{Asked, Attendant};
 use super::{Reply, Request};
+use crate::confine;
 use crate::machine::stop::Bell;
 
 /// The longest request, in bytes: a path and a little.
@@ -117,6 +118,9 @@ impl Desk {
     fn open(&self, listener: &UnixListener) {
         // Signals are the machine's; a thread inherits the mask of the one that makes it.
         let _ = SigSet::all().thread_block();
+        // It was made before the monitor gave its capabilities away; whoever asks has no use for them. It can't fail: giving
+        // up is always allowed.
+        let _ = confine::drop_capabilities();
         for caller in listener.incoming() {
             let Ok(caller) = caller else {
                 // No descriptor is left, as it seems: they come back when callers go.

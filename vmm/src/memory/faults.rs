@@ -19,6 +19,7 @@ use tracing::debug;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::{Layers, PAGE};
+use crate::confine;
 
 /// `<linux/userfaultfd.h>`
 mod abi {
@@ -85,7 +86,11 @@ impl Faults {
         bringer.prefetch(&read_record(record)?)?;
         let stop = EventFd::new(EFD_CLOEXEC)?;
         let ear = stop.try_clone()?;
-        let thread = std::thread::Builder::new().name("faults".to_owned()).spawn(move || bringer.work(&ear))?;
+        let thread = std::thread::Builder::new().name("faults".to_owned()).spawn(move || {
+            // What needed them is open. It can't fail: giving up is always allowed.
+            let _ = confine::drop_capabilities();
+            bringer.work(&ear)
+        })?;
         Ok(Self { thread: Some(thread), stop, record: record.to_owned() })
     }
 }

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
+use crate::confine::ConfineError;
 use crate::machine::stop::Ender;
 use crate::machine::{BootError, Ended, Machine, RunError, Template};
 use crate::memory::Loading;
@@ -144,6 +145,7 @@ fn live(
 pub(super) enum Failure {
     Files(io::Error),
     Boot(BootError),
+    Confine(ConfineError),
     Run(RunError),
 }
 
@@ -163,6 +165,7 @@ impl Failure {
         let (error, hint): (&dyn std::error::Error, _) = match self {
             Self::Files(error) => (error, None),
             Self::Boot(error) => (error, error.hint()),
+            Self::Confine(error) => (error, None),
             Self::Run(error) => (error, error.hint()),
         };
         let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
@@ -170,7 +173,7 @@ impl Failure {
         let _ = errors.write_all(format!("error: {}\n{hint}", crate::api::chain(error)).as_bytes());
         match self {
             Self::Run(error) => error.status().unwrap_or(125),
-            Self::Files(_) | Self::Boot(_) => 125,
+            Self::Files(_) | Self::Boot(_) | Self::Confine(_) => 125,
         }
     }
 }

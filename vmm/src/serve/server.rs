@@ -19,6 +19,7 @@ use tracing::info_span;
 use super::clone::{Clone, Failure, status};
 use super::packet::{Received, receive, send};
 use super::{Reply, Request, ServeError};
+use crate::confine::{Duties, confine};
 use crate::machine::pc::{Pc, Renewal};
 use crate::machine::stop::Ender;
 use crate::machine::{Ended, Machine, Template};
@@ -240,6 +241,7 @@ impl Server {
             let renewal = Renewal::default();
             let pc = Pc::restore(&self.template, Loading::Lazy, timeout, console, &renewal).map_err(Failure::Boot)?;
             let typist = io::stdin();
+            confine(Duties { threads: true, saves: false }).map_err(Failure::Confine)?;
             return pc.resume().and_then(|running| running.wait(Some(typist.as_fd()))).map_err(Failure::Run);
         }
         let machine = Machine::restore(&self.template, Loading::Lazy, timeout, io::stdout()).map_err(Failure::Boot)?;

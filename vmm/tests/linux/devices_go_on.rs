@@ -35,9 +35,14 @@ fn disk(path: &Path) -> Result<Wiring, Failed> {
     Ok(Wiring::Disk(Disk::new(path.to_owned(), false, None)))
 }
 
-/// A machine with these devices that has run and stands still.
+/// A machine with these devices that has not run yet.
+pub(super) fn boots(devices: Vec<Wiring>) -> Result<Pc, Failed> {
+    Ok(boot_with(&CONFIG, &COUNTS, devices)?.0)
+}
+
+/// One that has run and stands still.
 fn stands(devices: Vec<Wiring>) -> Result<Pc, Failed> {
-    let running = boot_with(&CONFIG, &COUNTS, devices)?.0.resume()?;
+    let running = boots(devices)?.resume()?;
     std::thread::sleep(Duration::from_millis(5));
     match running.pause()? {
         Paused::Still(pc) => Ok(pc),
@@ -45,11 +50,11 @@ fn stands(devices: Vec<Wiring>) -> Result<Pc, Failed> {
     }
 }
 
-fn restored(at: &Path, disks: Option<&Path>) -> Result<Pc, Failed> {
+pub(super) fn restored(at: &Path, disks: Option<&Path>, loading: Loading) -> Result<Pc, Failed> {
     let template = Template::new(Snapshot::open(at)?)?;
     let renewal = Renewal { disks: disks.map(Path::to_owned), ..Renewal::default() };
     let patience = Some(Duration::from_secs(20));
-    Ok(Pc::restore(&template, Loading::Lazy, patience, Box::new(Screen::default()), &renewal)?)
+    Ok(Pc::restore(&template, loading, patience, Box::new(Screen::default()), &renewal)?)
 }
 
 fn goes_on() -> Done {
@@ -64,15 +69,15 @@ fn goes_on() -> Done {
     fs::write(place("data"), [1; 8192])?; // what becomes of it later is nobody's business
     for name in ["clone-a", "clone-b"] {
         fs::create_dir(place(name))?;
-        let pc = restored(&place("one"), Some(&place(name)))?;
+        let pc = restored(&place("one"), Some(&place(name)), Loading::Lazy)?;
         assert_eq!(base_of(&place(name).join("0.qcow2"))?, Some(place("one/disk-0")));
         assert_eq!(pc.resume()?.wait(None)?, Ended::Status(1));
     }
     // And once more from what has gone on: an overlay of an overlay.
     fs::create_dir(place("clone-c"))?;
-    restored(&place("one"), Some(&place("clone-c")))?.save(&place("two"))?;
+    restored(&place("one"), Some(&place("clone-c")), Loading::Lazy)?.save(&place("two"))?;
     assert_eq!(base_of(&place("two/disk-0"))?, Some(place("one/disk-0")));
-    assert_eq!(restored(&place("two"), None)?.resume()?.wait(None)?, Ended::Status(2));
+    assert_eq!(restored(&place("two"), None, Loading::Lazy)?.resume()?.wait(None)?, Ended::Status(2));
     Ok(())
 }
 
@@ -99,7 +104,7 @@ fn another_disk() -> Done {
     fs::write(&kept, [])?;
     refused("the disk")?;
     fs::write(&kept, [7; 8192])?;
-    assert_eq!(restored(&place("one"), None)?.resume()?.wait(None)?, Ended::Status(1));
+    assert_eq!(restored(&place("one"), None, Loading::Lazy)?.resume()?.wait(None)?, Ended::Status(1));
     Ok(())
 }
 
@@ -116,7 +121,7 @@ fn qemu_reads() -> Done {
     let place = |name: &str| folder.path().join(name);
     stands(vec![disk(&place("data"))?])?.save(&place("one"))?;
     fs::create_dir(place("now"))?;
-    restored(&place("one"), Some(&place("now")))?.save(&place("two"))?;
+    restored(&place("one"), Some(&place("now")), Loading::Lazy)?.save(&place("two"))?;
     for image in [place("now/0.qcow2"), place("two/disk-0")] {
         let image = image.to_str().ok_or("a path in UTF-8")?;
         qemu_img(&["check", "-q", "-f", "qcow2", image])?;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use isolab_vmm::guest::linux::Linux;
-use isolab_vmm::machine::pc::{Config, Interpreted, Paused, Pc, Wiring};
+use isolab_vmm::machine::pc::{Config, Console, Interpreted, Paused, Pc, Wiring};
 use isolab_vmm::machine::{Ended, RunError};
 use isolab_vmm::units::Mib;
 use libtest_mimic::{Failed, Trial};
@@ -74,10 +74,15 @@ pub(super) fn boot(config: &Config, code: &[u8]) -> Result<(Pc, Screen), Failed>
 }
 
 pub(super) fn boot_with(config: &Config, code: &[u8], devices: Vec<Wiring>) -> Result<(Pc, Screen), Failed> {
+    let screen = Screen::default();
+    Ok((boot_onto(config, code, Box::new(screen.clone()), devices)?, screen))
+}
+
+/// The same, and what it prints goes there.
+pub(super) fn boot_onto(config: &Config, code: &[u8], console: Console, devices: Vec<Wiring>) -> Result<Pc, Failed> {
     let file = kernel(code)?;
     let linux = Linux::open(file.path(), None, "")?;
-    let screen = Screen::default();
-    Ok((Pc::boot(config, &linux, Box::new(screen.clone()), devices)?, screen))
+    Ok(Pc::boot(config, &linux, console, devices)?)
 }
 
 fn run(config: &Config, code: &[u8]) -> Result<(Result<Ended, RunError>, Screen), Failed> {
@@ -91,18 +96,18 @@ const fn out(port: u8, value: u8) -> [u8; 4] {
 }
 
 /// `mov dx, PORT; mov al, VALUE; out dx, al`
-const fn out_far(port: u16, value: u8) -> [u8; 7] {
+pub(super) const fn out_far(port: u16, value: u8) -> [u8; 7] {
     let port = port.to_le_bytes();
     [0x66, 0xba, port[0], port[1], 0xb0, value, 0xee]
 }
 
 /// Ends the machine with this status.
-const fn exit(status: u8) -> [u8; 4] {
+pub(super) const fn exit(status: u8) -> [u8; 4] {
     out(0xf4, status)
 }
 
 /// `jmp` to itself.
-const FOR_EVER: [u8; 2] = [0xeb, 0xfe];
+pub(super) const FOR_EVER: [u8; 2] = [0xeb, 0xfe];
 
 /// `mov dword [ADDRESS], VALUE`, by way of RBX: the address has 32 bits without a sign.
 pub(super) fn store(address: u32, value: u32) -> Vec<u8> {

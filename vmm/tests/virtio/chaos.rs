@@ -19,8 +19,10 @@ use isolab_vmm::devices::virtio::mmio::{NOTIFY, Transport};
 use isolab_vmm::devices::virtio::net::{Net, Wire};
 use isolab_vmm::devices::virtio::rng::Rng;
 use isolab_vmm::devices::virtio::vsock::Vsock;
+use isolab_vmm::guest::linux::Linux;
 use isolab_vmm::memory::Memory;
 use isolab_vmm::units::Mib;
+use kvm_bindings::kvm_sregs;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -396,4 +398,14 @@ fn request(transport: &mut Transport, world: &mut World, kind: u32, sector: u64,
     make_available(world, 0, 0, 1);
     set(transport, NOTIFY, 0);
     transport.turn();
+}
+
+/// A kernel's file with anything in it: it is refused, or it lies in memory and nowhere else.
+pub(crate) fn kernel(data: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(data).expect("room for it");
+    if let Ok(linux) = Linux::open(file.path(), None, "console=ttyS0") {
+        let memory = Memory::map(Mib(20)).expect("memory");
+        let _ = linux.load(&memory, &kvm_sregs::default());
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use isolab_vmm::api::ClientError;
+use isolab_vmm::confine::ConfineError;
 use isolab_vmm::guest::GuestError;
 use isolab_vmm::machine::{BootError, RunError};
 use isolab_vmm::named::{NameError, NamedError};
@@ -23,6 +24,8 @@ pub(crate) enum Failure {
     Guest(#[from] GuestError),
     #[error(transparent)]
     Boot(#[from] BootError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]

@@ -30,12 +30,17 @@ fn main() -> ExitCode {
             Err(error) => return complain(&Failure::Recorder(error)),
         },
     };
+    // Before the machine: once that runs this command opens no file any more.
+    let timeline = match arguments.timeline.as_deref().map(open).transpose() {
+        Ok(timeline) => timeline,
+        Err(failure) => return complain(&failure),
+    };
     let mut outcome = obey(&arguments);
     if let Some(recorder) = recorder {
         if debug && !arguments.explain {
             recorder.notes().iter().for_each(|note| eprintln!("debug: {note}"));
         }
-        let told = tell(recorder, &arguments);
+        let told = tell(recorder, arguments.explain, timeline);
         outcome = outcome.and_then(|status| told.map(|()| status));
     }
     match outcome {
@@ -54,18 +59,25 @@ fn obey(arguments: &Arguments) -> Result<u8, Failure> {
     }
 }
 
+/// Where the timeline goes: an inherited descriptor, or a file.
+fn open(to: &str) -> Result<(String, File), Failure> {
+    let name = format!("the timeline to {to}");
+    match to.parse::<RawFd>() {
+        // SAFETY: the caller names a descriptor that it has left open for this command; nothing here owns it yet.
+        Ok(descriptor) if descriptor >= 0 => Ok((name, unsafe { File::from_raw_fd(descriptor) })),
+        _ => match File::create(to) {
+            Ok(file) => Ok((name, file)),
+            Err(source) => Err(Failure::Write { to: name, source }),
+        },
+    }
+}
+
 /// Hands out what was recorded.
-fn tell(recorder: &Recorder, arguments: &Arguments) -> Result<(), Failure> {
-    if arguments.explain {
+fn tell(recorder: &Recorder, explain: bool, timeline: Option<(String, File)>) -> Result<(), Failure> {
+    if explain {
         let failed = |source| Failure::Write { to: "standard error".to_owned(), source };
         recorder.explain(&mut BufWriter::new(io::stderr().lock())).map_err(failed)?;
     }
-    let Some(to) = &arguments.timeline else { return Ok(()) };
-    let failed = |source| Failure::Write { to: format!("the timeline to {to}"), source };
-    let file = match to.parse::<RawFd>() {
-        // SAFETY: the caller names a descriptor that it has left open for this command; nothing here owns it yet.
-        Ok(descriptor) if descriptor >= 0 => unsafe { File::from_raw_fd(descriptor) },
-        _ => File::create(to).map_err(failed)?,
-    };
-    recorder.timeline(&mut BufWriter::new(file)).map_err(failed)
+    let Some((to, file)) = timeline else { return Ok(()) };
+    recorder.timeline(&mut BufWriter::new(file)).map_err(|source| Failure::Write { to, source })
 }

@@ -15,6 +15,7 @@ use isolab_vmm::guest::linux::Linux;
 use isolab_vmm::guest::{Any, GuestError};
 use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine as Boots, Template};
+use isolab_vmm::memory::Loading;
 use isolab_vmm::named::{Base, Entry, Inside, Kind, Machine, Name, NamedError, Store};
 use isolab_vmm::serve::{Home, Server};
 use isolab_vmm::snapshot::Snapshot;
@@ -117,12 +118,12 @@ fn start_pc(machine: &Machine, base: Option<Snapshot>, wanted: &Start) -> Result
         let config = pc::Config { memory, cpus, timeout, interpreted: pc::Interpreted::Refuse };
         let uuid = machine.record.identity.uuid.parse().map_err(Failure::NotText)?;
         let pc = Pc::boot_as(uuid, &config, &linux, console, machine.wirings()?)?;
-        return live_as_pc(pc, true, Some(&machine.socket()), GRACE);
+        return live_as_pc(pc, true, Some(&machine.socket()), false, GRACE);
     };
     // It holds the snapshot's lock until the machine has ended.
     let template = Template::new(snapshot)?;
     let pc = Pc::restore(&template, wanted.loading.loading(), wanted.timeout, console, &machine.renewal()?)?;
-    live_as_pc(pc, true, Some(&machine.socket()), GRACE)
+    live_as_pc(pc, true, Some(&machine.socket()), wanted.loading.loading() == Loading::Recorded, GRACE)
 }
 
 /// Runs the machine to its end.

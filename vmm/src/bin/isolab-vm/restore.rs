@@ -4,6 +4,7 @@ use std::io;
 
 use isolab_vmm::machine::pc::{Pc, Renewal};
 use isolab_vmm::machine::{Machine, Template};
+use isolab_vmm::memory::Loading;
 use isolab_vmm::serve::clone_here;
 use isolab_vmm::snapshot::Snapshot;
 
@@ -27,7 +28,7 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
             ..Renewal::default()
         };
         let pc = Pc::restore(&template, loading, wanted.timeout, Box::new(io::stdout()), &renewal)?;
-        return live_as_pc(pc, true, wanted.api.as_deref(), GRACE);
+        return live_as_pc(pc, true, wanted.api.as_deref(), loading == Loading::Recorded, GRACE);
     }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
     let machine = Machine::restore(&template, loading, wanted.timeout, io::stdout())?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isolab_vmm::api::{Attendant, Socket};
+use isolab_vmm::confine::{Duties, confine};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
 use isolab_vmm::guest::linux::Linux;
@@ -56,7 +57,9 @@ pub(crate) fn environment(wanted: &[OsString]) -> Vec<OsString> {
 fn live(run: &Run, config: &Config, guest: impl Guest) -> Result<u8, Failure> {
     let (_socket, attendant) = attendant(run.api.as_deref())?;
     let mut attendant = attendant.saving_when_ready(run.snapshot_to.clone());
-    Ok(status(Machine::boot(config, guest, io::stdout())?.resume_under(&mut attendant)?))
+    let machine = Machine::boot(config, guest, io::stdout())?;
+    confine(Duties { threads: false, saves: run.api.is_some() || run.snapshot_to.is_some() })?;
+    Ok(status(machine.resume_under(&mut attendant)?))
 }
 
 /// Who answers for the machine: at `socket`, where one is named, until what is returned is dropped.
@@ -74,12 +77,18 @@ fn boot_linux(run: &Run, kernel: &Path) -> Result<u8, Failure> {
         pc::Config { memory: *memory, cpus: linux.cpus, timeout: *timeout, interpreted: pc::Interpreted::Refuse };
     let pc = Pc::boot(&config, &guest, Box::new(io::stdout()), devices::wirings(linux))?;
     // Where the guest has a terminal of its own, that is what is typed at.
-    live_as_pc(pc, !linux.console, run.api.as_deref(), linux.grace)
+    live_as_pc(pc, !linux.console, run.api.as_deref(), false, linux.grace)
 }
 
-/// Runs a PC with this command's terminal as its own, and its serial port typed at or not. Its guest has so long to end by itself
-/// when the monitor shall.
-pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>, grace: Duration) -> Result<u8, Failure> {
+/// Runs a PC with this command's terminal as its own, and its serial port typed at or not. It may write down in the end
+/// which pages were touched, if `recorded`. Its guest has so long to end by itself when the monitor shall.
+pub(crate) fn live_as_pc(
+    pc: Pc,
+    typed_at: bool,
+    api: Option<&Path>,
+    recorded: bool,
+    grace: Duration,
+) -> Result<u8, Failure> {
     let (_socket, mut attendant) = match api {
         Some(path) => {
             let bell = pc.bell();
@@ -93,6 +102,7 @@ pub(crate) fn live_as_pc(pc: Pc, typed_at: bool, api: Option<&Path>, grace: Dura
     };
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
+    confine(Duties { threads: true, saves: api.is_some() || recorded })?;
     Ok(status(pc.resume()?.with_grace(grace).wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
 }
 

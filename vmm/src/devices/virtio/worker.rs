@@ -15,6 +15,7 @@ use super::events::{Event, Events};
 use super::line::Line;
 use super::queue::Ring;
 use super::{Fault, VirtioDevice};
+use crate::confine;
 
 /// A device that a driver has set up: it can work, whether or not a thread does so just now.
 pub(super) struct Active {
@@ -114,7 +115,13 @@ impl Worker {
         // Handed over to a thread that exists: one that can't be made would take the device with it.
         let (hand, receive) = std::sync::mpsc::sync_channel::<Active>(1);
         let name = format!("virtio-{}", active.device.kind().name());
-        match std::thread::Builder::new().name(name).spawn(move || receive.recv().ok().map(Active::work)) {
+        let work = move || {
+            // One that goes on from a snapshot is there before the monitor gives its own away; what needed them is open. It
+            // can't fail: giving up is always allowed.
+            let _ = confine::drop_capabilities();
+            receive.recv().ok().map(Active::work)
+        };
+        match std::thread::Builder::new().name(name).spawn(work) {
             Ok(thread) => match hand.send(active) {
                 Ok(()) => Ok(Self { thread, stop }),
                 Err(unsent) => Err(back(io::ErrorKind::BrokenPipe.into(), unsent.0)),

@@ -121,7 +121,7 @@ impl Linux {
     }
 
     /// Does what a boot loader does; says how the first processor starts.
-    pub(crate) fn load(&self, memory: &Memory, reset: &kvm_sregs) -> Result<Entry, GuestError> {
+    pub fn load(&self, memory: &Memory, reset: &kvm_sregs) -> Result<Entry, GuestError> {
         let kernel = {
             let _span = info_span!(
                 "linux.kernel",

@@ -1,0 +1,149 @@
+//! The monitor's own walls.
+//!
+//! A guest that finds a mistake in a device has the monitor's thread, and with it whatever the monitor may do. So the monitor
+//! gives away what it does not need, once the machine stands and before the first instruction of the guest: its
+//! capabilities, the way to any new right (`no_new_privs`), and every system call that serves no guest. The kernel keeps to
+//! that whoever asks later, and nobody can take it back. A call that is not in the table ([`table`]) kills the monitor.
+//!
+//! One table stands for all threads of a monitor: those of processors and of devices do each other's work (a guest that
+//! sets up a device has it start a thread), and they share all memory, so that a wall between them would be a line on the floor.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+use tracing::info_span;
+
+use table::{Call, Only, TABLE, Who};
+
+/// What the monitor has to do from here on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duties {
+    /// There are threads of processors and devices: an operating system's machine.
+    pub threads: bool,
+    /// It may be asked to save its machine (`--api`, `--snapshot-at`), or write down in the end which pages it has touched
+    /// (`--recorded`): it makes folders and files.
+    pub saves: bool,
+}
+
+/// Why it could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// Its capabilities stay.
+    #[error("cannot give up the monitor's capabilities")]
+    Capabilities(#[source] io::Error),
+    /// The filter can't be made of the table.
+    #[error("cannot make a filter of the table of system calls")]
+    Filter(#[from] seccompiler::BackendError),
+    /// The kernel does not take it.
+    #[error("cannot confine the monitor to the system calls that it needs")]
+    Apply(#[from] seccompiler::Error),
+}
+
+/// Confines this process for the rest of its life: all threads that there are, and those that will be.
+///
+/// Capabilities belong to threads. This gives up those of the calling one, from which later threads have theirs; one that is
+/// there already gives up its own ([`drop_capabilities`]).
+pub fn confine(duties: Duties) -> Result<(), ConfineError> {
+    let _span = info_span!(
+        "monitor.confine",
+        call = "capset(2), prctl(PR_SET_NO_NEW_PRIVS), seccomp(2)",
+        why = "a guest that breaks out of its machine has what the monitor has: from here on no capability, and only the \
+               system calls that serve guests"
+    )
+    .entered();
+    share_one_arena();
+    drop_capabilities().map_err(ConfineError::Capabilities)?;
+    seccompiler::apply_filter_all_threads(&program(duties)?)?;
+    Ok(())
+}
+
+/// Has all later threads take their memory from where there is some already.
+///
+/// The C library gives each new thread a heap of its own, up to so many for each processor; and once the ninth thread asks, it
+/// counts the processors, by opening a file of sysfs (glibc, `arena_get2`). A monitor's threads ask seldom enough to take turns,
+/// and each heap less is memory that no guest pays for.
+fn share_one_arena() {
+    // mallopt(3). It fails only for a value that makes no sense.
+    // SAFETY: it sets a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Gives up all capabilities of the calling thread (capabilities(7)): effective, permitted and inheritable.
+pub fn drop_capabilities() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two halves.
+    const VERSION: u32 = 0x2008_0522;
+    let header: [u32; 2] = [VERSION, 0]; // 0: the calling thread
+    let none = [0_u32; 6];
+    // SAFETY: both point to values of the size that this version has, and live over the call.
+    match unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The filter, as instructions of the kernel's.
+fn program(duties: Duties) -> Result<BpfProgram, ConfineError> {
+    let serves = |who: Who| match who {
+        Who::Everybody => true,
+        Who::Threads => duties.threads,
+        Who::Saves => duties.saves,
+        Who::Either => duties.threads || duties.saves,
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for Call { number, only, .. } in TABLE.iter().filter(|call| serves(call.who)) {
+        let rules = rules.entry(*number).or_default();
+        if let Some(only) = only {
+            rules.push(rule(*only)?);
+        }
+    }
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
+    Ok(filter.try_into()?)
+}
+
+fn rule(only: Only) -> Result<SeccompRule, ConfineError> {
+    let Only { argument, mask, value } = only;
+    let operator = SeccompCmpOp::MaskedEq(mask);
+    Ok(SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_monitor_has_a_filter_that_the_kernel_takes_for_one() {
+        for (threads, saves) in [(false, false), (true, false), (false, true), (true, true)] {
+            let program = program(Duties { threads, saves }).unwrap();
+            // BPF_MAXINSNS
+            assert!((10..4096).contains(&program.len()), "{}", program.len());
+        }
+    }
+
+    #[test]
+    fn each_call_says_why_and_none_is_there_twice_with_and_without_a_condition() {
+        for call in TABLE {
+            assert!(call.why.len() >= "the same".len(), "{}", call.number);
+            let same = TABLE.iter().filter(|other| other.number == call.number);
+            let (bound, free): (Vec<_>, Vec<_>) = same.partition(|other| other.only.is_some());
+            // Without a condition a call is allowed whatever its arguments: a condition beside it would be forgotten.
+            assert!(bound.is_empty() || free.is_empty(), "{}", call.number);
+            assert!(free.len() <= 1, "{}", call.number);
+        }
+    }
+
+    #[test]
+    fn no_monitor_may_start_a_program_or_make_code() {
+        for forbidden in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_mount, libc::SYS_bpf] {
+            assert!(TABLE.iter().all(|call| call.number != forbidden), "{forbidden}");
+        }
+        let maps = TABLE.iter().filter(|call| [libc::SYS_mmap, libc::SYS_mprotect].contains(&call.number));
+        for call in maps {
+            assert_eq!(call.only.map(|only| (only.argument, only.mask, only.value)), Some((2, 4, 0)));
+        }
+    }
+}
