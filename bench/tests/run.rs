@@ -195,6 +195,21 @@ impl Measuring {
         Ok(bench)
     }
 
+    /// Waits until so many instances are alive: then a ladder of more is being climbed.
+    fn climbs(&self, instances: usize) -> Result<(), Failed> {
+        let children = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten().flatten();
+            let of = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            tasks.map(|task| of(task).split_whitespace().count()).sum::<usize>()
+        };
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while children() < instances {
+            ensure(Instant::now() < deadline, format!("{instances} instances are never alive"))?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), Failed> {
         Ok(kill(Pid::from_raw(self.0.id() as i32), signal)?)
     }
@@ -356,11 +371,16 @@ fn density_brake() -> Result<(), Failed> {
 }
 
 fn density_ended() -> Result<(), Failed> {
-    for (signal, moment) in [(Signal::SIGINT, 1500), (Signal::SIGKILL, 1500), (Signal::SIGKILL, 2600)] {
+    for (signal, moment) in [(Signal::SIGINT, 0), (Signal::SIGKILL, 1500), (Signal::SIGKILL, 2600)] {
         let place = Place::new()?;
         let words = "run --suite density --subjects process,container --max 400 --budget 5m";
         let mut bench = Measuring::begin(with_out(place.bench(true, words), &place))?;
-        thread::sleep(Duration::from_millis(moment));
+        // In the middle of a ladder, which is told of only there; a kill may come at any moment.
+        if signal == Signal::SIGINT {
+            bench.climbs(20)?
+        } else {
+            thread::sleep(Duration::from_millis(moment))
+        }
         bench.signal(signal)?;
         let status = bench.0.wait()?;
         let pid = bench.0.id();

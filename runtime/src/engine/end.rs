@@ -59,8 +59,8 @@ impl Engine {
         Ok(locked.record)
     }
 
-    /// Writes the end of a container down that nobody saw, and lets one go on that a killed command held. With which status it ended is not known then: the kernel tells
-    /// that to the parent, and to who held the process before.
+    /// Writes the end of a container down that nobody saw, and lets one go on that a killed command held. With which status it
+    /// ended is not known then: the kernel tells that to the parent, and to who held the process before.
     pub(super) fn settle(&self, locked: &mut Locked) -> Result<(), EngineError> {
         if is_abandoned(&locked.record) {
             self.let_go(locked)?;
