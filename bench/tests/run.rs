@@ -377,9 +377,9 @@ fn density_ended() -> Result<(), Failed> {
         let mut bench = Measuring::begin(with_out(place.bench(true, words), &place))?;
         // In the middle of a ladder, which is told of only there; a kill may come at any moment.
         if signal == Signal::SIGINT {
-            bench.climbs(20)?
+            bench.climbs(20)?;
         } else {
-            thread::sleep(Duration::from_millis(moment))
+            thread::sleep(Duration::from_millis(moment));
         }
         bench.signal(signal)?;
         let status = bench.0.wait()?;

@@ -250,6 +250,11 @@ impl Driver {
         self.wait(queue)
     }
 
+    /// The request at which the device wants to be rung for (`avail_event`, section 2.7.8).
+    pub(crate) fn rings_at(&self, queue: usize) -> u16 {
+        self.number(RINGS * (queue as u64 + 1) + 0x8004 + 8 * u64::from(self.queues[queue].size))
+    }
+
     /// How many requests the device says that it is done with, besides those that were looked at.
     pub(crate) fn shown(&self, queue: usize) -> u16 {
         self.number(RINGS * (queue as u64 + 1) + 0x8002).wrapping_sub(self.queues[queue].seen)

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_large_frame_is_put_into_many_buffers", &[], merged),
         trial("all_buffers_of_a_large_frame_are_shown_at_once", &[], merged_at_once),
         trial("a_frame_waits_for_room_and_one_too_large_is_dropped", &[], no_room),
+        trial("a_frame_that_needs_more_buffers_than_there_are_waits_for_the_next", &[], some_room),
         trial("a_limited_card_keeps_to_its_rate_both_ways", &[], limited),
         trial("a_fullwire_is_waited_for", &[], fullwire),
         trial("a_saved_card_goes_on_where_it_was", &[], saved),
@@ -128,6 +129,30 @@ fn no_room() -> Done {
     wire.send(&frame(50))?;
     let answer = driver.ask(RECEIVE, &[], &[200]);
     assert_eq!((answer.written, &answer.data[12..62]), (62, &frame(50)[..]));
+    Ok(())
+}
+
+/// It says for which buffer the driver shall ring: for the one after those that are there. It would else look at these again
+/// and again.
+fn some_room() -> Done {
+    let (mut driver, wire) = pair()?;
+    for _ in 0..3 {
+        driver.add(RECEIVE, &[], &[1500]);
+    }
+    driver.ring(RECEIVE);
+    wire.send(&frame(6000))?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while driver.rings_at(RECEIVE) != 3 {
+        assert!(Instant::now() < deadline, "the driver is to ring at {}", driver.rings_at(RECEIVE));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(driver.shown(RECEIVE), 0);
+    for _ in 0..2 {
+        driver.add(RECEIVE, &[], &[1500]);
+    }
+    driver.ring(RECEIVE);
+    let got: usize = (0..5).map(|_| driver.wait(RECEIVE).written).sum();
+    assert_eq!(got, 6012);
     Ok(())
 }
 

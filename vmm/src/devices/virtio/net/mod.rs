@@ -113,10 +113,7 @@ impl Net {
                 }
                 Delivery::NoRoom => {
                     self.held = Some(length);
-                    if !ring.listen(true)? {
-                        return ring.notify();
-                    }
-                    ring.listen(false)?;
+                    return ring.notify();
                 }
             }
         }
@@ -131,6 +128,10 @@ impl Net {
         while room < length {
             let Some(chain) = ring.pop()? else {
                 let more = usize::from(QUEUE) > chains.len();
+                // Asked for while all that there is is taken out: the driver shall ring for what comes next, and not for this.
+                if more && ring.listen(true)? {
+                    continue;
+                }
                 put_back(ring, chains);
                 return Ok(if more { Delivery::NoRoom } else { Delivery::TooLarge });
             };
