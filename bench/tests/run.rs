@@ -371,15 +371,14 @@ fn density_brake() -> Result<(), Failed> {
 }
 
 fn density_ended() -> Result<(), Failed> {
-    for (signal, moment) in [(Signal::SIGINT, 0), (Signal::SIGKILL, 1500), (Signal::SIGKILL, 2600)] {
+    for (signal, moment) in [(Signal::SIGINT, None), (Signal::SIGKILL, Some(1500)), (Signal::SIGKILL, Some(2600))] {
         let place = Place::new()?;
         let words = "run --suite density --subjects process,container --max 400 --budget 5m";
         let mut bench = Measuring::begin(with_out(place.bench(true, words), &place))?;
         // In the middle of a ladder, which is told of only there; a kill may come at any moment.
-        if signal == Signal::SIGINT {
-            bench.climbs(20)?;
-        } else {
-            thread::sleep(Duration::from_millis(moment));
+        match moment {
+            None => bench.climbs(20)?,
+            Some(moment) => thread::sleep(Duration::from_millis(moment)),
         }
         bench.signal(signal)?;
         let status = bench.0.wait()?;

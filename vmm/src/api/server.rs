@@ -59,7 +59,7 @@ impl Socket {
         let (sender, receiver) = mpsc::channel();
         let asked = Arc::<AtomicBool>::default();
         let desk = Desk { machine: sender, asked: asked.clone(), ring, callers: Arc::default(), owed };
-        std::thread::Builder::new().name("api".to_owned()).spawn(move || desk.open(&listener))?;
+        confine::spawn("api".to_owned(), move || desk.open(&listener))?;
         Ok((socket, Attendant::answering(receiver, asked)))
     }
 }
@@ -118,9 +118,6 @@ impl Desk {
     fn open(&self, listener: &UnixListener) {
         // Signals are the machine's; a thread inherits the mask of the one that makes it.
         let _ = SigSet::all().thread_block();
-        // It was made before the monitor gave its capabilities away; whoever asks has no use for them. It can't fail: giving
-        // up is always allowed.
-        let _ = confine::drop_capabilities();
         for caller in listener.incoming() {
             let Ok(caller) = caller else {
                 // No descriptor is left, as it seems: they come back when callers go.

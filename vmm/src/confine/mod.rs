@@ -12,6 +12,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread::JoinHandle;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -46,8 +47,8 @@ pub enum ConfineError {
 
 /// Confines this process for the rest of its life: all threads that there are, and those that will be.
 ///
-/// Capabilities belong to threads. This gives up those of the calling one, from which later threads have theirs; one that is
-/// there already gives up its own ([`drop_capabilities`]).
+/// Capabilities belong to threads. This gives up those of the calling one, from which later threads have theirs; one that may be
+/// there already gives up its own ([`spawn`]).
 pub fn confine(duties: Duties) -> Result<(), ConfineError> {
     let _span = info_span!(
         "monitor.confine",
@@ -73,8 +74,20 @@ fn share_one_arena() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
+/// Starts a thread that has no capability, also where it is there before the monitor gives its own away: what needs them is
+/// open by then.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _ = drop_capabilities(); // it can't fail: giving up is always allowed
+        work()
+    })
+}
+
 /// Gives up all capabilities of the calling thread (capabilities(7)): effective, permitted and inheritable.
-pub fn drop_capabilities() -> io::Result<()> {
+fn drop_capabilities() -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two halves.
     const VERSION: u32 = 0x2008_0522;
     let header: [u32; 2] = [VERSION, 0]; // 0: the calling thread

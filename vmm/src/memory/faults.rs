@@ -86,11 +86,7 @@ impl Faults {
         bringer.prefetch(&read_record(record)?)?;
         let stop = EventFd::new(EFD_CLOEXEC)?;
         let ear = stop.try_clone()?;
-        let thread = std::thread::Builder::new().name("faults".to_owned()).spawn(move || {
-            // What needed them is open. It can't fail: giving up is always allowed.
-            let _ = confine::drop_capabilities();
-            bringer.work(&ear)
-        })?;
+        let thread = confine::spawn("faults".to_owned(), move || bringer.work(&ear))?;
         Ok(Self { thread: Some(thread), stop, record: record.to_owned() })
     }
 }

@@ -65,17 +65,21 @@ impl Memory {
     /// The stretches of guest-physical addresses that hold anything: written by somebody, or shown by a file. To ask
     /// touches nothing.
     pub fn touched(&self) -> io::Result<Vec<Range<u64>>> {
-        let shown = self.laid().data(PAGE)?;
-        Ok(Stretches::union(self.own_pages()?, shown).0)
+        self.touched_beside(self.own_pages()?)
+    }
+
+    /// The same where the pages of its own are known.
+    fn touched_beside(&self, own: Vec<Range<u64>>) -> io::Result<Vec<Range<u64>>> {
+        Ok(Stretches::union(own, self.laid().data(PAGE)?).0)
     }
 
     /// The stretches that may differ from what this memory goes on from: written since, or no longer what it shows. A page
     /// that is only read stays the file's (`MAP_PRIVATE`), so no one has to keep a log: not KVM of what the guest writes,
     /// nor the monitor of what it writes on the guest's behalf, of which KVM's log knows nothing.
-    fn changed(&self) -> io::Result<Vec<Range<u64>>> {
+    fn changed(&self, own: Vec<Range<u64>>) -> Vec<Range<u64>> {
         let laid = self.laid();
         let other = self.parts().flat_map(|(guest, length, _)| laid.other_than_origin(guest..guest + length)).collect();
-        Ok(Stretches::union(self.own_pages()?, other).0)
+        Stretches::union(own, other).0
     }
 
     fn own_pages(&self) -> io::Result<Vec<Range<u64>>> {
@@ -90,19 +94,21 @@ impl Memory {
     /// Writes the stretches that hold anything to `file`, each at its own place, and leaves holes between; returns how
     /// many bytes that were. The file becomes as long as the memory.
     pub fn save(&self, file: &File) -> io::Result<u64> {
-        self.write(file, std::slice::from_ref(&(0..self.size())))
+        self.write(file, &self.touched()?, std::slice::from_ref(&(0..self.size())))
     }
 
     /// The same of what may have changed since its origin; returns the ranges of the file that say so, too.
     pub(crate) fn save_changes(&self, file: &File) -> io::Result<(u64, Vec<Range<u64>>)> {
-        let ranges = touched::few(self.in_file(&self.changed()?), STRETCHES);
-        Ok((self.write(file, &ranges)?, ranges))
+        // Asked for once: the machine stands still meanwhile, and the kernel goes through all of its pages.
+        let own = self.own_pages()?;
+        let ranges = touched::few(self.in_file(&self.changed(own.clone())), STRETCHES);
+        Ok((self.write(file, &self.touched_beside(own)?, &ranges)?, ranges))
     }
 
-    /// Writes what holds anything of these ranges of the file.
-    fn write(&self, file: &File, ranges: &[Range<u64>]) -> io::Result<u64> {
+    /// Writes what was touched of these ranges of the file.
+    fn write(&self, file: &File, touched: &[Range<u64>], ranges: &[Range<u64>]) -> io::Result<u64> {
         file.set_len(self.size())?;
-        let stretches = touched::common(&self.in_file(&self.touched()?), ranges);
+        let stretches = touched::common(&self.in_file(touched), ranges);
         let mut written = 0;
         for part in self.placed() {
             for stretch in touched::within(&stretches, &(part.file..part.file + part.length)) {
@@ -136,7 +142,7 @@ impl Memory {
                 })
             })?,
         }
-        self.note(pieces, origin);
+        self.note(&pieces, origin);
         Ok(())
     }
 
@@ -144,18 +150,18 @@ impl Memory {
     /// From here on, what changes is what differs from that. Nobody touches the memory meanwhile.
     pub(crate) fn go_on_from(&self, file: File, ranges: &[Range<u64>], origin: Origin) -> Result<(), MemoryError> {
         let file = Arc::new(file);
-        let pieces = || self.found(ranges.iter().map(|range| (range.clone(), &file)));
+        let pieces = self.found(ranges.iter().map(|range| (range.clone(), &file)));
         // First: a page that could not be made to show the file is one of its own still, and so counts as changed.
-        self.note(pieces(), origin);
-        pieces().iter().try_for_each(|piece| self.show_piece(piece))
+        self.note(&pieces, origin);
+        pieces.iter().try_for_each(|piece| self.show_piece(piece))
     }
 
     fn show_piece(&self, piece: &Saved) -> Result<(), MemoryError> {
         self.show(GuestAddress(piece.at.start), piece.at.end - piece.at.start, &piece.file, piece.offset)
     }
 
-    fn note(&self, pieces: Vec<Saved>, origin: Origin) {
-        self.laid().lay_origin(pieces.into_iter().map(|piece| (piece.at, piece.file, piece.offset)));
+    fn note(&self, pieces: &[Saved], origin: Origin) {
+        self.laid().lay_origin(pieces.iter().map(|piece| (piece.at.clone(), piece.file.clone(), piece.offset)));
         *self.origin() = Some(origin);
     }
 

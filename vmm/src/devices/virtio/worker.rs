@@ -115,13 +115,7 @@ impl Worker {
         // Handed over to a thread that exists: one that can't be made would take the device with it.
         let (hand, receive) = std::sync::mpsc::sync_channel::<Active>(1);
         let name = format!("virtio-{}", active.device.kind().name());
-        let work = move || {
-            // One that goes on from a snapshot is there before the monitor gives its own away; what needed them is open. It
-            // can't fail: giving up is always allowed.
-            let _ = confine::drop_capabilities();
-            receive.recv().ok().map(Active::work)
-        };
-        match std::thread::Builder::new().name(name).spawn(work) {
+        match confine::spawn(name, move || receive.recv().ok().map(Active::work)) {
             Ok(thread) => match hand.send(active) {
                 Ok(()) => Ok(Self { thread, stop }),
                 Err(unsent) => Err(back(io::ErrorKind::BrokenPipe.into(), unsent.0)),
