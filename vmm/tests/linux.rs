@@ -9,8 +9,12 @@ mod confined;
 mod copies;
 #[path = "linux/devices_go_on.rs"]
 mod devices_go_on;
+#[path = "linux/generation.rs"]
+mod generation;
 #[path = "linux/goes_on.rs"]
 mod goes_on;
+#[path = "linux/guests.rs"]
+mod guests;
 #[path = "linux/stock.rs"]
 mod stock;
 #[path = "linux/tiny.rs"]
@@ -49,6 +53,7 @@ fn main() {
         goes_on::trials(),
         stock::trials(),
         devices_go_on::trials(),
+        generation::trials(),
         copies::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
@@ -73,6 +78,7 @@ fn is_here(need: &str) -> bool {
         "busybox" => stock::busybox().is_some(),
         // A kernel, and a KVM that can run one.
         "kernel" => stock::files().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),
+        "small-kernel" => stock::small().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),
         "disks" => stock::root_disk().is_some() && stock::data_disk().is_some(),
         _ => false,
     }

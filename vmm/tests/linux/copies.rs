@@ -4,33 +4,24 @@
 //! is talked to over its console: a shell there does what it is told, and prints what came of it between two marks.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use isolab_vmm::api::{self, Answer, Request};
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::unistd::Pid;
 
-use super::stock::{CMDLINE, Echo, IN_THE_GUEST, PORT, data_disk, files, initrd, root_disk, text};
-use super::{Done, isolab_vm, trial};
+use super::guests::{Guest, Made, Root, pings};
+use super::stock::{Echo, IN_THE_GUEST, PORT, data_disk, files, root_disk, text};
+use super::{Done, trial};
 
 const BRIDGE: &str = "isolabb9";
 /// How many clones live at a time: `ISOLAB_CLONES`, or a few, since under emulation each takes its seconds.
 fn how_many() -> usize {
     std::env::var("ISOLAB_CLONES").ok().and_then(|number| number.parse().ok()).unwrap_or(4)
 }
-
-/// Under emulation a busy guest may take its time.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// What each guest runs.
-const SHELL: &str = "busybox stty -echo; n=0; echo READY; while read -r line; do eval \"$line\"; done";
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![trial(
@@ -45,7 +36,7 @@ fn everything() -> Done {
     let begun = Instant::now();
     let says = |what: &str| println!("{what} after {:?}", begun.elapsed());
     let root = Root::new()?;
-    let parent = root.create("web")?;
+    let parent = with_disks_and_net(&root)?;
     parent.start()?;
     parent.expect("READY")?;
     says("it is up");
@@ -176,199 +167,20 @@ fn nothing_is_left(root: &Root) -> Done {
     Ok(())
 }
 
-// ---- machines with names -------------------------------------------------------------------------------------------
-
-/// A folder of machines; whatever runs there ends with this value.
-struct Root {
-    folder: tempfile::TempDir,
-}
-
-impl Root {
-    fn new() -> Result<Self, Failed> {
-        Ok(Self { folder: tempfile::tempdir()? })
-    }
-
-    fn run(&self, words: &[&str]) -> Result<std::process::Output, Failed> {
-        isolab_vm(&[&["--root", text(self.folder.path())?], words].concat())
-    }
-
-    fn command(&self, words: &[&str]) -> Result<Command, Failed> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
-        command.args(["--root", text(self.folder.path())?]).args(words).stderr(Stdio::null());
-        Ok(command)
-    }
-
-    fn does(&self, words: &[&str]) -> Result<String, Failed> {
-        let output = self.run(words)?;
-        if !output.status.success() {
-            return Err(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn refuses(&self, words: &[&str], why: &str) -> Done {
-        let output = self.run(words)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() || !said.contains(why) {
-            return Err(format!("{words:?} should be refused for {why:?}: {said}").into());
-        }
-        Ok(())
-    }
-
-    fn guest(&self, name: &str) -> Guest<'_> {
-        Guest { root: self, name: name.to_owned() }
-    }
-
-    fn create(&self, name: &str) -> Result<Guest<'_>, Failed> {
-        let (kernel, _) = files().ok_or("no kernel")?;
-        let (image, data) = (root_disk().ok_or("no root")?, data_disk().ok_or("no disk for data")?);
-        let init = serde_json::json!({
-            "root": {"device": "/dev/vda", "filesystem": "squashfs"},
-            "mounts": [{"device": "/dev/vdb", "filesystem": "ext4", "at": "/data"}],
-            "process": {"args": ["/bin/busybox", "sh", "-c", SHELL]},
-        });
-        let initrd = initrd(self.folder.path(), &init, &[])?;
-        let kept = self.folder.path().join("first.cpio");
-        fs::rename(initrd, &kept)?;
-        let disks = [format!("{},ro", text(&image)?), text(&data)?.to_owned()];
-        let net = format!("bridge={BRIDGE},address=10.111.9.2/24");
-        let vsock = format!("9,socket={}", text(&self.folder.path().join("web-vsock"))?);
-        let what = ["create", name, "--kernel", text(&kernel)?, "--initrd", text(&kept)?, "--cmdline", CMDLINE];
-        let devices = ["--disk", &disks[0], "--disk", &disks[1], "--net", &net, "--vsock", &vsock, "--rng"];
-        self.does(&[&what[..], &["--memory", "256"], &devices].concat())?;
-        Ok(self.guest(name))
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        for entry in fs::read_dir(self.folder.path().join("vm")).into_iter().flatten().flatten() {
-            let _ = self.run(&["stop", "--grace", "0", &entry.file_name().to_string_lossy()]);
-        }
-    }
-}
-
-/// Random for each who reads it.
-const UUID: &str = "/proc/sys/kernel/random/uuid";
-
-/// Who a guest says that it is.
-struct About {
-    mac: String,
-    /// What its kernel has drawn.
-    uuids: [String; 3],
-    /// Its UUID, as the firmware's tables tell it.
-    system: String,
-}
-
-/// Says "reached" for each of these that answers.
-fn pings(addresses: &[String]) -> String {
-    let ping = |address: &String| format!("ping -c 1 -W 20 {address} > /dev/null && echo reached || echo lost");
-    addresses.iter().map(ping).collect::<Vec<_>>().join("; ")
-}
-
-/// A machine with a name.
-struct Guest<'r> {
-    root: &'r Root,
-    name: String,
-}
-
-impl Guest<'_> {
-    fn folder(&self) -> PathBuf {
-        self.root.folder.path().join("vm").join(&self.name)
-    }
-
-    fn start(&self) -> Done {
-        self.root.does(&["start", "--detach", &self.name]).map(drop)
-    }
-
-    fn stop(&self) -> Done {
-        // What counts is on its disk, or in a snapshot: nothing is lost with the power.
-        self.root.does(&["stop", "--grace", "0", &self.name]).map(drop)
-    }
-
-    /// Ends it, and lets it go on from a snapshot.
-    fn go_back(&self, snapshot: &str) -> Done {
-        self.stop()?;
-        self.start_from(snapshot)
-    }
-
-    fn start_from(&self, snapshot: &str) -> Done {
-        self.root.does(&["rollback", &self.name, snapshot])?;
-        self.start()
-    }
-
-    /// The process that runs it.
-    fn pid(&self) -> Result<Pid, Failed> {
-        match api::ask(&self.folder().join("socket"), &Request::Status)? {
-            Answer::Status(status) => Ok(Pid::from_raw(status.pid as i32)),
-            Answer::Snapshot { .. } => Err("a snapshot was not asked for".into()),
-        }
-    }
-
-    /// What is kept of its identity.
-    fn kept(&self, field: &str) -> Result<String, Failed> {
-        let kept: serde_json::Value = serde_json::from_str(&self.root.does(&["inspect", &self.name])?)?;
-        Ok(kept["identity"][field].as_str().ok_or("no such field")?.to_owned())
-    }
-
-    fn console(&self) -> String {
-        fs::read_to_string(self.folder().join("console.log")).unwrap_or_default()
-    }
-
-    fn expect(&self, part: &str) -> Done {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.console().contains(part) {
-            if Instant::now() > deadline {
-                return Err(format!("{} does not say {part:?}:\n{}", self.name, self.console()).into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    /// Lets its shell do something; returns what that printed.
-    fn ask(&self, command: &str) -> Result<String, Failed> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mut input = File::options().write(true).open(self.folder().join("console.in"))?;
-        writeln!(input, "echo '<{number}'; {command}; echo '{number}>'")?;
-        let end = format!("{number}>");
-        self.expect(&end)?;
-        let console = self.console();
-        let said = console.split(&format!("<{number}\n")).nth(1).and_then(|rest| rest.split(&end).next());
-        Ok(said.ok_or_else(|| format!("{} said something else:\n{console}", self.name))?.trim().to_owned())
-    }
-
-    /// Who it is, once it has this address.
-    fn about(&self, address: &str) -> Result<About, Failed> {
-        let said = self.ask(&format!(
-            "until busybox ifconfig eth0 | grep -q 'inet addr:{address} '; do busybox sleep 0.2; done; \
-             cat /sys/class/net/eth0/address; cat {UUID} {UUID} {UUID}; busybox date +%s; \
-             busybox hexdump -s 8 -n 16 -e '16/1 \"%02x\"' /sys/firmware/dmi/tables/DMI"
-        ))?;
-        let lines: Vec<&str> = said.lines().collect();
-        let [mac, first, second, third, day, system] = lines[..] else {
-            return Err(format!("no answer: {said}").into());
-        };
-        let (now, day) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(), day.parse::<u64>()?);
-        assert!(now.abs_diff(day) < 60, "it is {now}, and {} says {day}", self.name);
-        let uuids = [first, second, third].map(str::to_owned);
-        Ok(About { mac: mac.to_owned(), uuids, system: system.to_owned() })
-    }
-
-    /// Asks again and again until the answer has this in it.
-    fn until(&self, command: &str, part: &str) -> Done {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = self.ask(command)?;
-            if said.contains(part) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("{}: {command}: no {part:?} in {said}\n{}", self.name, self.console()).into());
-            }
-        }
-    }
+/// A guest with an image's squashfs as its root, a disk for what it writes, a card on the bridge, and sockets.
+fn with_disks_and_net(root: &Root) -> Result<Guest<'_>, Failed> {
+    let (kernel, modules) = files().ok_or("no kernel")?;
+    let (image, data) = (root_disk().ok_or("no root")?, data_disk().ok_or("no disk for data")?);
+    let init = serde_json::json!({
+        "root": {"device": "/dev/vda", "filesystem": "squashfs"},
+        "mounts": [{"device": "/dev/vdb", "filesystem": "ext4", "at": "/data"}],
+    });
+    let disks = [format!("{},ro", text(&image)?), text(&data)?.to_owned()];
+    let net = format!("bridge={BRIDGE},address=10.111.9.2/24");
+    let vsock = format!("9,socket={}", text(&root.folder.path().join("web-vsock"))?);
+    let devices = ["--disk", &disks[0], "--disk", &disks[1], "--net", &net, "--vsock", &vsock, "--rng"];
+    let options = [&["--memory", "256"], &devices[..]].concat();
+    root.create("web", &Made { kernel: &kernel, modules: Some(&modules), init, programs: &[], options: &options })
 }
 
 // ---- the host's end ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 //!
 //! The kernel and a folder with its modules are named by `ISOLAB_TEST_KERNEL` and `ISOLAB_TEST_MODULES`; a squashfs made of an
 //! image with busybox and this program by `ISOLAB_TEST_ROOT`; a qcow2 disk with an ext4 on it by `ISOLAB_TEST_DATA`.
-//! `.ci/testbed` makes all of them, and looks at the last afterwards.
+//! `.ci/guests` makes all of them, and looks at the last afterwards.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -54,6 +54,11 @@ pub(super) fn files() -> Option<(PathBuf, PathBuf)> {
     named("ISOLAB_TEST_KERNEL").zip(named("ISOLAB_TEST_MODULES"))
 }
 
+/// The lab's own small kernel (`vmm/kernel`), which has no modules.
+pub(super) fn small() -> Option<PathBuf> {
+    named("ISOLAB_TEST_SMALL_KERNEL")
+}
+
 pub(super) fn root_disk() -> Option<PathBuf> {
     named("ISOLAB_TEST_ROOT")
 }
@@ -65,8 +70,12 @@ pub(super) fn data_disk() -> Option<PathBuf> {
 // ---- how a guest is made -------------------------------------------------------------------------------------------
 
 /// Packs an initial file system: `isolab-init`, the modules, what it is to do, and busybox or what else is named.
-pub(super) fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
-    let (_, modules) = files().ok_or("no kernel")?;
+pub(super) fn pack(
+    folder: &Path,
+    init: &serde_json::Value,
+    modules: Option<&Path>,
+    programs: &[(&Path, &str)],
+) -> Result<PathBuf, Failed> {
     let tree = folder.join("tree");
     fs::create_dir_all(tree.join("bin"))?;
     fs::create_dir_all(tree.join("modules"))?;
@@ -75,7 +84,7 @@ pub(super) fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path
     for (program, place) in programs {
         fs::copy(program, tree.join(place))?;
     }
-    for module in fs::read_dir(modules)?.flatten() {
+    for module in modules.map(fs::read_dir).transpose()?.into_iter().flatten().flatten() {
         fs::copy(module.path(), tree.join("modules").join(module.file_name()))?;
     }
     let archive = folder.join("initrd");
@@ -105,6 +114,12 @@ fn printed(said: &str, parts: &[&str]) -> Done {
         Some(part) => Err(format!("{part:?} is not in what the guest printed:\n{said}").into()),
         None => Ok(()),
     }
+}
+
+/// The same with the distribution's modules.
+fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
+    let (_, modules) = files().ok_or("no kernel")?;
+    pack(folder, init, Some(&modules), programs)
 }
 
 // ---- guests --------------------------------------------------------------------------------------------------------
