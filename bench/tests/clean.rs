@@ -2,7 +2,8 @@
 //!
 //! As root, since it mounts, makes control groups and starts processes; everything is undone, also where a trial fails.
 
-use std::env;
+mod needs;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,47 +13,22 @@ use isolab_bench::host::clean::{Kind, clean};
 use isolab_bench::host::owner::Owner;
 use isolab_bench::host::roots::Roots;
 use isolab_bench::payload::PAYLOAD;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
+use needs::{Done, ensure, trial};
+
 fn main() {
     let trials = vec![
-        needs("root", is_root(), "a_dead_benchs_process_mount_and_folder_are_removed", dead_scratch),
-        needs("root", is_root(), "a_living_benchs_process_mount_and_folder_are_left_alone", living_scratch),
-        needs("root", is_root(), "an_editor_opened_in_a_dead_scratch_folder_lives_on", bystander),
-        needs("cgroup", has_cgroup(), "a_dead_benchs_control_group_goes_with_who_is_in_it", dead_group),
+        trial("a_dead_benchs_process_mount_and_folder_are_removed", &["root"], dead_scratch),
+        trial("a_living_benchs_process_mount_and_folder_are_left_alone", &["root"], living_scratch),
+        trial("an_editor_opened_in_a_dead_scratch_folder_lives_on", &["root"], bystander),
+        trial("a_dead_benchs_control_group_goes_with_who_is_in_it", &["cgroup"], dead_group),
     ];
     // One at a time: the control groups are the host's.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// A trial for hosts that have `need`: ignored elsewhere, or failing there where `ISOLAB_REQUIRE` names the need.
-fn needs(need: &str, met: bool, name: &str, run: fn() -> Result<(), Failed>) -> Trial {
-    let required = env::var("ISOLAB_REQUIRE").unwrap_or_default().split(',').any(|word| word.trim() == need);
-    if !met && required {
-        let complaint = format!("ISOLAB_REQUIRE names {need}, and this host has it not");
-        return Trial::test(name, move || Err(complaint.into()));
-    }
-    Trial::test(name, run).with_kind(format!("needs {need}")).with_ignored_flag(!met)
-}
-
-/// Root that may mount: in a container it often may not.
-fn is_root() -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
-    nix::unistd::geteuid().is_root() && effective >> CAP_SYS_ADMIN & 1 == 1
-}
-
-fn has_cgroup() -> bool {
-    Group::make(&format!("test-{}", std::process::id())).is_ok()
-}
-
-fn ensure(holds: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(otherwise.into().into()) }
 }
 
 /// The lab's folders in a place of the trial's own, and a scratch folder of `owner` there.
@@ -132,7 +108,7 @@ impl Drop for Running {
     }
 }
 
-fn dead_scratch() -> Result<(), Failed> {
+fn dead_scratch() -> Done {
     let place = Place::of(dead()?)?;
     let tmpfs = Tmpfs::on(place.scratch.join("rootfs"))?;
     let mut payload = Running::payload_in(&place.scratch)?;
@@ -148,7 +124,7 @@ fn dead_scratch() -> Result<(), Failed> {
     ensure(clean(&place.roots).removed.is_empty(), "a second cleaning found something")
 }
 
-fn living_scratch() -> Result<(), Failed> {
+fn living_scratch() -> Done {
     let place = Place::of(me()?)?;
     let tmpfs = Tmpfs::on(place.scratch.join("rootfs"))?;
     let mut payload = Running::payload_in(&place.scratch)?;
@@ -157,7 +133,7 @@ fn living_scratch() -> Result<(), Failed> {
     ensure(payload.runs()? && tmpfs.is_mounted(), "a living bench lost its process or its mount")
 }
 
-fn bystander() -> Result<(), Failed> {
+fn bystander() -> Done {
     let place = Place::of(dead()?)?;
     let mut editor = Running::start(Command::new("sleep").arg("60").current_dir(&place.scratch))?;
     let cleaned = clean(&place.roots);
@@ -187,7 +163,7 @@ impl Drop for Group {
     }
 }
 
-fn dead_group() -> Result<(), Failed> {
+fn dead_group() -> Done {
     let place = Place::of(me()?)?;
     let group = Group::make(&format!("bench-{}-1", dead()?))?;
     let others = Group::make(&format!("bench-{}-1", me()?))?;

@@ -2,8 +2,9 @@
 //!
 //! A trial that needs what a host may lack is shown as ignored there, and fails where `ISOLAB_REQUIRE` names the need.
 
+mod needs;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -12,49 +13,24 @@ use isolab_bench::host::guest_speed::{self, Mode};
 use isolab_bench::host::{AREAS, record};
 use isolab_reports::model::Host;
 use kvm_ioctls::Kvm;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
+
+use needs::{Done, ensure, trial};
 
 fn main() {
     let trials = vec![
-        Trial::test("the_doctor_speaks_json_with_every_area_in_it", json_has_every_area),
-        Trial::test("the_doctor_is_done_within_two_seconds_and_fits_its_page", in_time_and_in_width),
-        Trial::test("an_examination_leaves_no_mount_cgroup_or_process_behind", leaves_nothing),
-        needs("kvm", has_kvm(), "guest_code_has_a_finite_measured_speed_in_both_modes", speed_is_measured),
-        needs("root", is_root(), "root_mounts_overlays", root_can),
+        trial("the_doctor_speaks_json_with_every_area_in_it", &[], json_has_every_area),
+        trial("the_doctor_is_done_within_two_seconds_and_fits_its_page", &[], in_time_and_in_width),
+        trial("an_examination_leaves_no_mount_cgroup_or_process_behind", &[], leaves_nothing),
+        trial("guest_code_has_a_finite_measured_speed_in_both_modes", &["kvm"], speed_is_measured),
+        trial("root_mounts_overlays", &["root"], root_can),
     ];
     // One at a time: trials look for traces that another trial's examination has for a moment.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// A trial for hosts that have `need`.
-fn needs(need: &str, met: bool, name: &str, run: fn() -> Result<(), Failed>) -> Trial {
-    let required = env::var("ISOLAB_REQUIRE").unwrap_or_default().split(',').any(|word| word.trim() == need);
-    if !met && required {
-        let complaint = format!("ISOLAB_REQUIRE names {need}, and this host has it not");
-        return Trial::test(name, move || Err(complaint.into()));
-    }
-    Trial::test(name, run).with_kind(format!("needs {need}")).with_ignored_flag(!met)
-}
-
-fn has_kvm() -> bool {
-    Kvm::new().is_ok()
-}
-
-/// Root that may mount: in a container it often may not.
-fn is_root() -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
-    nix::unistd::geteuid().is_root() && effective >> CAP_SYS_ADMIN & 1 == 1
-}
-
-fn ensure(holds: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(otherwise.into().into()) }
-}
-
-fn json_has_every_area() -> Result<(), Failed> {
+fn json_has_every_area() -> Done {
     let text = doctor::run(true).to_string();
     let host: Host = serde_json::from_str(&text)?;
     let areas: BTreeSet<_> = host.facts.iter().map(|fact| fact.area.as_str()).collect();
@@ -63,7 +39,7 @@ fn json_has_every_area() -> Result<(), Failed> {
     ensure(names.len() == host.facts.len(), "a fact's name occurs twice in its area")
 }
 
-fn in_time_and_in_width() -> Result<(), Failed> {
+fn in_time_and_in_width() -> Done {
     let start = Instant::now();
     let host = record();
     let took = start.elapsed();
@@ -74,7 +50,7 @@ fn in_time_and_in_width() -> Result<(), Failed> {
     ensure(wide.is_empty(), format!("wider than 80 columns: {wide:#?}"))
 }
 
-fn leaves_nothing() -> Result<(), Failed> {
+fn leaves_nothing() -> Done {
     let before = traces();
     record();
     let after = traces();
@@ -92,7 +68,7 @@ fn traces() -> Vec<String> {
     mounts.lines().filter(on_tmp).map(str::to_owned).chain(groups).chain([children]).collect()
 }
 
-fn speed_is_measured() -> Result<(), Failed> {
+fn speed_is_measured() -> Done {
     let kvm = Kvm::new()?;
     for mode in [Mode::Kernel, Mode::User] {
         let speed = guest_speed::measure(&kvm, mode)?;
@@ -103,7 +79,7 @@ fn speed_is_measured() -> Result<(), Failed> {
     ensure(host.kvm_driver.is_some() && host.guest_kernel_speed.is_some(), "the record has no driver or no speed")
 }
 
-fn root_can() -> Result<(), Failed> {
+fn root_can() -> Done {
     let host = record();
     let value = |area: &str, name: &str| {
         let found = host.facts.iter().find(|fact| fact.area == area && fact.name == name);

@@ -2,8 +2,9 @@
 //!
 //! Each trial has state, images and report in a folder of its own, so that nothing here meets another run on this host.
 
+mod needs;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -24,76 +25,38 @@ use isolab_vmm::memory::Memory;
 use isolab_vmm::units::Mib;
 use isolab_vmm::vcpu::Cpu;
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
+use needs::{Done, ensure, trial};
+
 fn main() {
-    let root = is_root();
-    let crun = Command::new("crun").arg("--version").output().is_ok_and(|output| output.status.success());
-    let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let trials = vec![
-        Trial::test("a_run_of_processes_writes_every_start_and_an_a_a_twin", processes),
-        Trial::test("the_same_seed_makes_the_same_plan", same_plan),
-        Trial::test("an_unknown_subject_is_refused_with_the_known_ones", unknown_subject),
-        Trial::test("a_folder_that_is_not_a_reports_is_refused_and_left_as_it_is", strangers_folder),
-        Trial::test("a_folder_that_cannot_be_written_is_refused_before_anything_is_measured", closed_folder),
-        Trial::test("control_c_writes_what_there_is", control_c),
-        Trial::test("the_harness_compares_itself_with_the_barest_loop", overhead),
-        Trial::test("density_counts_instances_that_answer", density),
-        Trial::test("density_ends_before_memory_is_short_and_says_with_which_figures", density_brake),
-        needs(&[("root", root)], "containers_that_stay_are_all_gone_after_control_c_and_after_a_kill", density_ended),
-        needs(
-            &[("root", root), ("kvm", kvm)],
-            "processes_containers_and_machines_stay_alive_side_by_side",
-            density_of_all,
-        ),
-        needs(
-            &[("root", root), ("kvm", kvm)],
-            "a_copy_proves_itself_and_a_linked_one_costs_nothing_until_it_writes",
-            copies,
-        ),
-        needs(&[("root", root)], "twenty_containers_are_proved_and_leave_nothing", containers),
-        needs(
-            &[("root", root), ("crun", crun)],
-            "crun_starts_beside_the_others_whatever_control_groups_there_are",
-            crun_too,
-        ),
-        needs(&[("root", root)], "what_fails_or_lies_is_shown_and_never_timed", failing_peers),
-        needs(&[("root", root)], "a_run_that_was_killed_is_cleaned_up_after", killed),
-        needs(&[("kvm", kvm)], "the_kernel_that_firecracker_is_given_prints_ready_in_64_bit_mode", bare_kernel),
-        needs(&[("root", root), ("kvm", kvm)], "processes_containers_and_machines_run_side_by_side", everything),
+        trial("a_run_of_processes_writes_every_start_and_an_a_a_twin", &[], processes),
+        trial("the_same_seed_makes_the_same_plan", &[], same_plan),
+        trial("an_unknown_subject_is_refused_with_the_known_ones", &[], unknown_subject),
+        trial("a_folder_that_is_not_a_reports_is_refused_and_left_as_it_is", &[], strangers_folder),
+        trial("a_folder_that_cannot_be_written_is_refused_before_anything_is_measured", &[], closed_folder),
+        trial("control_c_writes_what_there_is", &[], control_c),
+        trial("the_harness_compares_itself_with_the_barest_loop", &[], overhead),
+        trial("density_counts_instances_that_answer", &[], density),
+        trial("density_ends_before_memory_is_short_and_says_with_which_figures", &[], density_brake),
+        trial("containers_that_stay_are_all_gone_after_control_c_and_after_a_kill", &["root"], density_ended),
+        trial("processes_containers_and_machines_stay_alive_side_by_side", &["root", "kvm"], density_of_all),
+        trial("a_copy_proves_itself_and_a_linked_one_costs_nothing_until_it_writes", &["root", "kvm"], copies),
+        trial("twenty_containers_are_proved_and_leave_nothing", &["root"], containers),
+        trial("crun_starts_beside_the_others_whatever_control_groups_there_are", &["root", "crun"], crun_too),
+        trial("what_fails_or_lies_is_shown_and_never_timed", &["root"], failing_peers),
+        trial("a_run_that_was_killed_is_cleaned_up_after", &["root"], killed),
+        trial("the_kernel_that_firecracker_is_given_prints_ready_in_64_bit_mode", &["kvm"], bare_kernel),
+        trial("processes_containers_and_machines_run_side_by_side", &["root", "kvm"], everything),
     ];
     // One at a time: they measure.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// A trial for hosts that have all these: ignored elsewhere, or failing there where `ISOLAB_REQUIRE` names what lacks.
-fn needs(needs: &[(&str, bool)], name: &str, run: fn() -> Result<(), Failed>) -> Trial {
-    let lacking: Vec<_> = needs.iter().filter(|(_, met)| !met).map(|(need, _)| *need).collect();
-    let required = env::var("ISOLAB_REQUIRE").unwrap_or_default();
-    if let Some(need) = lacking.iter().find(|need| required.split(',').any(|word| word.trim() == **need)) {
-        let complaint = format!("ISOLAB_REQUIRE names {need}, and this host has it not");
-        return Trial::test(name, move || Err(complaint.into()));
-    }
-    let all: Vec<_> = needs.iter().map(|(need, _)| *need).collect();
-    Trial::test(name, run).with_kind(format!("needs {}", all.join(", "))).with_ignored_flag(!lacking.is_empty())
-}
-
-/// Root that may mount: in a container it often may not.
-fn is_root() -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
-    nix::unistd::geteuid().is_root() && effective >> CAP_SYS_ADMIN & 1 == 1
-}
-
-fn ensure(holds: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
-    if holds { Ok(()) } else { Err(otherwise.into().into()) }
 }
 
 /// Folders of one trial.
@@ -169,7 +132,7 @@ impl Place {
     }
 
     /// Nothing of it may be left. What was killed is given the moment that it takes to go.
-    fn is_clean(&self, bench: u32) -> Result<(), Failed> {
+    fn is_clean(&self, bench: u32) -> Done {
         let begun = Instant::now();
         while !self.traces(bench).is_empty() && begun.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_millis(20));
@@ -196,7 +159,7 @@ impl Measuring {
     }
 
     /// Waits until so many instances are alive: then a ladder of more is being climbed.
-    fn climbs(&self, instances: usize) -> Result<(), Failed> {
+    fn climbs(&self, instances: usize) -> Done {
         let children = || {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten().flatten();
             let of = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -210,7 +173,7 @@ impl Measuring {
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), Failed> {
+    fn signal(&self, signal: Signal) -> Done {
         Ok(kill(Pid::from_raw(self.0.id() as i32), signal)?)
     }
 }
@@ -234,7 +197,7 @@ fn counts(run: &Run, cell: &str) -> (usize, usize) {
     (proved, of.len() - proved)
 }
 
-fn processes() -> Result<(), Failed> {
+fn processes() -> Done {
     let place = Place::new()?;
     let run = place.record(false, "--suite startup --subjects process --rounds 6 --parallel 1,3 --quick")?;
     let names: Vec<_> = run.cells.iter().map(|cell| cell.name.as_str()).collect();
@@ -251,7 +214,7 @@ fn processes() -> Result<(), Failed> {
     )
 }
 
-fn same_plan() -> Result<(), Failed> {
+fn same_plan() -> Done {
     let place = Place::new()?;
     let plan = |seed| {
         Ok::<_, Failed>(
@@ -263,20 +226,20 @@ fn same_plan() -> Result<(), Failed> {
     ensure(first.order != plan(8)?.order, "another seed makes the same plan")
 }
 
-fn refused(output: &Output, words: &[&str]) -> Result<(), Failed> {
+fn refused(output: &Output, words: &[&str]) -> Done {
     let said = text(&output.stderr);
     ensure(output.status.code() == Some(1), format!("{}: {said}", output.status))?;
     let all = ["error: ", "\nhint: "].iter().chain(words).all(|word| said.contains(word));
     ensure(all, said)
 }
 
-fn unknown_subject() -> Result<(), Failed> {
+fn unknown_subject() -> Done {
     let place = Place::new()?;
     refused(&place.run(false, "--subjects process,lxc")?, &["lxc", "microvm-app", "container-nonet"])?;
     ensure(!place.path("out").exists() && !place.path("root").exists(), "something was made all the same")
 }
 
-fn strangers_folder() -> Result<(), Failed> {
+fn strangers_folder() -> Done {
     let place = Place::new()?;
     fs::create_dir(place.path("out"))?;
     fs::write(place.path("out/thesis.tex"), "years")?;
@@ -284,7 +247,7 @@ fn strangers_folder() -> Result<(), Failed> {
     ensure(fs::read_to_string(place.path("out/thesis.tex"))? == "years", "the stranger's file was touched")
 }
 
-fn closed_folder() -> Result<(), Failed> {
+fn closed_folder() -> Done {
     let place = Place::new()?;
     // Nobody can make a folder in /proc, not even root.
     let output = place.bench(false, "run --subjects process --quick --out /proc/isolab-report").output()?;
@@ -292,7 +255,7 @@ fn closed_folder() -> Result<(), Failed> {
     ensure(!text(&output.stderr).contains("measuring"), "it measured all the same")
 }
 
-fn control_c() -> Result<(), Failed> {
+fn control_c() -> Done {
     let place = Place::new()?;
     let command = place.bench(false, "run --suite startup --subjects process --parallel 1 --rounds 20000 --budget 10m");
     let mut bench = Measuring::begin(with_out(command, &place))?;
@@ -305,7 +268,7 @@ fn control_c() -> Result<(), Failed> {
     place.is_clean(bench.0.id())
 }
 
-fn overhead() -> Result<(), Failed> {
+fn overhead() -> Done {
     let place = Place::new()?;
     let output = place.run(false, "--suite overhead --quick --rounds 50")?;
     ensure(text(&output.stdout).contains("the harness adds "), text(&output.stdout))?;
@@ -321,7 +284,7 @@ fn tops(density: &Density, cell: &str) -> Vec<(u32, Ended)> {
     ladders.map(|ladder| (ladder.rungs.last().map_or(0, |rung| rung.alive), ladder.ended)).collect()
 }
 
-fn density() -> Result<(), Failed> {
+fn density() -> Done {
     let place = Place::new()?;
     let run = place.record(false, "--suite density --subjects process,microvm-bare --max 5 --quick")?;
     ensure(run.samples.is_empty() && run.cells.is_empty() && run.plan.suite == "density", "there are starts")?;
@@ -344,7 +307,7 @@ fn density() -> Result<(), Failed> {
     refused(&place.run(false, "--suite density --subjects microvm-bare --quick")?, &["stays alive"])
 }
 
-fn density_brake() -> Result<(), Failed> {
+fn density_brake() -> Done {
     let place = Place::new()?;
     let meminfo = fs::read_to_string("/proc/meminfo")?;
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
@@ -370,7 +333,7 @@ fn density_brake() -> Result<(), Failed> {
     Ok(())
 }
 
-fn density_ended() -> Result<(), Failed> {
+fn density_ended() -> Done {
     for (signal, moment) in [(Signal::SIGINT, None), (Signal::SIGKILL, Some(1500)), (Signal::SIGKILL, Some(2600))] {
         let place = Place::new()?;
         let words = "run --suite density --subjects process,container --max 400 --budget 5m";
@@ -396,7 +359,7 @@ fn density_ended() -> Result<(), Failed> {
     Ok(())
 }
 
-fn density_of_all() -> Result<(), Failed> {
+fn density_of_all() -> Done {
     let place = Place::new()?;
     let subjects =
         ["process", "container", "container-nonet", "microvm-app", "microvm-app-restore", "microvm-app-clone"];
@@ -422,7 +385,7 @@ fn density_of_all() -> Result<(), Failed> {
     place.is_clean(bench.0.id())
 }
 
-fn containers() -> Result<(), Failed> {
+fn containers() -> Done {
     let place = Place::new()?;
     let command = place.bench(
         true,
@@ -456,7 +419,7 @@ fn failures(run: &Run) -> BTreeSet<&str> {
     failed.collect()
 }
 
-fn copies() -> Result<(), Failed> {
+fn copies() -> Done {
     let place = Place::new()?;
     let words = "--suite snapshot,clone --subjects microvm-app,container --rounds 1 --budget 20s --quick";
     let mut command = place.bench(true, &format!("run {words}"));
@@ -500,7 +463,7 @@ fn costs(copies: &Copies, cell: &CopyCell) -> Vec<Cost> {
     of.filter_map(cost).collect()
 }
 
-fn crun_too() -> Result<(), Failed> {
+fn crun_too() -> Done {
     let place = Place::new()?;
     let before = fs::read_to_string("/proc/self/mountinfo")?;
     let run = place.record(
@@ -517,7 +480,7 @@ fn crun_too() -> Result<(), Failed> {
     ensure(fs::read_to_string("/proc/self/mountinfo")? == before, "the host's own mounts have changed")
 }
 
-fn failing_peers() -> Result<(), Failed> {
+fn failing_peers() -> Done {
     let place = Place::new()?;
     // One that is fast at failing, and one that says it is ready without having started anything.
     let liar = place.path("liar");
@@ -547,7 +510,7 @@ fn failing_peers() -> Result<(), Failed> {
     ensure(failures(&run) == expected, format!("{:?}", failures(&run)))
 }
 
-fn killed() -> Result<(), Failed> {
+fn killed() -> Done {
     for moment in [5, 40, 130, 400] {
         let place = Place::new()?;
         let subjects = "process,container,container-nonet";
@@ -567,7 +530,7 @@ fn killed() -> Result<(), Failed> {
     Ok(())
 }
 
-fn everything() -> Result<(), Failed> {
+fn everything() -> Done {
     let place = Place::new()?;
     let restored = ["microvm-app-restore", "microvm-app-eager", "microvm-app-clone"];
     let subjects = ["process", "container", "container-nonet", "microvm-bare", "microvm-app"];
@@ -608,7 +571,7 @@ impl Guest for Kernel {
     }
 }
 
-fn bare_kernel() -> Result<(), Failed> {
+fn bare_kernel() -> Done {
     let mut said = Vec::new();
     let config = Config { memory: Mib(16), timeout: Some(Duration::from_secs(2)) };
     let guest = Kernel(kernel::printing(b"ISOLAB-READY 0123456789abcdef\n"));

@@ -2,7 +2,8 @@
 //!
 //! A boot takes seconds, so what one machine can show at once is shown by one machine.
 
-use std::env;
+mod needs;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,51 +13,34 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_reports::model::Host;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use tempfile::TempDir;
 
-type Done = Result<(), Failed>;
+use needs::{Done, ensure, trial};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_isolab-bench");
 
 fn main() {
     let arguments = Arguments::from_args();
     let trials = vec![
-        needs_testbed("the_exit_status_is_handed_back", the_exit_status_is_handed_back),
-        needs_testbed("both_outputs_arrive_apart_and_whole", both_outputs_arrive_apart_and_whole),
-        needs_testbed("files_in_out_come_back_as_they_were", files_in_out_come_back_as_they_were),
-        needs_testbed("every_controller_of_cgroup_v2_is_there", every_controller_is_there),
-        needs_testbed("its_kvm_is_kvm_amd_and_its_clock_is_told_to_be_emulated", its_kvm_is_kvm_amd),
-        needs_testbed("the_root_can_be_pivoted_as_container_runtimes_do", the_root_can_be_pivoted),
-        needs_testbed("a_dynamic_program_brings_its_libraries", a_dynamic_program_brings_its_libraries),
-        needs_testbed("the_command_starts_within_15_s", the_command_starts_soon),
-        needs_testbed("a_command_that_is_missing_is_named", a_command_that_is_missing_is_named),
-        needs_testbed("a_kernel_that_panics_shows_its_console", a_kernel_that_panics_shows_its_console),
-        needs_testbed("a_killed_command_leaves_no_emulator", a_killed_command_leaves_no_emulator),
-        needs_testbed("a_machine_ends_with_its_time", a_machine_ends_with_its_time),
-        Trial::test("without_the_emulator_its_package_is_named", without_the_emulator_its_package_is_named),
-        Trial::test("what_is_no_kernel_is_refused", what_is_no_kernel_is_refused),
-        Trial::test("what_cannot_be_forwarded_is_refused", what_cannot_be_forwarded_is_refused),
+        trial("the_exit_status_is_handed_back", &["testbed"], the_exit_status_is_handed_back),
+        trial("both_outputs_arrive_apart_and_whole", &["testbed"], both_outputs_arrive_apart_and_whole),
+        trial("files_in_out_come_back_as_they_were", &["testbed"], files_in_out_come_back_as_they_were),
+        trial("every_controller_of_cgroup_v2_is_there", &["testbed"], every_controller_is_there),
+        trial("its_kvm_is_kvm_amd_and_its_clock_is_told_to_be_emulated", &["testbed"], its_kvm_is_kvm_amd),
+        trial("the_root_can_be_pivoted_as_container_runtimes_do", &["testbed"], the_root_can_be_pivoted),
+        trial("a_dynamic_program_brings_its_libraries", &["testbed"], a_dynamic_program_brings_its_libraries),
+        trial("the_command_starts_within_15_s", &["testbed"], the_command_starts_soon),
+        trial("a_command_that_is_missing_is_named", &["testbed"], a_command_that_is_missing_is_named),
+        trial("a_kernel_that_panics_shows_its_console", &["testbed"], a_kernel_that_panics_shows_its_console),
+        trial("a_killed_command_leaves_no_emulator", &["testbed"], a_killed_command_leaves_no_emulator),
+        trial("a_machine_ends_with_its_time", &["testbed"], a_machine_ends_with_its_time),
+        trial("without_the_emulator_its_package_is_named", &[], without_the_emulator_its_package_is_named),
+        trial("what_is_no_kernel_is_refused", &[], what_is_no_kernel_is_refused),
+        trial("what_cannot_be_forwarded_is_refused", &[], what_cannot_be_forwarded_is_refused),
     ];
     // One machine at a time: each takes all of a small host.
     libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials).exit();
-}
-
-/// A trial for hosts that have QEMU, and a kernel or a way to get one.
-fn needs_testbed(name: &str, run: fn() -> Done) -> Trial {
-    let on_path = |program: &str| {
-        env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).is_file())
-    };
-    let met = ["qemu-system-x86_64", "busybox", "apt-get", "dpkg"].into_iter().all(on_path);
-    let required = env::var("ISOLAB_REQUIRE").unwrap_or_default().split(',').any(|need| need == "testbed");
-    if !met && required {
-        return Trial::test(name, || Err("ISOLAB_REQUIRE names testbed, and this host can't run one".into()));
-    }
-    Trial::test(name, run).with_kind("needs testbed").with_ignored_flag(!met)
-}
-
-fn ensure(holds: bool, otherwise: impl Into<String>) -> Done {
-    if holds { Ok(()) } else { Err(otherwise.into().into()) }
 }
 
 fn testbed(options: &[&str], command: &[&str]) -> Command {

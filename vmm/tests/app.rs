@@ -4,6 +4,8 @@
 //! name what it proves. Needed are `/dev/kvm`, a static busybox, gcc with a static C library, and rustc; a trial whose
 //! need is missing is ignored and says so, or fails where `ISOLAB_REQUIRE` lists that need.
 
+mod needs;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,13 +14,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use isolab_vmm::guest::app::App;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-type Done = Result<(), Failed>;
+use needs::{Done, trial};
 
 /// Where this run's programs and files are; gone when `main` ends.
 static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -37,30 +38,6 @@ fn main() {
         let _ = fs::remove_dir_all(folder.path());
     }
     conclusion.exit();
-}
-
-// ---- what a trial may need -----------------------------------------------------------------------------------------
-
-/// A trial that needs `needs`: ignored, with the reason in its kind, where one is missing; failed where it is required.
-fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Done + Send + 'static) -> Trial {
-    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
-    let Some(missing) = needs.iter().copied().find(|need| !is_there(need)) else {
-        return Trial::test(name, test);
-    };
-    let reason = format!("needs {missing}");
-    if required.split(',').any(|need| need == missing) {
-        return Trial::test(name, move || Err(reason.into())).with_kind("required");
-    }
-    Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
-}
-
-fn is_there(need: &str) -> bool {
-    let answers = |command: &str| Command::new(command).arg("--version").output().is_ok_and(|out| out.status.success());
-    match need {
-        "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
-        "busybox" => App::open(Path::new(BUSYBOX), &[], &[]).is_ok(),
-        other => answers(other),
-    }
 }
 
 const BUSYBOX: &str = "/bin/busybox";

@@ -15,19 +15,19 @@ mod generation;
 mod goes_on;
 #[path = "linux/guests.rs"]
 mod guests;
+mod needs;
 #[path = "linux/stock.rs"]
 mod stock;
 #[path = "linux/tiny.rs"]
 mod tiny;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 
-type Done = Result<(), Failed>;
+use needs::{Done, trial};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -57,31 +57,6 @@ fn main() {
         copies::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
-}
-
-/// A trial that is ignored where one of its needs is missing and not required.
-fn trial(name: &str, needs: &[&str], test: fn() -> Done) -> Trial {
-    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
-    let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_here(need)).collect();
-    let forgiven = missing.iter().all(|need| !required.split(',').any(|other| other == *need));
-    let ignored = forgiven && !missing.is_empty();
-    let kind = if ignored { format!("needs {}", missing.join(", ")) } else { String::new() };
-    Trial::test(name, test).with_kind(kind).with_ignored_flag(ignored)
-}
-
-fn is_here(need: &str) -> bool {
-    match need {
-        "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
-        "interpreted-kvm" => is_here("kvm") && std::path::Path::new("/sys/module/kvm_pvm").exists(),
-        "root" => nix::unistd::geteuid().is_root(),
-        "qemu-img" => Command::new(need).arg("--version").output().is_ok_and(|output| output.status.success()),
-        "busybox" => stock::busybox().is_some(),
-        // A kernel, and a KVM that can run one.
-        "kernel" => stock::files().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),
-        "small-kernel" => stock::small().is_some() && is_here("kvm") && !is_here("interpreted-kvm"),
-        "disks" => stock::root_disk().is_some() && stock::data_disk().is_some(),
-        _ => false,
-    }
 }
 
 fn isolab_vm(words: &[&str]) -> Result<Output, Failed> {

@@ -3,7 +3,9 @@
 //! Guests that do what they should not are made here, of a few bytes each, and put into machines through the library. A
 //! trial that needs `/dev/kvm` is ignored where there is none, and says so, or fails where `ISOLAB_REQUIRE` lists `kvm`.
 
-use std::fs::{self, File};
+mod needs;
+
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -21,12 +23,12 @@ use isolab_vmm::memory::Memory;
 use isolab_vmm::units::Mib;
 use isolab_vmm::vcpu::Cpu;
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::unistd::Pid;
 use vm_memory::{Bytes, GuestAddress};
 
-type Done = Result<(), Failed>;
+use needs::{Done, trial};
 
 fn main() {
     // One after the other: a process has one set of signal handlers, so it can listen on behalf of one machine.
@@ -53,26 +55,6 @@ fn main() {
         trial("the_lesson_names_each_step_and_its_call", &["kvm"], the_lesson),
     ];
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// A trial that is ignored where one of its needs is missing and not required.
-fn trial(name: &str, needs: &[&str], test: fn() -> Done) -> Trial {
-    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
-    let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_here(need)).collect();
-    let forgiven = missing.iter().all(|need| !required.split(',').any(|other| other == *need));
-    let ignored = forgiven && !missing.is_empty();
-    let kind = if ignored { format!("needs {}", missing.join(", ")) } else { String::new() };
-    Trial::test(name, test).with_kind(kind).with_ignored_flag(ignored)
-}
-
-fn is_here(need: &str) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    match need {
-        "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
-        "closed-kvm" => fs::metadata("/dev/kvm").is_ok_and(|it| it.permissions().mode() & 0o006 == 0),
-        "root" => nix::unistd::geteuid().is_root(),
-        _ => false,
-    }
 }
 
 // ---- the command ---------------------------------------------------------------------------------------------------

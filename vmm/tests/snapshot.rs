@@ -15,6 +15,7 @@ mod goes_on;
 mod machines;
 #[path = "snapshot/named.rs"]
 mod named;
+mod needs;
 #[path = "snapshot/served.rs"]
 mod served;
 #[path = "snapshot/travels.rs"]

@@ -127,7 +127,7 @@ impl Engine {
                 Err(self.stand_by(locked, ends, vec![wire]))
             }
             Err(error) => {
-                let told = Told { message: chain(&error), code: error.code(), hint: error.hint() };
+                let told = Told { message: crate::chain(&error), code: error.code(), hint: error.hint() };
                 let said = wire.say(b'F', &serde_json::to_vec(&told).unwrap_or_default());
                 said.map_err(|_| error)
             }
@@ -318,18 +318,4 @@ fn hear_size(wire: &Wire, terminal: &OwnedFd) {
     if let Some(size) = heard.and_then(|message| read_size(&message.bytes)) {
         let _ = set_size(terminal, size);
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,5 @@
 //! A host of one trial's own, and containers in it that are nothing but a network namespace and a thread.
 
-use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -97,7 +96,7 @@ impl Lab {
         let guest = Guest { container: &id, name, hostname: "box", hosts: &hosts, extra: &[] };
         let namespace = Namespace::create()?;
         let attachment = self.networks.attach(guest, &namespace, endpoints, &wishes(ports)?);
-        Ok(Container { attachment: attachment.map_err(|error| chain(&error))?, namespace, hosts })
+        Ok(Container { attachment: attachment.map_err(|error| isolab_runtime::chain(&error))?, namespace, hosts })
     }
 
     /// An id, and a file for names.
@@ -243,11 +242,6 @@ pub(crate) fn run(words: &[&str]) -> Result<String, Failed> {
     } else {
         Err(format!("{words:?}: {}{}", text(&output.stdout), text(&output.stderr)).into())
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    error.source().map_or(error.to_string(), |cause| format!("{error}: {}", chain(cause)))
 }
 
 fn own_namespace() -> Result<OwnedFd, Failed> {

@@ -63,7 +63,7 @@ impl Attendant {
         let reply = match &asked.request {
             Request::Snapshot { to, diff } if to.is_absolute() => match machine.save_as(to, saving(*diff)) {
                 Ok(saved) => Reply::Ok(Answer::Snapshot { id: saved.id, bytes: saved.bytes }),
-                Err(error) => Reply::Error(chain(&error)),
+                Err(error) => Reply::Error(crate::chain(&error)),
             },
             Request::Snapshot { to, .. } => Reply::Error(format!("{} is no absolute path", to.display())),
             Request::Button if !machine.press() => Reply::Error("this machine has no power button".to_owned()),
@@ -80,20 +80,6 @@ impl Attendant {
 
 fn saving(diff: bool) -> Saving {
     if diff { Saving::Changes } else { Saving::Whole }
-}
-
-/// An error and what it came of, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl<G: Guest, W: Write> Overseer<G, W> for Attendant {

@@ -26,7 +26,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use attendant::Attendant;
-pub(crate) use attendant::chain;
 pub use client::{ClientError, ask};
 pub use server::{Ring, Socket};
 

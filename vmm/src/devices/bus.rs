@@ -12,7 +12,6 @@ use serde::Deserialize;
 use super::DeviceError;
 use super::virtio::mmio::Transport;
 use super::virtio::state::State;
-use crate::api::chain;
 
 /// What a device is called in a snapshot.
 fn name(base: u64) -> String {
@@ -73,7 +72,7 @@ impl Window for Transport {
 
     fn restore(&mut self, saved: &serde_json::Value) -> Result<(), String> {
         let state = State::deserialize(saved).map_err(|error| error.to_string())?;
-        self.go_on(&state).map_err(|error| chain(&error))?;
+        self.go_on(&state).map_err(|error| crate::chain(&error))?;
         // The interrupt controller, which was plugged first, knows by now which processor the line belongs to.
         self.remind().map_err(|error| error.to_string())
     }

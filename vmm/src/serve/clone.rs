@@ -170,7 +170,7 @@ impl Failure {
         };
         let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
         // Who does not listen has not to be told.
-        let _ = errors.write_all(format!("error: {}\n{hint}", crate::api::chain(error)).as_bytes());
+        let _ = errors.write_all(format!("error: {}\n{hint}", crate::chain(error)).as_bytes());
         match self {
             Self::Run(error) => error.status().unwrap_or(125),
             Self::Files(_) | Self::Boot(_) | Self::Confine(_) => 125,

@@ -1,7 +1,7 @@
 //! What the trials of snapshots share: the guest program, machines that are talked to, and a folder that goes with them.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use isolab_vmm::api::{Answer, Request, ask};
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-pub(crate) type Done = Result<(), Failed>;
+use crate::needs::Done;
 
 /// No trial waits longer for anything: this machine may be busy, but not that busy.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,30 +37,6 @@ pub(crate) fn clean_up() {
 /// A place that nobody else uses.
 pub(crate) fn place(name: &str) -> PathBuf {
     folder().join(name)
-}
-
-/// A trial that needs `needs`: ignored, with the reason in its kind, where one is missing; failed where it is required.
-pub(crate) fn trial(name: &str, needs: &[&str], test: impl FnOnce() -> Done + Send + 'static) -> Trial {
-    let required = std::env::var("ISOLAB_REQUIRE").unwrap_or_default();
-    let Some(missing) = needs.iter().copied().find(|need| !is_there(need)) else {
-        return Trial::test(name, test);
-    };
-    let reason = format!("needs {missing}");
-    if required.split(',').any(|need| need == missing) {
-        return Trial::test(name, move || Err(reason.into())).with_kind("required");
-    }
-    Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
-}
-
-fn is_there(need: &str) -> bool {
-    match need {
-        "kvm" => File::options().read(true).write(true).open("/dev/kvm").is_ok(),
-        "root" => nix::unistd::geteuid().is_root(),
-        "userfaultfd" => File::options().read(true).write(true).open("/dev/userfaultfd").is_ok(),
-        // It has no option that does nothing.
-        "htpasswd" => Command::new(need).output().is_ok(),
-        other => Command::new(other).arg("--version").output().is_ok_and(|out| out.status.success()),
-    }
 }
 
 /// The guest program, built once.

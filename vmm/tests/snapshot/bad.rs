@@ -10,7 +10,8 @@ use isolab_vmm::api::{Request, ask};
 use isolab_vmm::snapshot::format;
 use libtest_mimic::{Failed, Trial};
 
-use crate::machines::{Done, Live, isolab_vm, place, refused, snapshot, trial};
+use crate::machines::{Live, isolab_vm, place, refused, snapshot};
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

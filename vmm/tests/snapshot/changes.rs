@@ -8,8 +8,9 @@ use isolab_vmm::api::{Answer, Request, ask};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::machines::{Done, Live, isolab_vm, place, refused, snapshot, trial};
+use crate::machines::{Live, isolab_vm, place, refused, snapshot};
 use crate::named::Root;
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

@@ -7,8 +7,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::machines::{Done, Live, trial};
+use crate::machines::Live;
 use crate::named::Root;
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

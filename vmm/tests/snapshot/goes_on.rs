@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use isolab_vmm::api::{Answer, Doing, Request, ask};
 use libtest_mimic::{Failed, Trial};
 
-use crate::machines::{Done, Live, isolab_vm, place, snapshot, teller, trial};
+use crate::machines::{Live, isolab_vm, place, snapshot, teller};
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

@@ -9,7 +9,8 @@ use std::process::Command;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::machines::{Done, Live, done, isolab_vm, place, refused, teller, trial};
+use crate::machines::{Live, done, isolab_vm, place, refused, teller};
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

@@ -13,7 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
 use nix::unistd::Pid;
 
-use crate::machines::{Done, Live, isolab_vm, place, refused, snapshot, trial};
+use crate::machines::{Live, isolab_vm, place, refused, snapshot};
+use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::machines::{Done, done, place, refused, trial};
+use crate::machines::{done, place, refused};
 use crate::named::Root;
+use crate::needs::{Done, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

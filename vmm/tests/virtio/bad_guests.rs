@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::chaos;
-use crate::needs::{Done, sure, trial};
+use crate::needs::{Done, trial};
+use crate::sure;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -8,7 +8,8 @@ use libtest_mimic::Trial;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use crate::driver::{Driver, register};
-use crate::needs::{Done, sure, trial};
+use crate::needs::{Done, trial};
+use crate::sure;
 
 const INFLATE: usize = 0;
 const DEFLATE: usize = 1;

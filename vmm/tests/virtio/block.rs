@@ -193,12 +193,7 @@ fn no_request() -> Done {
 
 fn refused(path: &Path, read_only: bool, format: Option<Format>, parts: &[&str]) {
     let error = block::open(&Options { path: path.to_owned(), read_only, format }).err().expect("it was taken");
-    let mut texts = vec![error.to_string()];
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        texts.push(error.to_string());
-        source = error.source();
-    }
+    let mut texts = vec![isolab_vmm::chain(&error)];
     texts.extend(error.hint());
     let text = texts.join(": ");
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");

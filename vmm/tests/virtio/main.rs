@@ -8,13 +8,16 @@ mod block;
 mod chaos;
 mod console;
 mod driver;
+#[path = "../needs/mod.rs"]
 mod needs;
 mod net;
 mod transport;
 mod vsock;
 
+use libtest_mimic::{Arguments, Trial};
+
 fn main() {
-    let arguments = libtest_mimic::Arguments::from_args();
+    let arguments = Arguments::from_args();
     let trials = [
         transport::trials(),
         block::trials(),
@@ -25,4 +28,12 @@ fn main() {
         bad_guests::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+}
+
+/// A trial that needs nothing and can fail only by a panic.
+fn sure(name: &str, test: fn()) -> Trial {
+    needs::trial(name, &[], move || {
+        test();
+        Ok(())
+    })
 }

@@ -10,7 +10,8 @@ use isolab_vmm::devices::virtio::net::{Mac, Net, Tap, TapError, Wire};
 use libtest_mimic::{Failed, Trial};
 
 use crate::driver::Driver;
-use crate::needs::{Done, sure, trial};
+use crate::needs::{Done, trial};
+use crate::sure;
 
 const RECEIVE: usize = 0;
 const SEND: usize = 1;

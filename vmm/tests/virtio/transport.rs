@@ -6,7 +6,8 @@ use isolab_vmm::devices::virtio::state::State;
 use libtest_mimic::Trial;
 
 use crate::driver::{DRIVER_OK, Driver, EVENT_INDEX, FEATURES_OK, NEEDS_RESET, register};
-use crate::needs::{Done, sure, trial};
+use crate::needs::{Done, trial};
+use crate::sure;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -17,7 +17,7 @@ use isolab_runtime::registry::server::{Settings, collect_garbage, serve};
 use crate::bars::Bars;
 use crate::cli::Global;
 use crate::print;
-use crate::voice::{Failure, chain};
+use crate::voice::Failure;
 use mirror::Mirror;
 
 /// What docker's verbs take for the registry where none is said.
@@ -194,7 +194,9 @@ impl Way {
         for mirror in mirrors.iter().filter(|mirror| mirror.registry == registry) {
             match self.connect(&mirror.host).and_then(|client| Ok(ask(&client)?)) {
                 Ok(found) => return Ok(found),
-                Err(error) => eprintln!("warning: not from the mirror {}: {}", mirror.host, chain(&error)),
+                Err(error) => {
+                    eprintln!("warning: not from the mirror {}: {}", mirror.host, isolab_runtime::chain(&error));
+                }
             }
         }
         Ok(ask(&self.connect(registry)?)?)

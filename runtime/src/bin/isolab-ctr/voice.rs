@@ -1,6 +1,5 @@
 //! What the command says when something is wrong.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -120,7 +119,7 @@ impl Failure {
 
 /// `error:` with the whole chain and, where there is one, `hint:`.
 pub(crate) fn complain(failure: &Failure) -> ExitCode {
-    eprintln!("error: {}", chain(failure));
+    eprintln!("error: {}", isolab_runtime::chain(failure));
     if let Some(hint) = failure.hint() {
         eprintln!("hint: {hint}");
     }
@@ -135,18 +134,4 @@ pub(crate) fn complain(failure: &Failure) -> ExitCode {
         | Failure::Fetch { .. } => 125,
         _ => FAILED,
     })
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,10 +1,10 @@
 //! What the command says when something is wrong: on standard error, and in the log that its caller reads.
 
-use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use isolab_runtime::chain;
 use isolab_runtime::container::{ContainerError, ShieldError, TemplateError, rfc3339, since_epoch};
 use serde_json::json;
 
@@ -49,20 +49,6 @@ impl Failure {
         };
         Some(text.to_owned())
     }
-
-    /// The whole chain in one line.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            if !text.ends_with(&words) {
-                text = format!("{text}: {words}");
-            }
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Where errors and warnings go.
@@ -80,13 +66,13 @@ impl Voice {
 
     /// `error:` with the whole chain and, where there is one, `hint:`. The status is runc's: 1, whatever it was.
     pub(crate) fn complain(&self, failure: &Failure) -> u8 {
-        let (text, hint) = (failure.chain(), failure.hint());
+        let (text, hint) = (chain(failure), failure.hint());
         eprintln!("error: {text}");
         if let Some(hint) = &hint {
             eprintln!("hint: {hint}");
         }
         if let Err(error) = self.append("error", &text, hint.as_deref()) {
-            eprintln!("warning: {}", error.chain());
+            eprintln!("warning: {}", chain(&error));
         }
         super::FAILURE
     }
@@ -94,7 +80,7 @@ impl Voice {
     pub(crate) fn warn(&self, text: &str) {
         eprintln!("warning: {text}");
         if let Err(error) = self.append("warning", text, None) {
-            eprintln!("warning: {}", error.chain());
+            eprintln!("warning: {}", chain(&error));
         }
     }
 

@@ -13,7 +13,6 @@ mod process;
 mod renewal;
 mod status;
 
-use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -62,13 +61,7 @@ fn main() {
 }
 
 fn complain(error: &InitError) {
-    eprint!("isolab-init: error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
-    }
-    eprintln!();
+    eprintln!("isolab-init: error: {}", isolab_vmm::chain(error));
 }
 
 /// From an empty machine to the end of its program.

@@ -1,6 +1,5 @@
 //! What can go wrong, and how it is told.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
@@ -82,16 +81,7 @@ impl Failure {
 
 /// `error:` with the whole chain and, where there is one, `hint:`.
 pub(crate) fn complain(failure: &Failure) -> ExitCode {
-    let mut text = failure.to_string();
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    eprintln!("error: {text}");
+    eprintln!("error: {}", isolab_vmm::chain(failure));
     if let Some(hint) = failure.hint() {
         eprintln!("hint: {hint}");
     }

@@ -235,7 +235,7 @@ fn tell(store: &Store) -> Result<(), Failure> {
 fn check(store: &Store) -> Result<u8, Failure> {
     let verified = store.verify()?;
     for problem in &verified.problems {
-        eprintln!("error: {}", crate::voice::chain(problem));
+        eprintln!("error: {}", isolab_runtime::chain(problem));
     }
     let (images, blobs, size) = (verified.images, verified.blobs, print::size(verified.bytes));
     let wrong = match verified.problems.len() {
