@@ -36,6 +36,8 @@ struct Heard {
     immediate_exit: AtomicPtr<u8>,
     /// The timer that repeats.
     timer: AtomicPtr<libc::c_void>,
+    /// Whether there is one: a process's first timer has the number 0, and looks like no pointer to anything.
+    has_timer: AtomicBool,
 }
 
 thread_local! {
@@ -164,6 +166,7 @@ impl Stop {
         heard.immediate_exit.store(&raw mut run.immediate_exit, Ordering::Relaxed);
         let stop = Self { heard, before: Vec::with_capacity(SIGNALS.len() + 1), timer: timer()? };
         stop.heard.timer.store(stop.timer, Ordering::Relaxed);
+        stop.heard.has_timer.store(true, Ordering::Relaxed);
         OWN.set(Arc::as_ptr(&stop.heard));
         Ok(stop)
     }
@@ -260,9 +263,8 @@ impl Heard {
             // SAFETY: points into the processor's shared page, which lives while `Stop` does.
             unsafe { flag.write_volatile(1) };
         }
-        let timer = self.timer.load(Ordering::Relaxed);
-        if ends && signal != libc::SIGALRM && !timer.is_null() {
-            let _ = arm(timer, AGAIN);
+        if ends && signal != libc::SIGALRM && self.has_timer.load(Ordering::Relaxed) {
+            let _ = arm(self.timer.load(Ordering::Relaxed), AGAIN);
         }
     }
 }
