@@ -12,6 +12,8 @@ mod changes;
 mod crashes;
 #[path = "snapshot/goes_on.rs"]
 mod goes_on;
+#[path = "snapshot/kills.rs"]
+mod kills;
 mod machines;
 #[path = "snapshot/named.rs"]
 mod named;
@@ -30,6 +32,7 @@ fn main() {
     trials.extend(bad::trials());
     trials.extend(named::trials());
     trials.extend(crashes::trials());
+    trials.extend(kills::trials());
     trials.extend(served::trials());
     trials.extend(travels::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

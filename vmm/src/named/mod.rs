@@ -176,6 +176,24 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), NamedError> {
     write().map_err(failed("write", path))
 }
 
+/// Removes files from `folder` whose writers ([`write_whole`]) were killed before they had their names.
+fn remove_unwritten(folder: &Path) -> Result<(), NamedError> {
+    let remove = || -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let writer = name.to_str().filter(|name| name.starts_with('.')).and_then(|name| name.rsplit_once('.'));
+            if let Some(process) = writer.and_then(|(_, process)| process.parse::<u32>().ok())
+                && !Path::new("/proc").join(process.to_string()).exists()
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(failed("remove what was left in", folder))
+}
+
 /// Takes the lock that the file at `path` stands for; nothing where somebody has it. The file is made if need be.
 fn lock(path: &Path) -> Result<Option<File>, NamedError> {
     let file = File::options().create(true).append(true).open(path).map_err(failed("open", path))?;

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::record::{Base, Identity, Inside, Name, Record};
 use super::tree::{About, Branch};
-use super::{NEW, NamedError, REMOVED, UNFINISHED, failed, lock, remove_remains, remove_whole, write_whole};
+use super::{
+    NEW, NamedError, REMOVED, UNFINISHED, failed, lock, remove_remains, remove_unwritten, remove_whole, write_whole,
+};
 use crate::api::{Answer, ClientError, Doing, Request, Status, ask};
 
 /// How long a machine may take to end.
@@ -281,6 +283,7 @@ impl Machine {
     pub(super) fn change(&self) -> Result<File, NamedError> {
         let changing = lock(&self.path.join("changing"))?.ok_or_else(|| NamedError::Busy(self.name.clone()))?;
         remove_remains(&self.path.join("snapshots"), &[UNFINISHED, REMOVED])?;
+        remove_unwritten(&self.path)?;
         Ok(changing)
     }
 

@@ -45,7 +45,7 @@ fn everything() -> Done {
     clones(&root, &parent)?;
     says("clones");
     killed(&root, &parent)?;
-    says("killed at five moments");
+    says("killed at ten moments");
     full_clone(&root)?;
     says("a full clone");
     nothing_is_left(&root)
@@ -122,29 +122,67 @@ fn clones(root: &Root, web: &Guest) -> Done {
     clones.iter().try_for_each(|clone| root.does(&["rm", &clone.name]).map(drop))
 }
 
-/// Its monitor is killed while a snapshot is taken, at several moments of that: what is listed can be gone on from.
+/// Verbs are killed, or the machine that they are about, at ten moments: what is listed can be gone on from.
 fn killed(root: &Root, web: &Guest) -> Done {
-    for (turn, moment) in [0, 40, 150, 400, 900].map(Duration::from_millis).into_iter().enumerate() {
-        web.start_from("a")?;
-        assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
-        let name = format!("k-{turn}");
-        let monitor = web.pid()?;
-        let mut caller = root.command(&["snapshot", "web", &name])?.spawn()?;
-        std::thread::sleep(moment);
-        kill(monitor, Signal::SIGKILL)?;
+    let verbs: [(&[&str], bool); 7] = [
+        (&["snapshot", "web", "k"], true),
+        (&["snapshot", "web", "k"], false),
+        (&["snapshot", "web", "k", "--diff"], true),
+        (&["rm-snapshot", "web", "k"], false),
+        (&["stop", "--grace", "0", "web"], false),
+        (&["clone", "--full", "web@a", "k"], false),
+        (&["rm", "k"], false),
+    ];
+    for (turn, (words, the_machine)) in verbs.iter().cycle().take(10).enumerate() {
+        let of_web = words[0] != "clone" && words[0] != "rm";
+        if of_web {
+            web.start_from("a")?;
+            assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
+        }
+        if words[0] == "rm-snapshot" {
+            root.does(&["snapshot", "web", "k"])?;
+        }
+        if words[0] == "rm" {
+            root.does(&["clone", "--full", "web@a", "k"])?;
+        }
+        let monitor = if of_web { Some(web.pid()?) } else { None };
+        let mut caller = root.command(words)?.spawn()?;
+        std::thread::sleep(Duration::from_millis([3, 40, 150, 400, 900][turn % 5]));
+        match monitor.filter(|_| *the_machine) {
+            Some(monitor) => kill(monitor, Signal::SIGKILL)?,
+            None => caller.kill()?,
+        }
         caller.wait()?;
+        let Some(monitor) = monitor else {
+            // A full clone has its disk, or it is not there.
+            let clone = root.guest("k");
+            if clone.folder().exists() {
+                clone.start()?;
+                assert_eq!(clone.ask("echo $n $(cat /data/log)")?, "2 base a");
+                clone.stop()?;
+                root.does(&["rm", "k"])?;
+            }
+            continue;
+        };
+        let _ = web.stop(); // it may be at its end already
+        while Path::new(&format!("/proc/{monitor}")).exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let listed = root.does(&["snapshots", "web"])?;
-        assert!(["base", "a", "b"].iter().all(|name| listed.split_whitespace().any(|word| word == *name)), "{listed}");
-        if listed.contains(&name) {
-            web.start_from(&name)?;
+        let there = |name: &str| listed.split_whitespace().any(|word| word == name);
+        assert!(["base", "a", "b"].into_iter().all(there), "{listed}");
+        if there("k") {
+            web.start_from("k")?;
             assert_eq!(web.ask("echo $n $(cat /data/log)")?, "2 base a");
             web.stop()?;
+            root.does(&["rollback", "web", "a"])?;
+            root.does(&["rm-snapshot", "web", "k"])?;
         }
     }
     // Whoever comes by next removes what was left.
     root.does(&["rollback", "web", "a"])?;
     let left = fs::read_dir(web.folder().join("snapshots"))?.flatten().map(|entry| entry.file_name());
-    assert_eq!(left.filter(|name| name.as_encoded_bytes().starts_with(b".unfinished")).count(), 0);
+    assert_eq!(left.filter(|name| name.as_encoded_bytes().starts_with(b".")).count(), 0);
     Ok(())
 }
 

@@ -72,10 +72,10 @@ fn by_skopeo() -> Done {
 }
 
 /// A registry of this trial's own; gone with this value.
-struct Registry(Child, u16);
+pub(crate) struct Registry(Child, pub(crate) u16);
 
 impl Registry {
-    fn start(name: &str, auth: &str) -> Result<Self, Failed> {
+    pub(crate) fn start(name: &str, auth: &str) -> Result<Self, Failed> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(); // free a moment ago
         let (folder, config) = (place(name), place(&format!("{name}.yml")));
         fs::write(
