@@ -361,8 +361,8 @@ fn density_ended() -> Done {
 
 fn density_of_all() -> Done {
     let place = Place::new()?;
-    let subjects =
-        ["process", "container", "container-nonet", "microvm-app", "microvm-app-restore", "microvm-app-clone"];
+    let machines = ["microvm-app", "microvm-app-restore", "microvm-app-clone", "microvm-app-thread"];
+    let subjects = [&["process", "container", "container-nonet"][..], &machines].concat();
     let words = format!("run --suite density --subjects {} --max 12 --quick --budget 2m", subjects.join(","));
     let mut bench = Measuring::begin(with_out(place.bench(true, &words), &place))?;
     ensure(bench.0.wait()?.success(), "it failed")?;
@@ -377,9 +377,13 @@ fn density_of_all() -> Done {
         let contained = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.starts_with("container"));
         let top = ladder.rungs.last().ok_or("no rung")?;
         // One process each: no runtime stays beside a container, and a machine's monitor is the machine. A clone is its server's child,
-        // and beside it waits who asked for it.
-        let cloned = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.ends_with("clone"));
-        ensure(top.processes == if cloned { 25 } else { 12 }, format!("{} processes", top.processes))?;
+        // or a thread in it.
+        let processes = match density.cells.get(ladder.cell).map(|cell| cell.subject.as_str()) {
+            Some("microvm-app-clone") => 13,
+            Some("microvm-app-thread") => 1,
+            _ => 12,
+        };
+        ensure(top.processes == processes, format!("{} processes", top.processes))?;
         ensure(top.cgroup_bytes.is_some() == contained, format!("{:?}", top.cgroup_bytes))?;
     }
     place.is_clean(bench.0.id())
@@ -532,7 +536,7 @@ fn killed() -> Done {
 
 fn everything() -> Done {
     let place = Place::new()?;
-    let restored = ["microvm-app-restore", "microvm-app-eager", "microvm-app-clone"];
+    let restored = ["microvm-app-restore", "microvm-app-eager", "microvm-app-clone", "microvm-app-thread"];
     let subjects = ["process", "container", "container-nonet", "microvm-bare", "microvm-app"];
     let subjects = [&subjects[..], &restored].concat();
     let run = place.record(

@@ -1,18 +1,20 @@
 //! Two runs held against each other: what changed in the figures, and what changed around them.
 //!
 //! A difference between two runs has more reasons than one within a run, where everything is interleaved: another kernel,
-//! another build, another hour. So a change is called one only where three things agree: the interval of the ratio lies past 5 % and
-//! past both runs' noise floors, and a permutation test finds that chance alone would rarely part the two as far.
+//! another build, another hour. So a change is called one only where all of these agree: the interval of the ratio lies past 5 %, past
+//! both runs' noise floors and past what the bare process itself changed by, and a permutation test, corrected for the number of
+//! figures, finds that chance alone would rarely part the two as far. Memory's slopes have a test of their own: every ladder of the one
+//! run must lie on the same side of every ladder of the other.
 
 use std::collections::BTreeMap;
 
 use crate::analysis::{Analysis, Summary};
-use crate::model::{Cell, Fact, Run, Word};
+use crate::model::{Cell, Fact, Role, Run, Word};
 use crate::series::Series;
-use crate::stats::{Interval, Sorted, permutation_test, ratio_of};
+use crate::stats::{Interval, Sorted, holm, permutation_test, ratio_of};
 use crate::verdict::{EQUIVALENCE, Medians, word};
 
-/// A p-value above this is no evidence, whatever the interval says.
+/// A p-value above this, corrected for the number of figures, is no evidence, whatever the interval says.
 pub const SIGNIFICANT: f64 = 0.01;
 
 /// Seeds of the second run's resamples and of the shuffles: both runs may have been planned with one seed, and the resamples of
@@ -65,7 +67,7 @@ pub struct Row {
     pub after: f64,
     /// The second to the first, with its 95 % interval.
     pub ratio: Interval,
-    /// How often chance alone would part the two as far; none for slopes, which have no single starts to shuffle.
+    /// How often chance alone would part any figure as far, by Holm's correction; none for slopes, which have no single starts to shuffle.
     pub p: Option<f64>,
     /// What that means.
     pub word: Word,
@@ -118,15 +120,32 @@ fn ready(before: &Run, after: &Run, floor: f64) -> Vec<Row> {
         let other = b.series.iter().position(|other| other.cell.name == *name)?;
         let ratio = b.resampled(other)?.ratio(a.resampled(place)?)?;
         let p = permutation_test(&by_round(series), &by_round(b.series.get(other)?), before.plan.seed ^ OTHER_SEED)?;
-        let word = match word(&ratio, floor) {
+        let (before, after) = (a.median(place)?.estimate, b.median(other)?.estimate);
+        let (cell, figure, word) = (name.clone(), Figure::Ready, Word::Inconclusive);
+        Some(Row { cell, figure, before, after, ratio, p: Some(p), word })
+    };
+    let mut rows: Vec<Row> = a.series.iter().enumerate().filter_map(row).collect();
+    let corrected = holm(&rows.iter().filter_map(|row| row.p).collect::<Vec<_>>());
+    let shifts: Vec<f64> = rows.iter().map(|row| shift(before, &rows, row)).collect();
+    for ((row, p), shift) in rows.iter_mut().zip(corrected).zip(shifts) {
+        row.p = Some(p);
+        row.word = match word(&row.ratio, floor.max(shift)) {
             Word::Faster | Word::Slower if p > SIGNIFICANT => Word::Inconclusive,
             word => word,
         };
-        let (median_before, median_after) = (a.median(place)?.estimate, b.median(other)?.estimate);
-        let cell = name.clone();
-        Some(Row { cell, figure: Figure::Ready, before: median_before, after: median_after, ratio, p: Some(p), word })
+    }
+    rows
+}
+
+/// What the bare process changed by, of as many at once as a row's cell: there is nothing of ours in it, so that is the hour's, and the
+/// hour's is in every other row too. None for the process itself.
+fn shift(run: &Run, rows: &[Row], row: &Row) -> f64 {
+    let cell = |name: &str| run.cells.iter().find(|cell| cell.name == name);
+    let Some(own) = cell(&row.cell).filter(|own| own.role != Role::Baseline) else { return 0.0 };
+    let is_bare = |other: &&Row| {
+        cell(&other.cell).is_some_and(|other| other.role == Role::Baseline && other.parallel == own.parallel)
     };
-    a.series.iter().enumerate().filter_map(row).collect()
+    rows.iter().find(is_bare).map_or(0.0, |bare| (bare.ratio.estimate - 1.0).abs())
 }
 
 /// One number a round, at most 256 of them: starts behind one barrier are not independent of each other, and what is shuffled
@@ -153,6 +172,7 @@ fn memory(before: &Analysis<'_>, after: &Analysis<'_>) -> Vec<Row> {
         if !climbed.cost().is_sure() || !other.cost().is_sure() {
             return None;
         }
+        let apart = apart(&climbed.by_ladder(), &other.by_ladder());
         let (slope, other) = (climbed.cost().line.as_ref()?.slope, other.cost().line.as_ref()?.slope);
         let ratio = ratio_of(&other, &slope)?;
         Some(Row {
@@ -162,10 +182,20 @@ fn memory(before: &Analysis<'_>, after: &Analysis<'_>) -> Vec<Row> {
             after: other.value,
             ratio,
             p: None,
-            word: word(&ratio, floor),
+            word: match word(&ratio, floor) {
+                Word::Faster | Word::Slower if !apart => Word::Inconclusive,
+                word => word,
+            },
         })
     };
     a.cells.iter().filter_map(row).collect()
+}
+
+/// Whether every figure of one side is less than every figure of the other. The rungs of a ladder share its hour, so a slope's interval
+/// takes them for surer than they are; whole ladders know how much they differ.
+fn apart(a: &[f64], b: &[f64]) -> bool {
+    let all = |less: &[f64], more: &[f64]| less.iter().all(|one| more.iter().all(|other| one < other));
+    all(a, b) || all(b, a)
 }
 
 fn hosts(before: &Run, after: &Run) -> Vec<Difference> {
@@ -238,12 +268,15 @@ pub fn sentences(comparison: &Comparison<'_>) -> Vec<String> {
     let open = comparison.rows.iter().filter(|row| row.word == Word::Inconclusive).count();
     let mut sentences = vec![match (comparison.rows.len(), changed.len()) {
         (0, _) => "The two runs have no figure in common.".to_owned(),
-        (all, 0) => format!("Nothing changed that can be told from noise, in {}.", crate::units::count(all, "figure")),
+        (all, 0) => {
+            format!("0 of {} changed: no difference can be told from noise.", crate::units::count(all, "figure"))
+        }
         (all, some) => format!("{some} of {} changed.", crate::units::count(all, "figure")),
     }];
     sentences.extend(changed.iter().map(|row| sentence(row)));
+    sentences.extend(drift(comparison));
     if open > 0 {
-        sentences.push(format!("Inconclusive: {open}. More rounds would tell."));
+        sentences.push(format!("Inconclusive: {open}. More rounds or a quieter hour would tell."));
     }
     sentences.push(if comparison.host.is_empty() {
         "Both runs are from the same host, as far as CPU, memory and hypervisor tell.".to_owned()
@@ -261,6 +294,21 @@ pub fn sentences(comparison: &Comparison<'_>) -> Vec<String> {
         sentences.push("Memory is not compared: in one of the runs the host was too busy for MemAvailable.".to_owned());
     }
     sentences.into_iter().map(|sentence| crate::text::printable(&sentence)).collect()
+}
+
+/// What the bare process changed by, where that is more than the noise within the runs.
+fn drift(comparison: &Comparison<'_>) -> Option<String> {
+    let bare = |row: &&Row| {
+        let cell = comparison.before.run.cells.iter().find(|cell| cell.name == row.cell);
+        row.figure == Figure::Ready && cell.is_some_and(|cell| cell.role == Role::Baseline && cell.parallel == 1)
+    };
+    let ratio = comparison.rows.iter().find(bare)?.ratio.estimate;
+    ((ratio - 1.0).abs() > comparison.floor).then(|| {
+        let times = crate::units::digits(ratio);
+        format!(
+            "The bare process itself takes {times} times as long: another subject's change counts only beyond that."
+        )
+    })
 }
 
 fn sentence(row: &Row) -> String {

@@ -137,6 +137,10 @@ fn grown(of: fn(&Rung) -> u64) -> impl Fn(&Rung, &Rung) -> Option<f64> {
     move |rung, foot| Some(of(rung) as f64 - of(foot) as f64)
 }
 
+fn accounted() -> impl Fn(&Rung, &Rung) -> Option<f64> {
+    grown(|rung| rung.pss_bytes.saturating_add(rung.kernel_bytes()))
+}
+
 /// What the host has less than at the foot, without what other programs took meanwhile.
 fn taken(rung: &Rung, foot: &Rung) -> f64 {
     let less = foot.available_bytes as f64 - rung.available_bytes as f64;
@@ -207,7 +211,7 @@ impl<'a> Climbed<'a> {
             pss: Slope::of(&ladders, grown(|rung| rung.pss_bytes)),
             uss: Slope::of(&ladders, grown(|rung| rung.uss_bytes)),
             kernel: Slope::of(&ladders, grown(Rung::kernel_bytes)),
-            accounted: Slope::of(&ladders, grown(|rung| rung.pss_bytes.saturating_add(rung.kernel_bytes()))),
+            accounted: Slope::of(&ladders, accounted()),
             measure: Measure::Available,
             cgroup: option(|rung| rung.cgroup_bytes),
             cgroup_kernel: option(|rung| rung.cgroup_kernel_bytes),
@@ -222,6 +226,15 @@ impl<'a> Climbed<'a> {
             Measure::Available => &self.taken,
             Measure::Accounted => &self.accounted,
         }
+    }
+
+    /// The same by each ladder alone; nothing for a ladder of fewer than three rungs.
+    pub fn by_ladder(&self) -> Vec<f64> {
+        let of = |ladder: &&Ladder| match self.measure {
+            Measure::Available => Slope::of(&[ladder], |rung, foot| Some(taken(rung, foot))),
+            Measure::Accounted => Slope::of(&[ladder], accounted()),
+        };
+        self.ladders.iter().filter_map(|ladder| of(ladder).each()).collect()
     }
 
     /// The most instances that were ever alive.

@@ -48,7 +48,51 @@ fn a_change_of_three_per_cent_is_below_the_floor_however_sure_it_is() {
     // Each start a little different: medians of numbers that are all the same can't be shuffled apart.
     let steady = |slower: u64| run_of(2, 60, move |_, round| ready(100_000 * slower + 20_000 * u64::from(round)));
     assert_eq!(words(&steady(100), &steady(103)), [Word::NoDifference; 2]);
-    assert_eq!(words(&steady(100), &steady(118)), [Word::Slower; 2]);
+    assert_eq!(words(&steady(100), &steady(118))[0], Word::Slower);
+}
+
+#[test]
+fn what_the_bare_process_changed_by_too_is_the_hours() {
+    let hour = |slower: f64, more: f64| {
+        let time = move |cell: usize, round: u32| {
+            let own = if cell == 2 { more } else { 1.0 };
+            ready((100_000.0 * slower * own) as u64 + 20 * u64::from(round))
+        };
+        run_of(3, 60, time)
+    };
+    let (before, after) = (hour(1.0, 1.0), hour(1.2, 1.5));
+    assert_eq!(words(&before, &after), [Word::Slower, Word::Inconclusive, Word::Slower]);
+    let said = sentences(&Comparison::of(&before, &after)).join(" ");
+    assert!(said.contains("The bare process itself takes 1.2"), "{said}");
+}
+
+#[test]
+fn of_many_figures_not_one_is_called_changed_by_chance() {
+    // Rounds so restless that of forty cells one or two would pass each test taken by itself.
+    let time = |seed: u64| {
+        move |cell: usize, round: u32| {
+            let mut random = isolab_reports::stats::Random::new(seed ^ (cell as u64) << 40 ^ u64::from(round));
+            ready(500_000 + 5_000 * random.below(100) as u64)
+        }
+    };
+    for seed in 0..2 {
+        let found = words(&run_of(40, 30, time(seed)), &run_of(40, 30, time(seed + 100)));
+        assert!(!found.iter().any(|word| matches!(word, Word::Faster | Word::Slower)), "seed {seed}: {found:?}");
+    }
+}
+
+#[test]
+fn ladders_that_overlap_do_not_show_a_change_of_memory() {
+    // The second ladder of the first run is as steep as those of the second run.
+    let mut before = density_of(2, |_| 1 << 20);
+    let after = density_of(2, |_| 2 << 20);
+    let ladders = before.density.iter_mut().flat_map(|density| &mut density.ladders);
+    for (ladder, steeper) in ladders.zip(after.density.iter().flat_map(|density| &density.ladders)) {
+        if ladder.pass == 1 {
+            *ladder = steeper.clone();
+        }
+    }
+    assert!(!words(&before, &after).contains(&Word::Slower));
 }
 
 #[test]
@@ -111,7 +155,7 @@ fn the_command_takes_files_and_folders_and_says_what_it_found() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-report"));
     let output = command.arg("compare").arg(&folder).arg(&file).arg("--out").arg(&out).output().expect("it starts");
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("Nothing changed that can be told from noise"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("figures changed: no difference can be told from noise"));
     for name in ["index.html", "report.md", "charts/compare.svg"] {
         assert!(out.join(name).is_file(), "{name}");
     }

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use isolab_reports::model::Fact;
 
 use super::finding::Findings;
+use super::group_cost;
 use super::mounts::Mount;
-use super::read;
+use super::read::{self, size};
 
 /// What there is to know about control groups here.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) known: Vec<String>,
     /// For each hierarchy, what came of making a group in it.
     pub(crate) trials: Vec<Trial>,
+    /// What an empty group of the memory controller takes of the kernel's slab, in bytes.
+    pub(crate) group_bytes: Option<u64>,
     /// Whether the lab runs as root.
     pub(crate) root: bool,
 }
@@ -57,7 +60,8 @@ pub(crate) fn look(mounts: &[Mount], root: bool) -> Seen {
     let own = own_groups(&read::text("/proc/self/cgroup").unwrap_or_default());
     let trials = hierarchies.iter().map(|hierarchy| try_group(hierarchy, &parent(hierarchy, &own, root))).collect();
     let known = known(&read::text("/proc/cgroups").unwrap_or_default());
-    Seen { hierarchies, known, trials, root }
+    let group_bytes = if root { group_cost::look(&hierarchies) } else { None };
+    Seen { hierarchies, known, trials, group_bytes, root }
 }
 
 /// The hierarchies among the mounts. A hierarchy that is mounted twice counts once.
@@ -182,6 +186,7 @@ pub(crate) fn judge(seen: &Seen) -> Vec<Fact> {
     }
     controllers(&mut findings, seen);
     moving(&mut findings, seen);
+    cost(&mut findings, seen);
     delegation(&mut findings, seen);
     rootless(&mut findings, seen);
     findings.into_facts()
@@ -233,6 +238,21 @@ fn moving(findings: &mut Findings, seen: &Seen) {
             ),
         ),
     }
+}
+
+/// More than this is the host's past, and not its present.
+const DEAR: u64 = 64 << 10;
+
+fn cost(findings: &mut Findings, seen: &Seen) {
+    let Some(bytes) = seen.group_bytes else { return };
+    let value = format!("an empty one takes {} of the kernel's memory", size(bytes));
+    if bytes < DEAR {
+        findings.ok("memory group", value);
+        return;
+    }
+    let hint = "this host once had many mounts at the same time, and each group keeps room for them all until the next boot; \
+                a container's memory has this in it";
+    findings.warn("memory group", value, hint);
 }
 
 fn delegation(findings: &mut Findings, seen: &Seen) {

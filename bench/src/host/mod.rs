@@ -5,6 +5,7 @@
 
 pub mod clean;
 pub mod doctor;
+mod group_cost;
 pub mod guest_speed;
 pub mod hybrid;
 pub mod noise;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use isolab_vmm::serve::Home;
 use thiserror::Error;
 
 use super::container::{Container, Network};
@@ -13,7 +14,7 @@ use super::restored::{From, Restored};
 use super::{Lab, Subject};
 
 /// The names of all subjects, each a step further from a bare process than the one before; peers last.
-pub(crate) const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 20] = [
     "process",
     "container",
     "container-nonet",
@@ -22,6 +23,7 @@ pub(crate) const NAMES: [&str; 19] = [
     "microvm-app-restore",
     "microvm-app-eager",
     "microvm-app-clone",
+    "microvm-app-thread",
     "microvm-linux",
     "runc",
     "crun",
@@ -161,7 +163,8 @@ impl<'a> Catalogue<'a> {
             "microvm-app" => Box::new(App::new(self.lab)?),
             "microvm-app-restore" => Box::new(Restored::new(self.lab, From::Lazy)?),
             "microvm-app-eager" => Box::new(Restored::new(self.lab, From::Eager)?),
-            "microvm-app-clone" => Box::new(Restored::new(self.lab, From::Server)?),
+            "microvm-app-clone" => Box::new(Restored::new(self.lab, From::Server(Home::Processes))?),
+            "microvm-app-thread" => Box::new(Restored::new(self.lab, From::Server(Home::Threads))?),
             "microvm-linux" => Box::new(Linux::new(self.lab)?),
             "runc" | "crun" | "youki" => Box::new(peers::Oci::new(name, self.lab, self.peers)?),
             "bwrap" => Box::new(peers::Bwrap::new(self.lab, self.peers)?),

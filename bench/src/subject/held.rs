@@ -6,16 +6,17 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use isolab_vmm::serve::Lent;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::Nonce;
 use super::child::{Child, Ending};
-use super::launch::{Farewell, Launch, PATIENCE, Poised, Silence, explained, hear, readable_within};
+use super::launch::{Ends, Farewell, Launch, PATIENCE, Poised, Silence, explained, hear, readable_within};
 use crate::clock;
 
 /// How long an instance may take to answer. Touching a gibibyte takes a second.
@@ -39,6 +40,8 @@ enum Life {
     Child(Child),
     /// Somebody else's: its runtime has ended.
     Alone { pid: i32, end: OwnedFd },
+    /// A server's, which ends it with this connection.
+    Lent(Lent),
 }
 
 impl Poised {
@@ -63,6 +66,27 @@ impl Poised {
                 launch.clear(true);
                 Err(explained(reason, complaints))
             }
+        }
+    }
+}
+
+impl Launch {
+    /// Asks the server at `socket` for a clone and keeps it, with no process beside it that waits for its end.
+    pub(super) fn lend(self, socket: &Path) -> Result<Held, String> {
+        let Some(remembered) = self.remembers.clone() else { return Err("a clone remembers nothing".to_owned()) };
+        let connections = self.connections();
+        let (given, ends) = connections.map_err(|error| format!("the harness cannot prepare the start: {error}"))?;
+        let Ends { order, mut answer, complaints } = ends;
+        let zero = clock::now();
+        let lent = Lent::ask(socket, None, given.each_ref().map(AsFd::as_fd)).map_err(|error| crate::chain(&error))?;
+        // The clone has copies; with these open, its end would not close the pipe.
+        drop(given);
+        match hear(&mut answer, &self.token, self.patience) {
+            Ok(ready) => {
+                let (life, nonce, ready_ns) = (Some(Life::Lent(lent)), remembered.nonce, ready - zero);
+                Ok(Held { life, order, answer, nonce, launch: self, ready_ns })
+            }
+            Err(silence) => Err(explained(silence.reason(self.patience), complaints)),
         }
     }
 }
@@ -103,6 +127,7 @@ impl Held {
         match &self.life {
             Some(Life::Child(child)) => child.pid().as_raw(),
             Some(Life::Alone { pid, .. }) => *pid,
+            Some(Life::Lent(lent)) => lent.pid(),
             None => 0,
         }
     }
@@ -176,6 +201,16 @@ impl Held {
                     return Err(format!("did not end within {} s", PATIENCE.as_secs()));
                 }
             }
+            Some(Life::Lent(lent)) => {
+                let patience = self.launch.patience;
+                if !readable_within(&lent, patience).map_err(cannot)? {
+                    return Err(format!("did not end within {} s", patience.as_secs()));
+                }
+                let status = lent.wait().map_err(|error| crate::chain(&error))?;
+                if status != 0 {
+                    return Err(format!("{} when told to exit", Ending::Status(status.into())));
+                }
+            }
             None => {}
         }
         let left = self.launch.left().is_some() && self.launch.await_gone().is_err();
@@ -192,6 +227,8 @@ impl Drop for Held {
         match self.life.take() {
             // Kills and reaps.
             Some(Life::Child(child)) => drop(child),
+            // Its server ends it.
+            Some(Life::Lent(lent)) => drop(lent),
             Some(Life::Alone { end, .. }) => kill(&end),
             None => {}
         }

@@ -103,6 +103,13 @@ pub(crate) struct Poised {
     pub(super) launch: Launch,
 }
 
+/// The harness' ends of what a subject is connected to.
+pub(super) struct Ends {
+    pub(super) order: File,
+    pub(super) answer: File,
+    pub(super) complaints: File,
+}
+
 impl Launch {
     /// Makes pipes and strings.
     pub(crate) fn poise(self) -> Result<Poised, String> {
@@ -110,22 +117,29 @@ impl Launch {
     }
 
     fn try_poise(self) -> io::Result<Poised> {
-        let (stdin, order) = io::pipe()?;
-        let (answer, stdout) = io::pipe()?;
-        // Files in memory, not pipes: they hold all that is written, so nobody ever waits for the harness to read.
-        let complaints = memory("stderr")?;
+        let (given, Ends { order, answer, complaints }) = self.connections()?;
         let steps = self.tells.then(|| memory("timeline")).transpose()?;
-        let mut descriptors: Vec<OwnedFd> = vec![stdin.into(), stdout.into(), complaints.try_clone()?.into()];
+        let mut descriptors = Vec::from(given);
         if let Some(steps) = &steps {
             descriptors.push(steps.try_clone()?.into());
         }
         let ready = Ready::new(&self.program, &self.arguments, &environment(), &self.folder, descriptors)?;
+        Ok(Poised { ready, order, answer, complaints, steps, launch: self })
+    }
+
+    /// What the subject gets as its descriptors 0, 1 and 2, and the harness' ends of them.
+    pub(super) fn connections(&self) -> io::Result<([OwnedFd; 3], Ends)> {
+        let (stdin, order) = io::pipe()?;
+        let (answer, stdout) = io::pipe()?;
+        // A file in memory, not a pipe: it holds all that is written, so nobody ever waits for the harness to read.
+        let complaints = memory("stderr")?;
+        let given = [stdin.into(), stdout.into(), complaints.try_clone()?.into()];
         let (mut order, answer): (File, File) = (OwnedFd::from(order).into(), OwnedFd::from(answer).into());
         if let Some(remembered) = &self.remembers {
             // The question waits in the pipe: that it has to be asked is no part of the start.
             order.write_all(remembered.question.as_bytes())?;
         }
-        Ok(Poised { ready, order, answer, complaints, steps, launch: self })
+        Ok((given, Ends { order, answer, complaints }))
     }
 }
 
@@ -257,6 +271,13 @@ impl Silence {
             Self::Closed if by_itself => {
                 ending.map_or_else(|error| error.to_string(), |(ending, _)| format!("{ending} before READY"))
             }
+            other => other.reason(patience),
+        }
+    }
+
+    /// What happened, of a subject that is ended in another way.
+    pub(super) fn reason(self, patience: Duration) -> String {
+        match self {
             Self::Closed => "closed its output before READY".to_owned(),
             Self::Hung => format!("not ready within {} s", patience.as_secs()),
             Self::Babble => format!("wrote {SAID_MAX} bytes without READY and its nonce"),

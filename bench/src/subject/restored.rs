@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use isolab_reports::model::Role;
+use isolab_vmm::serve::Home;
 
 use super::catalogue::LeftOut;
+use super::held::Held;
 use super::launch::{Launch, Remembered, TIMELINE};
 use super::microvm::monitor;
 use super::template::Template;
@@ -18,8 +20,8 @@ pub(super) enum From {
     Lazy,
     /// It reads all of the file first.
     Eager,
-    /// A server that has the memory already forks.
-    Server,
+    /// A server that has the memory already forks, or begins a thread.
+    Server(Home),
 }
 
 /// A machine that goes on after READY.
@@ -45,17 +47,22 @@ impl<'a> Restored<'a> {
                 &["restore", "--eager", "SNAPSHOT"][..],
                 "The same, but all of the snapshot's memory is read before the machine runs: a full copy.",
             ),
-            From::Server => (
+            From::Server(Home::Processes) => (
                 "microvm-app-clone",
                 &["restore", "--server", "SOCKET"][..],
                 "A linked clone of the same machine, handed out by a server that keeps the snapshot in memory.",
+            ),
+            From::Server(Home::Threads) => (
+                "microvm-app-thread",
+                &["restore", "--server", "SOCKET"][..],
+                "The same clone as a thread of its server: nothing but KVM stands between it and the others.",
             ),
         };
         let program = monitor(name)?;
         let hint = "isolab-vm run --snapshot-at ready tells more";
         let template = lab.template(&program).map_err(|reason| LeftOut::new(name, reason, hint))?;
-        if from == From::Server {
-            template.served().map_err(|reason| LeftOut::new(name, reason, hint))?;
+        if let From::Server(home) = from {
+            template.served(home).map_err(|reason| LeftOut::new(name, reason, hint))?;
         }
         let command = std::iter::once("isolab-vm").chain(words.iter().copied()).map(str::to_owned).collect();
         Ok(Self {
@@ -70,14 +77,16 @@ impl<'a> Restored<'a> {
     fn launch_of(&self, tells: bool) -> Result<Launch, String> {
         let mut arguments: Vec<OsString> = Vec::new();
         // A clone's steps are its server's, which was started without a timeline.
-        let tells = tells && self.from != From::Server;
+        let tells = tells && !matches!(self.from, From::Server(_));
         if tells {
             arguments.extend(["--timeline", TIMELINE].map(OsString::from));
         }
         match self.from {
             From::Lazy => arguments.extend(["restore".into(), "--lazy".into(), self.template.folder()]),
             From::Eager => arguments.extend(["restore".into(), "--eager".into(), self.template.folder()]),
-            From::Server => arguments.extend(["restore".into(), "--server".into(), self.template.served()?]),
+            From::Server(home) => {
+                arguments.extend(["restore".into(), "--server".into(), self.template.served(home)?.into_os_string()]);
+            }
         }
         let nonce = self.template.nonce().clone();
         let launch = Launch::new(self.lab, &self.program, arguments, format!("nonce {nonce}\n").into_bytes());
@@ -90,9 +99,9 @@ impl Subject for Restored<'_> {
         &self.about
     }
 
-    /// A clone is its server's child: its memory is not to be found below the command that asked for it.
+    /// A clone is its server's child or thread: its memory is not to be found below the command that asked for it.
     fn keeper(&self) -> Option<i32> {
-        if self.from == From::Server { self.template.server() } else { None }
+        if let From::Server(home) = self.from { self.template.server(home) } else { None }
     }
 
     fn launch(&self, _: u64, _: &Nonce) -> Result<Launch, String> {
@@ -101,5 +110,14 @@ impl Subject for Restored<'_> {
 
     fn launch_to_stay(&self, _: u64, _: &Nonce) -> Result<Launch, String> {
         self.launch_of(false)
+    }
+
+    /// The harness asks the server for a clone that stays: a command that waits for its end would be a second process beside it.
+    fn hold(&self) -> Result<Held, String> {
+        let launch = self.launch_of(false)?;
+        match self.from {
+            From::Server(home) => launch.lend(&self.template.served(home)?),
+            From::Lazy | From::Eager => launch.poise()?.hold(self.template.nonce()),
+        }
     }
 }

@@ -7,19 +7,21 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use isolab_vmm::serve::Home;
 
 use super::microvm::MEMORY;
 use super::{Lab, Nonce};
 
-/// A snapshot in the scratch folder, and perhaps a server that keeps it in memory.
+/// A snapshot in the scratch folder, and perhaps servers that keep it in memory.
 #[derive(Debug)]
 pub(crate) struct Template {
     program: PathBuf,
     folder: PathBuf,
-    socket: PathBuf,
     nonce: Nonce,
-    server: Mutex<Option<Serving>>,
+    /// One whose clones are processes, and one whose clones are its threads.
+    servers: [Mutex<Option<Serving>>; 2],
 }
 
 /// A server, ended with this value.
@@ -55,8 +57,7 @@ impl Template {
 
     /// A snapshot that is there already.
     pub(crate) fn of(program: &Path, folder: PathBuf, nonce: Nonce) -> Self {
-        let socket = folder.with_extension("socket");
-        Self { program: program.to_owned(), folder, socket, nonce, server: Mutex::new(None) }
+        Self { program: program.to_owned(), folder, nonce, servers: Default::default() }
     }
 
     /// The snapshot's folder.
@@ -69,24 +70,36 @@ impl Template {
         &self.nonce
     }
 
-    /// The socket of its server, which is started at the first call.
-    pub(crate) fn served(&self) -> Result<OsString, String> {
-        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The socket of its server of such clones, which is started at the first call.
+    pub(crate) fn served(&self, home: Home) -> Result<PathBuf, String> {
+        let socket = self.folder.with_extension(match home {
+            Home::Processes => "processes",
+            Home::Threads => "threads",
+        });
+        let mut server = self.place(home);
         if server.is_none() {
-            *server = Some(self.serve().map_err(|error| format!("no server of clones: {error}"))?);
+            *server = Some(self.serve(home, &socket).map_err(|error| format!("no server of clones: {error}"))?);
         }
-        Ok(self.socket.clone().into_os_string())
+        Ok(socket)
     }
 
-    /// The process id of its server, where one was started.
-    pub(super) fn server(&self) -> Option<i32> {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        server.as_ref().and_then(|server| i32::try_from(server.0.id()).ok())
+    /// The process id of that server, where it was started.
+    pub(super) fn server(&self, home: Home) -> Option<i32> {
+        self.place(home).as_ref().and_then(|server| i32::try_from(server.0.id()).ok())
     }
 
-    fn serve(&self) -> std::io::Result<Serving> {
+    fn place(&self, home: Home) -> MutexGuard<'_, Option<Serving>> {
+        let [processes, threads] = &self.servers;
+        let server = if home == Home::Processes { processes } else { threads };
+        server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, home: Home, socket: &Path) -> std::io::Result<Serving> {
         let mut command = Command::new(&self.program);
-        command.arg("serve").arg("--dir").arg(&self.folder).arg("--socket").arg(&self.socket);
+        command.arg("serve").arg("--dir").arg(&self.folder).arg("--socket").arg(socket);
+        if home == Home::Threads {
+            command.arg("--in-process");
+        }
         // Inside the scratch folder: by that a cleaner knows whose it was.
         command.current_dir(self.folder.parent().unwrap_or(Path::new("/")));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

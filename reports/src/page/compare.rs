@@ -33,7 +33,7 @@ fn figures(comparison: &Comparison<'_>, chart: Option<&Chart>) -> Markup {
             @if let Some(chart) = chart {
                 p {
                     "Right of 1, B is slower or heavier than A. Within the band a difference is no larger than 5 %, or than what one subject differs from itself by. "
-                    "A change is called one only if its whole interval lies outside the band (" (units::percent(comparison.floor)) " here) and, for start-up, p is at most " (SIGNIFICANT) "."
+                    "A change is called one only if its whole interval lies outside the band (" (units::percent(comparison.floor)) " here). For start-up, p must be at most " (SIGNIFICANT) " once it is corrected for the number of figures (Holm), and the interval must lie beyond what the bare process changed by; for memory, each ladder of one run must lie on the same side of each of the other."
                 }
                 (figure(chart))
                 (table(&tables::comparison(comparison)))

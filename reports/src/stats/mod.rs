@@ -6,6 +6,7 @@
 mod bootstrap;
 mod ecdf;
 mod fieller;
+mod holm;
 mod ols;
 mod permutation;
 mod random;
@@ -16,6 +17,7 @@ mod tukey;
 pub use bootstrap::{FEWEST_ROUNDS, Interval, RESAMPLES, Resampled, Rounds, Statistic, percentile_interval, resamples};
 pub use ecdf::{Step, ecdf};
 pub use fieller::ratio_of;
+pub use holm::holm;
 pub use ols::{Estimate, Line, ols};
 pub use permutation::{PERMUTATIONS, permutation_test};
 pub use random::Random;

@@ -32,7 +32,7 @@ pub fn comparison(comparison: &Comparison<'_>) -> Table {
             change(row).to_owned(),
         ]
     };
-    let caption = "Each figure that both runs have. p: how often chance alone would part the two as far (permutation test over rounds).";
+    let caption = "Each figure that both runs have. p: how often chance alone would part any of them as far (permutation test over rounds, corrected for their number by Holm).";
     Table::new(caption, head, comparison.rows.iter().map(row).collect())
 }
 

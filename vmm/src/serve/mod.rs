@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::clone_here;
+pub use client::{Lent, clone_here};
 pub use server::{Home, Server};
 
 /// What is asked for.

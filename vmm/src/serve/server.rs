@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
@@ -80,6 +81,7 @@ impl Server {
                 return Err(ServeError::NoThreads);
             }
             Ender::prepare().map_err(ServeError::Interrupt)?;
+            as_many_files_as_may_be();
         }
         let template = {
             let _span = info_span!(
@@ -258,6 +260,16 @@ impl Drop for Server {
         self.clients.iter().filter_map(|client| client.clone.as_ref()).for_each(Clone::stop);
         self.clients.clear();
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
+    }
+}
+
+/// A machine has a dozen open files, and here all machines have them in one process; by habit it may have 1024.
+fn as_many_files_as_may_be() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Refused, it shows as a clone that can't be made, with the reason.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
 use isolab_vmm::machine::WORKING_SET;
+use isolab_vmm::serve::Home;
 
 use super::measure::{MIB, PAGE, disk, machine, with_disk};
 use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
@@ -171,7 +172,7 @@ fn touched(monitor: Monitor<'_>, touching: Touching) -> Group<'_> {
         for (way, (_, how)) in ways.iter().enumerate() {
             for (place, touch) in touches.iter().enumerate() {
                 let from = match *how {
-                    "--server" => template.served(),
+                    "--server" => template.served(Home::Processes).map(PathBuf::into_os_string),
                     "--recorded" => record(original, &folder, *touch).map(|()| folder.name()),
                     _ => Ok(folder.name()),
                 };

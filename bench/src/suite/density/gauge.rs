@@ -70,6 +70,11 @@ pub(super) fn available() -> u64 {
     memory::meminfo().get("MemAvailable").copied().unwrap_or(u64::MAX)
 }
 
+/// What the kernel has for itself and can't give back when it is asked to, in bytes.
+pub(super) fn kept_by_kernel() -> u64 {
+    memory::meminfo().get("SUnreclaim").copied().unwrap_or_default()
+}
+
 /// Memory that is swapped out, in bytes.
 pub(super) fn swapped() -> u64 {
     let meminfo = memory::meminfo();

@@ -32,11 +32,13 @@ pub const NAME: &str = "density";
 /// What the kernel puts off (freeing a network namespace, a control group) is done within this after a change.
 const SETTLE: Duration = Duration::from_millis(60);
 
-/// How long the host may take to come to rest before a ladder, at the most.
-const REST: Duration = Duration::from_secs(1);
+/// How long the host may take to come to rest before a ladder, at the most: two seconds after two hundred containers.
+const REST: Duration = Duration::from_secs(5);
 
-/// It is at rest when its memory moves by no more than this while it settles.
+/// It is at rest when the kernel's own memory shrinks by no more than this in each of so many looks in a row, a moment apart.
 const RESTING: u64 = 256 << 10;
+const STILL: u32 = 3;
+const APART: Duration = Duration::from_millis(120);
 
 /// What an instance whose cost is not known yet may take, without what it is told to touch.
 const UNKNOWN: u64 = 64 << 20;
@@ -238,16 +240,15 @@ fn end_all(mut held: Vec<Held>) -> Result<(), String> {
     ended
 }
 
-/// Waits until memory moves no more: the kernel still takes the last ladder's namespaces and groups apart.
+/// Waits until the kernel has taken the last ladder's namespaces and groups apart. It goes on with that for seconds after they are
+/// removed, and the next ladder would be given what it puts back: its instances would seem to cost half.
 fn come_to_rest() {
     let begun = Instant::now();
-    let mut before = gauge::available();
-    while begun.elapsed() < REST {
-        thread::sleep(SETTLE);
-        let now = gauge::available();
-        if now.abs_diff(before) <= RESTING {
-            return;
-        }
+    let (mut before, mut still) = (gauge::kept_by_kernel(), 0);
+    while still < STILL && begun.elapsed() < REST {
+        thread::sleep(APART);
+        let now = gauge::kept_by_kernel();
+        still = if before.saturating_sub(now) <= RESTING { still + 1 } else { 0 };
         before = now;
     }
 }
