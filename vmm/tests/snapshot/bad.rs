@@ -11,6 +11,7 @@ use isolab_vmm::snapshot::format;
 use libtest_mimic::{Failed, Trial};
 
 use crate::machines::{Live, isolab_vm, place, refused, snapshot};
+use crate::named::Root;
 use crate::needs::{Done, trial};
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
@@ -24,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_device_that_cannot_be_is_refused", NEEDS, an_impossible_device),
         trial("a_snapshot_is_never_written_over", NEEDS, never_written_over),
         trial("a_full_disk_is_told_and_nothing_is_left", &["kvm", "gcc", "root"], a_full_disk),
+        trial("a_full_disk_costs_no_machine_and_no_snapshot", &["kvm", "gcc", "root"], a_full_folder),
+        trial("a_snapshot_that_is_removed_meanwhile_is_gone_on_from_or_refused", NEEDS, removed_meanwhile),
         trial("a_request_that_is_none_is_answered_and_the_machine_goes_on", NEEDS, no_request),
         trial("a_forged_state_hurts_nobody_but_its_own_guest", NEEDS, forged_states),
     ]
@@ -157,17 +160,83 @@ impl Drop for Small {
     }
 }
 
+impl Small {
+    fn make(name: &str, size: &str) -> Result<Self, Failed> {
+        let at = place(name);
+        fs::create_dir(&at)?;
+        nix::mount::mount(Some("isolab"), &at, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(size))?;
+        Ok(Self(at))
+    }
+}
+
 fn a_full_disk() -> Done {
-    let at = place("small");
-    fs::create_dir(&at)?;
-    nix::mount::mount(Some("isolab"), &at, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=2m"))?;
-    let small = Small(at);
+    let small = Small::make("small", "size=2m")?;
     let (mut machine, socket) = Live::teller("disk", &[])?;
     machine.answers("touch 8", "touched 8")?;
     let error = format!("{:?}", snapshot(&socket, &small.0.join("snapshot")).unwrap_err());
     assert!(error.contains("No space left on device") && error.contains("memory"), "{error}");
     assert_eq!(fs::read_dir(&small.0)?.count(), 0, "nothing is left");
     machine.answers("nonce", "nonce disk")
+}
+
+/// Verbs of named machines that find no room: refused with that, and what was there stays.
+fn a_full_folder() -> Done {
+    let small = Small::make("small-folder", "size=8m")?;
+    let root = Root(small.0.join("root"));
+    root.create("web")?;
+    let mut machine = root.start("web")?;
+    machine.expect("ISOLAB-READY web")?;
+    root.does("snapshot web base")?;
+    let layout = place("small-layout");
+    root.does(&format!("export web@base {}:v1", layout.display()))?;
+    let filler = small.0.join("filler");
+    let full = std::io::copy(&mut std::io::repeat(7), &mut File::create(&filler)?).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let import = format!("import {}:v1 come", layout.display());
+    for line in ["snapshot web two", "clone --full web@base copy", "clone --count 3 web@base many", &import] {
+        root.refuses(line, &["No space left on device"])?;
+    }
+    machine.answers("nonce", "nonce web")?;
+    fs::remove_file(&filler)?;
+    for line in ["snapshot web two", "clone --full web@base copy", &import] {
+        root.does(line)?;
+    }
+    for name in ["copy", "come"] {
+        root.start(name)?.answers("nonce", "nonce web")?;
+    }
+    let mut left: Vec<_> = fs::read_dir(root.0.join("vm"))?.flatten().map(|entry| entry.file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".lock", "come", "copy", "web"]);
+    Ok(())
+}
+
+/// Whoever is first has it: either goes on and it can't be removed, or it is gone and there is nothing to go on from.
+fn removed_meanwhile() -> Done {
+    let root = Root::new("meanwhile");
+    root.create("web")?;
+    let mut machine = root.start("web")?;
+    machine.expect("ISOLAB-READY web")?;
+    let (said, mut both) = (place("meanwhile-said"), [0, 0]);
+    fs::write(&said, "nonce\nexit 3\n")?;
+    for turn in 0..16 {
+        root.does(&format!("snapshot web s{turn}"))?;
+        let mut going_on = restore(&root.machine("web").join(format!("snapshots/s{turn}")));
+        let going_on = going_on.stdin(File::open(&said)?).spawn()?;
+        std::thread::sleep(std::time::Duration::from_micros(turn * 500));
+        let removed = root.vm(&["rm-snapshot", "web", &format!("s{turn}")]).output()?;
+        let why = String::from_utf8_lossy(&removed.stderr);
+        assert!(removed.status.success() || why.contains("a machine that runs shows its memory"), "{why}");
+        let output = going_on.wait_with_output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(3) => assert_eq!(output.stdout, b"nonce web\n"),
+            Some(125) => assert!(errors.contains("cannot open") && errors.contains("No such file"), "{errors}"),
+            other => return Err(format!("turn {turn}: {other:?} {errors}").into()),
+        }
+        both[usize::from(output.status.code() == Some(3))] += 1;
+    }
+    println!("removed while it was gone on from: {} refused, {} went on", both[0], both[1]);
+    Ok(())
 }
 
 fn no_request() -> Done {

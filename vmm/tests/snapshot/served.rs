@@ -176,7 +176,7 @@ fn restore_from(listens: &Path) -> std::process::Command {
 }
 
 fn in_use() -> Done {
-    let (_server, at, listens) = served("used")?;
+    let (server, at, listens) = served("used")?;
     assert!(isolab_vmm::snapshot::Snapshot::is_in_use(&at)?);
     let mut before = clone_of(&listens, &[])?;
     before.answers("nonce", "nonce used")?;
@@ -185,6 +185,14 @@ fn in_use() -> Done {
     fs::set_permissions(&memory, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     fs::File::options().write(true).open(&memory)?.set_len(0)?;
     fs::remove_dir_all(&at)?;
+    // And that is sealed: even who gets at it, as root can, writes nothing to it.
+    let mut files = fs::read_dir(format!("/proc/{}/fd", server.pid()))?.flatten().map(|entry| entry.path());
+    let template =
+        files.find(|file| fs::read_link(file).is_ok_and(|to| to.ends_with("memfd:isolab-template (deleted)")));
+    let template = fs::File::options().write(true).open(template.ok_or("no template")?)?;
+    for done in [nix::unistd::write(&template, b"x").map(drop), nix::unistd::ftruncate(&template, 0)] {
+        assert_eq!(done, Err(nix::errno::Errno::EPERM));
+    }
     before.answers("touch 8", "touched 8")?;
     before.answers("count", "count 3 1.5")?;
     clone_of(&listens, &[])?.answers("count", "count 3 1.5")
