@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, PipeReader, Read};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -19,7 +19,7 @@ use crate::host::tools;
 
 use super::error::TestbedError;
 use super::kernel::Kernel;
-use super::wire::{Frame, PORT};
+use super::wire::{Frame, NUDGE, PORT};
 
 const EMULATOR: &str = "qemu-system-x86_64";
 
@@ -57,6 +57,7 @@ impl Machine {
         let emulator = command.spawn().map_err(TestbedError::host("start the emulator"))?;
         // `command` holds the write ends of the console, `far_end` is the port's: only the emulator shall, so that we see it end.
         drop((command, far_end));
+        nudge(port.try_clone().map_err(TestbedError::host("share the machine's port"))?);
         Ok(Self { emulator, port, console: Some(thread::spawn(move || end_of(console))) })
     }
 
@@ -137,6 +138,15 @@ fn bind_to_us(command: &mut Command, inherited: [RawFd; 2]) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Sends a byte again and again, until the machine is gone.
+fn nudge(mut port: UnixStream) {
+    thread::spawn(move || {
+        while port.write_all(&[0]).is_ok() {
+            thread::sleep(NUDGE);
+        }
+    });
+}
+
 /// Reads the console to its end and keeps the last of it.
 fn end_of(mut console: PipeReader) -> VecDeque<u8> {
     let mut kept = VecDeque::with_capacity(2 * CONSOLE);
@@ -174,8 +184,6 @@ impl Read for Until<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
@@ -189,6 +197,14 @@ mod tests {
         let kept = String::from_utf8(reader.join().unwrap().into()).unwrap();
         assert_eq!(kept.len(), CONSOLE);
         assert!(kept.ends_with("line 9998\nline 9999\n"));
+    }
+
+    #[test]
+    fn a_machine_is_nudged_until_it_is_gone() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        nudge(near);
+        far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        far.read_exact(&mut [1; 3]).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The host says everything before the machine starts: a [`Request`] in its file system. From then on only the machine
 //! speaks, in frames over one virtio-serial port. One port for all, because frames on one port keep their order: when the
-//! exit status arrives, all output has arrived.
+//! exit status arrives, all output has arrived. What the host sends are nudges ([`NUDGE`]), bytes that mean nothing.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -20,6 +20,14 @@ pub(super) const LONGEST: usize = 1 << 20;
 
 /// How often the machine says that it is there.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How often the host sends a byte, for the interrupt that it is in the machine.
+///
+/// The emulator (QEMU 7.2) notes in one word of a CPU that there are interrupts for it. The thread of its clocks sets a bit there; the
+/// CPU's own thread sets and clears another one when it enters and leaves a virtual machine, without a lock, and where both do so at
+/// once the first is lost. It may have been the timer's, which Linux sets anew only when it has come: a CPU that has nothing else to do
+/// then sleeps for ever, with an interrupt that waits. Any other interrupt has the emulator look again.
+pub(super) const NUDGE: Duration = Duration::from_millis(100);
 
 /// What the machine is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

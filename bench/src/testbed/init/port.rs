@@ -1,7 +1,7 @@
 //! The port to the host, shared by all that have something to say.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -27,7 +27,9 @@ impl Port {
             }
         };
         let name = path.display().to_string();
-        let file = OpenOptions::new().write(true).open(path).map_err(InitError::step("open", name))?;
+        let failed = |source: io::Error| InitError::step("open", name.clone())(source);
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        take_nudges(file.try_clone().map_err(failed)?);
         Ok(Self(Mutex::new(file)))
     }
 
@@ -47,6 +49,14 @@ impl Port {
     pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
         frame.write(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Takes what the host sends, which is nothing to be read: left alone it would fill the port, and come no more.
+fn take_nudges(mut port: File) {
+    thread::spawn(move || {
+        let mut nudges = [0; 64];
+        while port.read(&mut nudges).is_ok_and(|count| count > 0) {}
+    });
 }
 
 /// The device of the port with our name. Without udev there are no links in `/dev/virtio-ports`, but `/sys` tells.
