@@ -16,6 +16,8 @@ mod goes_on;
 #[path = "linux/guests.rs"]
 mod guests;
 mod needs;
+#[path = "linux/resident.rs"]
+mod resident;
 #[path = "linux/stock.rs"]
 mod stock;
 #[path = "linux/tiny.rs"]
@@ -52,6 +54,7 @@ fn main() {
         confined::trials(),
         goes_on::trials(),
         stock::trials(),
+        resident::trials(),
         devices_go_on::trials(),
         generation::trials(),
         copies::trials(),

@@ -7,6 +7,7 @@ mod faults;
 pub(crate) mod laid;
 mod layers;
 mod pieces;
+mod program;
 mod saved;
 mod touched;
 
@@ -22,6 +23,7 @@ use crate::units::Mib;
 use faults::Faults;
 use laid::Laid;
 pub(crate) use layers::Layers;
+pub use program::let_go_of_program;
 pub use saved::Loading;
 pub(crate) use saved::{Origin, STRETCHES, copy_sparse};
 

@@ -117,7 +117,7 @@ fn printed(said: &str, parts: &[&str]) -> Done {
 }
 
 /// The same with the distribution's modules.
-fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
+pub(super) fn initrd(folder: &Path, init: &serde_json::Value, programs: &[(&Path, &str)]) -> Result<PathBuf, Failed> {
     let (_, modules) = files().ok_or("no kernel")?;
     pack(folder, init, Some(&modules), programs)
 }

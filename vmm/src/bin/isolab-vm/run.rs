@@ -15,6 +15,7 @@ use isolab_vmm::guest::linux::Linux;
 use isolab_vmm::guest::{Guest, GuestError};
 use isolab_vmm::machine::pc::{self, Pc};
 use isolab_vmm::machine::{Config, Ended, Machine};
+use isolab_vmm::memory::let_go_of_program;
 
 use crate::cli::Run;
 use crate::devices;
@@ -103,6 +104,7 @@ pub(crate) fn live_as_pc(
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
     confine(Duties { threads: true, saves: api.is_some() || recorded })?;
+    let_go_of_program();
     Ok(status(pc.resume()?.with_grace(grace).wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
 }
 
