@@ -66,8 +66,9 @@ pub struct Ring {
     event: EventFd,
     /// How far it had come when the driver was last told, or not told because it didn't want to be.
     told: u16,
-    /// The lists of a chain that is done, for the next one.
-    spare: Chain,
+    /// The lists of chains that are done, for the next ones: a large frame is in dozens of chains, and none is worth a visit to
+    /// the allocator.
+    spare: Vec<Chain>,
 }
 
 impl Ring {
@@ -87,7 +88,7 @@ impl Ring {
         }
         let event = event.try_clone().map_err(Fault::host("share a queue's event"))?;
         let told = queue.next_used();
-        Ok(Self { index, queue, memory: memory.clone(), line: Arc::clone(line), event, told, spare: Chain::default() })
+        Ok(Self { index, queue, memory: memory.clone(), line: Arc::clone(line), event, told, spare: Vec::new() })
     }
 
     /// Guest memory.
@@ -108,7 +109,7 @@ impl Ring {
         let error = self.error();
         let memory = self.memory.guest();
         let Some(found) = self.queue.iter(memory).map_err(error)?.next() else { return Ok(None) };
-        let mut chain = std::mem::take(&mut self.spare);
+        let mut chain = self.spare.pop().unwrap_or_default();
         match chain.walk(memory, found) {
             Ok(()) => Ok(Some(chain)),
             Err(source) => Err(QueueError::Chain { queue: self.index, head: chain.head, source }),
@@ -117,31 +118,35 @@ impl Ring {
 
     /// Puts back the request that was taken last.
     pub fn put_back(&mut self, chain: Chain) {
-        self.spare = chain;
+        self.spare.push(chain);
         self.queue.go_to_previous_position();
     }
 
     /// Says that a request is done, and how many bytes of it were written. The driver is not told yet.
     pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
         let used = self.queue.add_used(self.memory.guest(), chain.head, written).map_err(self.error());
-        self.spare = chain;
+        self.spare.push(chain);
         used
     }
 
     /// Says that requests are done which make sense only together: the driver sees all of them or none.
-    pub fn push_together(&mut self, mut chains: Vec<(Chain, u32)>) -> Result<(), QueueError> {
-        let Some((last, written)) = chains.pop() else { return Ok(()) };
+    pub fn push_together(&mut self, chains: impl Iterator<Item = (Chain, u32)>) -> Result<(), QueueError> {
+        let mut chains = chains.peekable();
         let mut next = self.queue.next_used();
-        for (chain, written) in chains {
+        while let Some((chain, written)) = chains.next() {
+            if chains.peek().is_none() {
+                self.queue.set_next_used(next);
+                return self.push(chain, written);
+            }
             // `struct virtq_used_elem`, section 2.7.8. It is not there for the driver until the index has passed it.
             let place = u64::from(next % self.queue.size().max(1));
             let at = GuestAddress(self.queue.used_ring() + 4 + 8 * place);
             let element = [u32::from(chain.head).to_le(), written.to_le()];
             self.memory.guest().write_obj(element, at).map_err(|error| self.memory_error(error))?;
             next = next.wrapping_add(1);
+            self.spare.push(chain);
         }
-        self.queue.set_next_used(next);
-        self.push(last, written)
+        Ok(())
     }
 
     /// Tells the driver of what is done, if there is anything and it wants to know.

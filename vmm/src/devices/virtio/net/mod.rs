@@ -57,6 +57,8 @@ pub struct Net {
     frame: Vec<u8>,
     /// Its length while the guest has no room for it, or may not have it yet.
     held: Option<usize>,
+    /// The chains that a frame is put into; empty in between.
+    chains: Vec<Chain>,
     /// A frame may be in several buffers.
     merge: bool,
     receive_limit: Option<Limiter>,
@@ -74,7 +76,7 @@ impl Net {
     /// A card with this address at the end of a wire.
     pub fn new(wire: Wire, mac: Mac) -> Self {
         let frame = vec![0; FRAME];
-        Self { wire, mac, frame, held: None, merge: false, receive_limit: None, send_limit: None }
+        Self { wire, mac, frame, held: None, chains: Vec::new(), merge: false, receive_limit: None, send_limit: None }
     }
 
     /// The same card, and no faster than this in each direction.
@@ -123,7 +125,7 @@ impl Net {
 
     /// Puts the frame into the guest's buffers: into one, or into as many as it takes where the driver can put it together.
     fn deliver(&mut self, ring: &mut Ring, length: usize) -> Result<Delivery, Fault> {
-        let mut chains = Vec::with_capacity(1);
+        let mut chains = std::mem::take(&mut self.chains);
         let mut room = 0;
         while room < length {
             let Some(chain) = ring.pop()? else {
@@ -132,7 +134,7 @@ impl Net {
                 if more && ring.listen(true)? {
                     continue;
                 }
-                put_back(ring, chains);
+                self.put_back(ring, chains);
                 return Ok(if more { Delivery::NoRoom } else { Delivery::TooLarge });
             };
             if chain.writable.is_empty() {
@@ -141,7 +143,7 @@ impl Net {
             room += chain.writable.len();
             chains.push(chain);
             if !self.merge && room < length {
-                put_back(ring, chains);
+                self.put_back(ring, chains);
                 return Ok(Delivery::TooLarge);
             }
         }
@@ -157,8 +159,15 @@ impl Net {
             (chain, written as u32)
         };
         // All at once: a driver that looked in between would miss the rest of the frame, and drop it.
-        ring.push_together(chains.into_iter().map(fill).collect())?;
+        ring.push_together(chains.drain(..).map(fill))?;
+        self.chains = chains;
         Ok(Delivery::Done)
+    }
+
+    /// In the reverse order of taking.
+    fn put_back(&mut self, ring: &mut Ring, mut chains: Vec<Chain>) {
+        chains.drain(..).rev().for_each(|chain| ring.put_back(chain));
+        self.chains = chains;
     }
 
     fn send(&mut self, ring: &mut Ring) -> Result<(), Fault> {
@@ -187,11 +196,6 @@ impl Net {
         }
         Ok(Served::Used(0))
     }
-}
-
-/// In the reverse order of taking.
-fn put_back(ring: &mut Ring, chains: Vec<Chain>) {
-    chains.into_iter().rev().for_each(|chain| ring.put_back(chain));
 }
 
 impl VirtioDevice for Net {
