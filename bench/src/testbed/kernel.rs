@@ -126,8 +126,8 @@ impl Kernel {
     }
 }
 
-/// The kernel that the testbed has fetched, if it has: in the folder that [`Kernel::kept`] keeps it in.
-pub(crate) fn fetched(state: &Path) -> Option<PathBuf> {
+/// The kernel that the testbed has fetched, if it has: in the folder `state`, which is `testbed` in the lab's folder of data.
+pub fn fetched(state: &Path) -> Option<PathBuf> {
     Kernel::newest_in(state).ok().flatten().map(|kernel| kernel.image)
 }
 

@@ -32,8 +32,7 @@ pub use error::TestbedError;
 pub use forward::{FOLDER, Forward};
 pub use image::ImageError;
 pub use init::init;
-pub use kernel::KernelError;
-pub(crate) use kernel::fetched;
+pub use kernel::{KernelError, fetched};
 pub use lab::run_lab;
 pub use modules::ModuleError;
 
