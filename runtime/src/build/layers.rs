@@ -35,7 +35,8 @@ impl Stack {
 
     /// The image of a manifest; `name` is what it is called in an error.
     pub(super) fn of_manifest(store: &Store, name: &str, descriptor: &Descriptor) -> Result<Self, BuildError> {
-        let (image, manifest) = (Image::from_manifest(store, descriptor)?, Manifest::read(store, descriptor)?);
+        let manifest = Manifest::read(store, descriptor)?;
+        let image = Image::of(store, &manifest)?;
         let document = read_document(name, &store.blob(&manifest.id())?)?;
         let listed = manifest.layers()?;
         let layers = image.layers().iter().zip(listed).map(|(layer, listed)| {

@@ -231,7 +231,12 @@ pub(crate) fn read_kept(folder: &Path, text: &[u8]) -> Result<Spec, BundleError>
 pub(crate) fn read_process(path: &Path) -> Result<(Process, Vec<String>), BundleError> {
     let text = fs::read(path).map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
     let failed = |source| BundleError::Parse { path: path.to_owned(), source };
-    let process: serde_json::Value = serde_json::from_slice(&text).map_err(failed)?;
+    process_of(&serde_json::from_slice(&text).map_err(failed)?, path)
+}
+
+/// The same of what was read from `path`.
+pub(crate) fn process_of(process: &serde_json::Value, path: &Path) -> Result<(Process, Vec<String>), BundleError> {
+    let failed = |source| BundleError::Parse { path: path.to_owned(), source };
     let whole = serde_json::json!({ "ociVersion": "1.0.0", "process": process }).to_string();
     let (spec, warnings) = parse(whole.as_bytes()).map_err(failed)?;
     let missing =

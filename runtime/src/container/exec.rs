@@ -46,6 +46,8 @@ pub struct User {
 pub struct Exec {
     /// A file with the whole process (config.md, "Process"), instead of all that follows.
     pub process_file: Option<PathBuf>,
+    /// The same without a file.
+    pub process: Option<serde_json::Value>,
     /// The program and its arguments.
     pub arguments: Vec<String>,
     /// Whether it gets a terminal.
@@ -207,17 +209,21 @@ impl Exec {
         warnings: &mut Vec<String>,
     ) -> Result<JoinPlan, ContainerError> {
         let spec = bundle::read_kept(&record.bundle, config)?;
-        let process = match (&self.process_file, spec.process()) {
+        let given = match (&self.process_file, &self.process) {
+            (Some(path), _) => Some(bundle::read_process(path)?),
+            (None, Some(process)) => Some(bundle::process_of(process, Path::new("the process"))?),
+            (None, None) => None,
+        };
+        let process = match (given, spec.process()) {
             (Some(_), _) if !self.arguments.is_empty() => return Err(ExecError::TwoPrograms.into()),
-            (Some(path), _) => {
-                let (mut process, more) = bundle::read_process(path)?;
+            (Some((mut process, more)), _) => {
                 warnings.extend(more);
                 if self.terminal {
                     process.set_terminal(Some(true));
                 }
                 process
             }
-            (None, Some(first)) => self.process(first)?,
+            (None, Some(first)) => self.changed(first)?,
             (None, None) => return Err(ExecError::NoConfiguration(id.clone()).into()),
         };
         learn_ignored();
@@ -261,7 +267,7 @@ impl Exec {
     }
 
     /// The container's first process, with other words for what was asked otherwise.
-    fn process(&self, first: &Process) -> Result<Process, ExecError> {
+    fn changed(&self, first: &Process) -> Result<Process, ExecError> {
         if self.arguments.is_empty() {
             return Err(ExecError::NoProgram);
         }
@@ -411,7 +417,7 @@ mod tests {
             serde_json::from_str(r#"{"user":{},"cwd":"/","env":["A=1","AB=2","C"]}"#).expect("a process");
         let env = ["A=3", "D=4"].map(str::to_owned).to_vec();
         let asked = Exec { arguments: vec!["x".to_owned()], env, ..Exec::default() };
-        let process = asked.process(&first).expect("it can be had");
+        let process = asked.changed(&first).expect("it can be had");
         assert_eq!(process.env().as_deref(), Some(["AB=2", "C", "A=3", "D=4"].map(str::to_owned).as_slice()));
     }
 }

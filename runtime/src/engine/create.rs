@@ -42,8 +42,8 @@ impl Engine {
         // Until the container stands on them nobody may take the layers away.
         let shared = self.store.shared()?;
         let found = self.store.resolve(image)?; //                       2. the image, and what it says
-        let opened = Image::from_manifest(&self.store, &found.descriptor)?;
         let manifest = Manifest::read(&self.store, &found.descriptor)?;
+        let opened = Image::of(&self.store, &manifest)?;
         let document = read_document(image, &self.store.blob(&manifest.id())?)?;
         let id = random_id()?;
         let mut record = Record {

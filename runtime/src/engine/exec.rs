@@ -15,7 +15,6 @@ use super::rights;
 use super::streams::Streams;
 use super::user::{identify, join_groups};
 use crate::container::{Ending, Exec};
-use crate::image::Temporary;
 
 /// What another process shall be; what is not said is as for the container's first one.
 #[derive(Debug, Clone, Default)]
@@ -57,10 +56,8 @@ impl Engine {
             State::Running => {}
             state => return Err(super::control::unfit("execute in", &record, state)),
         }
-        let file = Temporary::name_in(&self.folder(&record));
-        let process = self.process(&record, other)?;
-        fs::write(file.path(), process.to_string()).map_err(io_error("write", file.path()))?;
-        let asked = Exec { process_file: Some(file.path().to_owned()), detach: other.detach, ..Exec::default() };
+        let process = Some(self.process(&record, other)?);
+        let asked = Exec { process, detach: other.detach, ..Exec::default() };
         let streams = other.detach.then(Streams::silence).transpose()?;
         let ending = self.runtime.exec(&record.id.parse()?, &asked);
         drop(streams);

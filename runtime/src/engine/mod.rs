@@ -67,7 +67,6 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Instant;
 
-use serde_json::Value;
 use tracing::info_span;
 
 pub use attach::{KEYS, Manner, Parting, parse_keys};
@@ -288,8 +287,4 @@ impl Engine {
 /// Reads an image's configuration.
 pub fn read_document(name: &str, text: &[u8]) -> Result<Document, EngineError> {
     serde_json::from_slice(text).map_err(|source| EngineError::Configuration { name: name.to_owned(), source })
-}
-
-pub(crate) fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
 }

@@ -108,7 +108,7 @@ impl Place {
 
     pub(super) fn write_configuration(&self, specification: &Value) -> Result<(), EngineError> {
         let path = self.folder.join("config.json");
-        fs::write(&path, super::pretty(specification)).map_err(io_error("write", &path))
+        fs::write(&path, specification.to_string()).map_err(io_error("write", &path))
     }
 }
 

@@ -153,9 +153,12 @@ impl Image {
     /// The image of a manifest, or of an index of platforms. Unpacks those of its layers that are not. Its name is its
     /// id.
     pub fn from_manifest(store: &Store, descriptor: &Descriptor) -> Result<Self, ImageError> {
-        let manifest = Manifest::read(store, descriptor)?;
-        let name = manifest.id().to_string();
-        Self::unpacked(store, name, &manifest)
+        Self::of(store, &Manifest::read(store, descriptor)?)
+    }
+
+    /// The same of a manifest that was read.
+    pub fn of(store: &Store, manifest: &Manifest) -> Result<Self, ImageError> {
+        Self::unpacked(store, manifest.id().to_string(), manifest)
     }
 
     fn of_manifest(store: &Store, name: &str, descriptor: &Descriptor) -> Result<Self, ImageError> {

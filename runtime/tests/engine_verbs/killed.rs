@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// When a command is killed.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
+pub(crate) enum Moment {
     Step(&'static str),
     After(Duration),
 }
@@ -54,7 +54,7 @@ fn kill_everywhere(lab: &Lab, verb: &Verb) -> Result<(), Failed> {
     Ok(())
 }
 
-fn kill_at(lab: &Lab, words: &[&str], moment: Moment) -> Result<(), Failed> {
+pub(crate) fn kill_at(lab: &Lab, words: &[&str], moment: Moment) -> Result<(), Failed> {
     let mut command = lab.command(words);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     match moment {
@@ -74,14 +74,19 @@ fn kill_at(lab: &Lab, words: &[&str], moment: Moment) -> Result<(), Failed> {
 
 /// Nothing is half made, once the remnants were removed.
 fn is_whole(lab: &Lab) -> Result<(), Failed> {
+    nothing_left(lab)?;
+    // A container that was held still goes on.
+    same(&lab.ctr(&["ps", "-q", "--filter", "status=paused"])?, "")
+}
+
+/// No remnant stays where they were removed.
+pub(crate) fn nothing_left(lab: &Lab) -> Result<(), Failed> {
     lab.ctr(&["prune"])?;
     lab.ctr(&["volume", "prune"])?;
     lab.ctr(&["fsck"])?;
     let store = lab.text("store");
     let left = succeed(&Command::new("find").args([store.as_str(), "-name", ".tmp-*"]).output()?)?;
-    same(&left, "")?;
-    // A container that was held still goes on.
-    same(&lab.ctr(&["ps", "-q", "--filter", "status=paused"])?, "")
+    same(&left, "")
 }
 
 fn volumes() -> Result<(), Failed> {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use tempfile::TempDir;
@@ -121,6 +123,18 @@ pub(crate) fn has(text: &str, part: &str) -> Result<(), Failed> {
 
 pub(crate) fn same(found: &str, expected: &str) -> Result<(), Failed> {
     if found == expected { Ok(()) } else { Err(format!("found {found:?}\nexpected {expected:?}").into()) }
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> Result<bool, Failed>) -> Result<(), Failed> {
+    let begin = Instant::now();
+    while !holds()? {
+        if begin.elapsed() > Duration::from_secs(10) {
+            return Err(format!("in vain: {what}").into());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Each path below a folder with kind, mode and owner.

@@ -4,6 +4,7 @@
 mod files;
 mod format;
 mod killed;
+mod killed_live;
 mod lab;
 #[path = "../container/needs.rs"]
 mod needs;
@@ -14,7 +15,14 @@ mod whole;
 use libtest_mimic::Arguments;
 
 fn main() {
-    let groups =
-        [volumes::trials(), format::trials(), files::trials(), watch::trials(), whole::trials(), killed::trials()];
+    let groups = [
+        volumes::trials(),
+        format::trials(),
+        files::trials(),
+        watch::trials(),
+        whole::trials(),
+        killed::trials(),
+        killed_live::trials(),
+    ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

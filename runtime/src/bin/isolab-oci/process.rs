@@ -105,6 +105,7 @@ impl Other {
         handed.keep(self.hand.preserve_fds)?;
         Ok(Exec {
             process_file: self.process.clone(),
+            process: None,
             arguments: self.command.clone(),
             terminal: self.tty,
             user: self.user,
