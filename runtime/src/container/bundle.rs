@@ -23,6 +23,9 @@ pub const OVERLAY_UPPER: &str = "org.isolab.overlay.upper";
 pub const OVERLAY_WORK: &str = "org.isolab.overlay.work";
 /// `true` where nobody needs the changes once the container has ended: then its end does not wait for the disk.
 pub const OVERLAY_VOLATILE: &str = "org.isolab.overlay.volatile";
+/// The annotation, `true` or `false`, that shows the overlay's files to the container under the ids of its new user namespace:
+/// what belongs to number 0 on the disk is its root's. The upper folder and the work folder must lie in one folder.
+pub const OVERLAY_IDMAP: &str = "org.isolab.overlay.idmap";
 
 /// A configuration that has been read and checked.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Overlay {
     pub(crate) upper: Option<(PathBuf, PathBuf)>,
     /// Whether nobody needs the changes afterwards.
     pub(crate) volatile: bool,
+    /// Whether its files have other owners than on the disk (see `outside_overlay`).
+    pub(crate) maps_ids: bool,
 }
 
 /// Why a bundle cannot be used.
@@ -399,12 +404,17 @@ fn check_overlay(annotations: Option<&HashMap<String, String>>) -> Result<Option
         }
         _ => return refuse(OVERLAY_UPPER, "an upper folder and a work folder must be given together"),
     };
-    let volatile = match find(OVERLAY_VOLATILE).map(String::as_str) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return refuse(OVERLAY_VOLATILE, "it is true or false"),
+    let says = |key: &str| match find(key).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => refuse(key, "it is true or false"),
     };
-    Ok(Some(Overlay { lower, upper, volatile }))
+    let (volatile, maps_ids) = (says(OVERLAY_VOLATILE)?, says(OVERLAY_IDMAP)?);
+    let together = upper.as_ref().is_some_and(|(upper, work)| upper.parent() == work.parent());
+    if maps_ids && !together {
+        return refuse(OVERLAY_IDMAP, "it takes an upper folder and a work folder that lie in the same folder");
+    }
+    Ok(Some(Overlay { lower, upper, volatile, maps_ids }))
 }
 
 fn check_folder(field: &str, path: &Path) -> Result<(), Refusal> {

@@ -59,8 +59,9 @@ impl Init<'_> {
     fn live(&mut self, doors: &Doors) -> Result<Infallible, Failure> {
         let plan = self.plan;
         self.be_born(doors)?; //                                   1. die with the runtime; inside its limits
+        let place = plan.rootfs.open_place_early()?;
         self.enter_namespaces()?; //                               2. those that clone3 could not make
-        let root = plan.rootfs.assemble(&mut || self.be_furnished())?; // 3. the file system, beside the host's
+        let root = plan.rootfs.assemble(place, &mut || self.be_furnished())?; // 3. the file system, beside the host's
         self.settle()?; //                                         4. names, network, kernel parameters
         self.be_furnished()?; //                                   5. all that the runtime writes is written
         self.let_hooks_run()?; //                                  6. others may add to the container

@@ -12,7 +12,7 @@
 //! | `bundle`, `statements`, `plan` | reading `config.json`; deciding everything before anything is done | bundle.md, config.md |
 //! | `namespaces`, `subids`, `shared_tree` | new, joined and inherited namespaces; user and group maps; clocks | config-linux.md, "Namespaces", "User namespace mappings", "Offset for Time Namespace" |
 //! | `rootfs`, `overlay`, `inside` | the root file system, assembled by descriptor | config.md, "Root"; config-linux.md, "Rootfs Mount Propagation" |
-//! | `mounts`, `outside_binds`, `copy_up`, `cgroup_mount` | what is mounted in it | config.md, "Mounts"; config-linux.md, "Default Filesystems" |
+//! | `mounts`, `outside_binds`, `outside_overlay`, `copy_up`, `cgroup_mount` | what is mounted in it | config.md, "Mounts"; config-linux.md, "Default Filesystems" |
 //! | `covers` | what of it is masked or read-only | config-linux.md, "Masked Paths", "Readonly Paths" |
 //! | `devices` | /dev | config-linux.md, "Devices", "Default Devices" |
 //! | `network`, `net_devices` | the loopback interface; interfaces of the host that become its own | config-linux.md, "Network Devices" |
@@ -69,6 +69,7 @@ mod namespaces;
 mod net_devices;
 mod network;
 mod outside_binds;
+mod outside_overlay;
 mod overlay;
 mod overview;
 mod place;
@@ -105,7 +106,7 @@ pub(crate) use signals::Signals;
 pub(crate) use sys::process::{ending_of, inheritable, pidfd_open, pidfd_signal, reap};
 pub(crate) use sys::terminal::{Settings, Size, receive_descriptor, set_settings, set_size, settings, size};
 
-pub use bundle::{Bundle, BundleError, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
+pub use bundle::{Bundle, BundleError, OVERLAY_IDMAP, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
 pub use checkpoint::Checkpoint;
 pub use clock::{rfc3339, since_epoch};
 pub use criu::{CheckpointError, CriuOptions, ManageCgroups};

@@ -6,7 +6,7 @@
 //! turns its own view into a follower of the host's. The copy is attached nowhere; the container's process moves it to
 //! its place.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -32,7 +32,9 @@ pub(crate) fn prepare(plans: &mut [MountPlan], bundle: &Bundle, namespaces: &Nam
         let maps = asked.uid_mappings().as_ref().zip(asked.gid_mappings().as_ref()).filter(|(ids, _)| !ids.is_empty());
         let maps_ids = plan.maps_ids.or(maps.map(|_| false));
         let shared = plan.propagation.iter().any(|one| one.kind == MsFlags::MS_SHARED);
-        if maps_ids.is_none() && !(shared && geteuid().is_root()) {
+        // What is bound may lie where no user of the container could look.
+        let hidden = bundle.root.overlay.as_ref().is_some_and(|overlay| overlay.maps_ids);
+        if maps_ids.is_none() && !hidden && !(shared && geteuid().is_root()) {
             continue;
         }
         let _span = info_span!(
@@ -48,21 +50,21 @@ pub(crate) fn prepare(plans: &mut [MountPlan], bundle: &Bundle, namespaces: &Nam
         let copy = clone_tree(AT_FDCWD, source, *recursive).map_err(ContainerError::system("make", on()))?;
         if let Some(deep) = maps_ids {
             let users = user_namespace(maps, bundle, namespaces, on())?;
-            let change = Change { set: attribute::IDMAP, userns_fd: raw(&users), ..Change::default() };
-            set_attributes(&copy, &change, deep).map_err(ContainerError::system("map the ids of", on()))?;
+            show_ids(&copy, &users, deep).map_err(ContainerError::system("map the ids of", on()))?;
         }
         plan.ready = Some(copy);
     }
     Ok(())
 }
 
-fn raw(descriptor: &impl AsFd) -> u64 {
-    use std::os::fd::AsRawFd;
-    descriptor.as_fd().as_raw_fd() as u64
+/// Has a mount show its files under the ids of a user namespace; with `deep` the mounts below it, too.
+pub(super) fn show_ids(mount: &OwnedFd, users: &OwnedFd, deep: bool) -> nix::Result<()> {
+    let change = Change { set: attribute::IDMAP, userns_fd: users.as_raw_fd() as u64, ..Change::default() };
+    set_attributes(mount, &change, deep)
 }
 
 /// A user namespace with the mount's own maps; without any, with those of the container.
-fn user_namespace(
+pub(super) fn user_namespace(
     maps: Option<(&Vec<LinuxIdMapping>, &Vec<LinuxIdMapping>)>,
     bundle: &Bundle,
     namespaces: &Namespaces,

@@ -15,7 +15,8 @@ use tracing::info_span;
 
 use super::bundle::Overlay;
 use super::report::{At, Failure, Step};
-use super::sys::mount::{Context, VALUE_MAX, attach};
+use super::rootfs::duplicate;
+use super::sys::mount::{Context, VALUE_MAX, attach, clone_tree};
 
 /// An overlay, ready to be mounted at the root's place.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct OverlayPlan {
     volatile: bool,
     /// All of it as one line, for mount(2).
     line: CString,
+    /// One that the runtime has made already (see `outside_overlay`).
+    pub(crate) ready: Option<OwnedFd>,
 }
 
 impl OverlayPlan {
@@ -57,11 +60,15 @@ impl OverlayPlan {
         }
         let line = CString::new(line)?;
         let (private_upper, volatile) = (overlay.upper.is_none(), overlay.volatile);
-        Ok(Self { lower, upper, work, private_upper, in_user_namespace, volatile, line })
+        Ok(Self { lower, upper, work, private_upper, in_user_namespace, volatile, line, ready: None })
     }
 
     /// Mounts the overlay upon `place` and returns the descriptor of its root. `path` is the path of `place`.
     pub(crate) fn mount(&self, place: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Failure> {
+        if let Some(ready) = &self.ready {
+            attach(ready, place).at(Step::Overlay)?;
+            return duplicate(ready).at(Step::Overlay);
+        }
         if self.private_upper {
             self.make_private_upper(place)?;
         }
@@ -84,6 +91,19 @@ impl OverlayPlan {
             },
             None => self.mount_by_line(path),
         }
+    }
+
+    /// Makes it as a mount that is attached nowhere. Where the kernel knows only the old call it is mounted upon `place`
+    /// first, a folder of whoever calls.
+    pub(crate) fn detached(&self, place: &CStr) -> Result<OwnedFd, Failure> {
+        if let Some(context) = self.configure()? {
+            match context.mount(0) {
+                Err(Errno::EINVAL) => {}
+                other => return other.map_err(|errno| complain(&context, errno)),
+            }
+        }
+        self.mount_by_line(place)?;
+        clone_tree(AT_FDCWD, place, false).at(Step::Overlay)
     }
 
     /// Sets all options one by one; nothing where this kernel, or the length of a path, wants the old call.
@@ -177,7 +197,7 @@ mod tests {
     #[test]
     fn a_path_with_a_separator_in_it_stays_one_path() {
         let lower = ["/a:b", "/c,d"].map(PathBuf::from).to_vec();
-        let overlay = Overlay { lower, upper: None, volatile: true };
+        let overlay = Overlay { lower, upper: None, volatile: true, maps_ids: false };
         let plan = OverlayPlan::new(&overlay, Path::new("/r:s"), true).expect("no NUL in it");
         let line = r"lowerdir=/a\:b:/c\,d,upperdir=/r:s/upper,workdir=/r:s/work,userxattr,volatile";
         assert_eq!(plan.line.to_str(), Ok(line));

@@ -19,7 +19,6 @@ use super::limits::Limits;
 use super::listener::Listener;
 use super::namespaces::{NamespaceError, Namespaces};
 use super::net_devices::NetDevice;
-use super::outside_binds;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
 use super::seccomp::Filter;
@@ -29,6 +28,7 @@ use super::sys::credentials;
 use super::sysctl::Sysctl;
 use super::terminal::TerminalPlan;
 use super::treatment::Treatment;
+use super::{outside_binds, outside_overlay};
 
 /// What the process reads; made before it, in the form that the kernel takes.
 pub(crate) struct Plan {
@@ -113,6 +113,7 @@ impl Plan {
         let process = confined(&bundle.process, capabilities, profile, groups_allowed, record)?;
         let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
         outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
+        outside_overlay::prepare(&mut rootfs, bundle, &namespaces)?;
         let hooks = bundle.spec.hooks().as_ref();
         let text = |name: &Option<String>| name.clone().map(CString::new).transpose();
         Ok(Self {

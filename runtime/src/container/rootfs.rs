@@ -97,12 +97,36 @@ impl RootfsPlan {
         })
     }
 
-    /// Assembles the root and returns its descriptor. `before_cgroup` is called before the first mount that shows cgroups.
-    pub(crate) fn assemble(&self, before_cgroup: &mut dyn FnMut() -> Result<(), Failure>) -> Result<OwnedFd, Failure> {
+    /// Has the overlay be one that was made already.
+    pub(crate) fn take_overlay(&mut self, ready: OwnedFd) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.ready = Some(ready);
+        }
+    }
+
+    /// Opens the place of an overlay that was made already, while the process has the host's rights still: its folder may be
+    /// one that no user of the container could enter.
+    pub(crate) fn open_place_early(&self) -> Result<Option<OwnedFd>, Failure> {
+        let is_ready = self.overlay.as_ref().is_some_and(|overlay| overlay.ready.is_some());
+        is_ready.then(|| self.open_place()).transpose()
+    }
+
+    fn open_place(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(self.path.as_c_str(), flags, Mode::empty()).at(Step::RootFolder)
+    }
+
+    /// Assembles the root and returns its descriptor. `place` is where, if that was opened already. `before_cgroup` is called
+    /// before the first mount that shows cgroups.
+    pub(crate) fn assemble(
+        &self,
+        place: Option<OwnedFd>,
+        before_cgroup: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<OwnedFd, Failure> {
         if !self.shared {
             self.leave_host_alone()?;
         }
-        let root = self.open_root()?;
+        let root = self.open_root(place)?;
         if self.shared {
             // Where that tree is shared with others still, what is mounted in here would else show up with them too.
             let private = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
@@ -185,9 +209,8 @@ impl RootfsPlan {
     }
 
     /// The root as a mount of its own (`pivot_root(2)` wants one), attached at its place.
-    fn open_root(&self) -> Result<OwnedFd, Failure> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let place = nix::fcntl::open(self.path.as_c_str(), flags, Mode::empty()).at(Step::RootFolder)?;
+    fn open_root(&self, place: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
+        let place = place.map_or_else(|| self.open_place(), Ok)?;
         if let Some(overlay) = &self.overlay {
             return overlay.mount(place.as_fd(), &self.path);
         }
@@ -254,7 +277,7 @@ pub(super) fn enter_root(root: &OwnedFd) -> nix::Result<()> {
 }
 
 /// Another descriptor of the same mount.
-fn duplicate(mount: &OwnedFd) -> nix::Result<OwnedFd> {
+pub(super) fn duplicate(mount: &OwnedFd) -> nix::Result<OwnedFd> {
     mount.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))
 }
 

@@ -79,6 +79,7 @@ impl Engine {
             kept.extend([diff_id, blob]);
         }
         self.store.pin_unsynced(&pin(&record.id), &kept)?;
+        let _chosen = self.choose_users(&mut record.wishes)?;
         let volumes = self.copy_volumes(&mut record, full);
         let made =
             volumes.and_then(|settled| self.furnish_clone(parent, &record).inspect_err(|_| self.undo_mounts(&settled)));

@@ -108,6 +108,12 @@ pub enum CopyError {
         /// What went wrong.
         source: crate::image::LayerError,
     },
+    /// A container that runs with users of its own: what this command writes would have no owner there.
+    #[error("cannot copy files of container {name} while it runs: its users have numbers of their own")]
+    OwnUsers {
+        /// The container.
+        name: String,
+    },
     /// The container's tree could not be had.
     #[error("cannot open the files of container {name}")]
     Open {
@@ -181,6 +187,9 @@ impl Engine {
         let failed = |source| CopyError::Open { name: record.name.clone(), source };
         let running = record.life.running.as_ref();
         if let (true, Some(running)) = (self.state(&record)?.is_up(), running) {
+            if record.wishes.users.root().is_some() {
+                return Err(CopyError::OwnUsers { name: record.name }.into());
+            }
             let ground = Ground::at(&PathBuf::from(format!("/proc/{}/root", running.init.pid))).map_err(failed)?;
             // The number could have become another process's before it was opened.
             if running.init.is_alive() {

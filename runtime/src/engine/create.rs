@@ -66,6 +66,7 @@ impl Engine {
         kept.extend(opened.layers().iter().flat_map(|layer| [layer.diff_id, layer.blob]));
         self.store.pin_unsynced(&pin(&record.id), &kept)?; //            3. it stays as long as the container
         drop(shared);
+        let _chosen = self.choose_users(&mut record.wishes)?;
         let settled = self.settle_mounts(&mut record)?; //                4. volumes, and what it sees of the host
         let made = self.add(&record); //                                  5. a folder, a name, a record
         let made = made.inspect(|locked| self.note(&locked.record, "create", &[]));

@@ -53,6 +53,9 @@ pub enum EngineError {
         /// The name.
         name: String,
     },
+    /// Containers have all ranges of numbers.
+    #[error("there are no numbers left for users of its own")]
+    NoUsers,
     /// Nothing to run.
     #[error("the image says nothing to run, and no command is given")]
     NoCommand,
@@ -260,6 +263,9 @@ impl EngineError {
             Self::Container(error) => return error.hint(),
             Self::NoUser { .. } | Self::NoGroup { .. } => {
                 "names are looked up in the image's /etc/passwd and /etc/group; a number needs no list"
+            }
+            Self::Copy(CopyError::OwnUsers { .. }) => {
+                "stop it first, or have it read and write by itself: `isolab-ctr exec -i NAME tar`"
             }
             Self::NoCommand => "name a program behind the image, such as /bin/sh",
             Self::NoContainer { .. } => "`isolab-ctr ps -a` shows those that are there",

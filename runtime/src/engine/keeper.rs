@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::unistd::{Pid, chdir, pipe2, setsid};
+use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::error::{EngineError, io_error};
@@ -203,6 +203,12 @@ impl Engine {
         } else {
             let ((output, printed), (error, complained)) = (pipe()?, pipe()?);
             streams = Streams::replace(input.as_fd(), printed.as_fd(), complained.as_fd());
+            // A program opens these by name, as /dev/stdout, and what is the host's root's would not let it.
+            if let Some(first) = locked.record.wishes.users.root() {
+                for pipe in [&printed, &complained] {
+                    fchown(pipe, Some(Uid::from_raw(first)), Some(Gid::from_raw(first))).map_err(failed)?;
+                }
+            }
             (ends.output, ends.error) = (Some(output), Some(error));
         }
         let streams = streams.map_err(io_error("replace", "the standard streams"))?;

@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::limits::{DiskKind, Limits};
 use super::prepare::arguments;
 use super::record::{Record, State, log_path};
+use super::users::Users;
 use super::wishes::{Log, Restart, Seccomp};
 use super::{Engine, networking};
 use crate::container::rfc3339;
@@ -165,6 +166,7 @@ fn host_config(record: &Record) -> Value {
         "UTSMode": wishes.uts.to_string(),
         "GroupAdd": wishes.groups,
         "Annotations": wishes.annotations,
+        "UsernsMode": if wishes.users == Users::Host { "" } else { "auto" },
         "CgroupnsMode": wishes.cgroup.as_ref().map_or_else(String::new, ToString::to_string),
         "CapAdd": rights.add,
         "CapDrop": rights.drop,

@@ -6,7 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `document`, `user`, `layered` | what an image says about itself, and whom it knows |
-//! | `wishes`, `rights`, `limits` | what a user wants otherwise |
+//! | `wishes`, `rights`, `limits`, `users` | what a user wants otherwise |
 //! | `prepare`, `specification`, `place` | a bundle made of both, and the folder that it lies in |
 //! | `record`, `shelf`, `names` | what is known between commands; where that is kept; names for who has none |
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
@@ -59,6 +59,7 @@ mod streams;
 pub mod template;
 mod usage;
 mod user;
+mod users;
 mod volumes;
 mod wire;
 mod wishes;
@@ -94,6 +95,7 @@ pub use shelf::Locked;
 pub use specification::PATH;
 pub use usage::Usage;
 pub use user::{Identity, identify};
+pub use users::Users;
 pub use volumes::{MountKind, MountWish, Volume, VolumeError, VolumesFrom};
 pub use wishes::{
     Device, DeviceRule, Log, Mount, Network, Restart, Rights, Seccomp, Sharing, Ulimit, WishError, Wishes, parse_cpus,

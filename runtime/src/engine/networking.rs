@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{EngineError, io_error};
 use super::record::Record;
+use super::users::Users;
 use super::wishes::{Network, Wishes};
 use super::{Engine, Locked};
 use crate::container::Bundle;
@@ -73,8 +74,10 @@ impl Engine {
     ) -> Result<Option<Ready<'a>>, EngineError> {
         let hosts = locked.folder().join("hosts");
         let record = &mut locked.record;
+        // One that was made before belongs to the host's users.
+        let can = geteuid().is_root() && record.wishes.users == Users::Host;
         let ([endpoint], Network::Bridge, true) =
-            (record.wishes.networking.endpoints.as_slice(), record.wishes.network, geteuid().is_root())
+            (record.wishes.networking.endpoints.as_slice(), record.wishes.network, can)
         else {
             return Ok(None);
         };

@@ -8,6 +8,7 @@ use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 
 use super::error::{EngineError, io_error};
+use super::users;
 use super::wishes::{Device, Rights, Seccomp, Sharing, WishError, Wishes, refused};
 use crate::container::seccomp;
 
@@ -32,6 +33,7 @@ pub const CAPABILITIES: [&str; 14] = [
 /// Refuses what could only fail at the container's start.
 pub(super) fn check(wishes: &Wishes) -> Result<(), EngineError> {
     wishes.limits.check()?;
+    users::check(wishes)?;
     let rights = &wishes.rights;
     for name in rights.add.iter().chain(&rights.drop) {
         if whole(name) != "CAP_ALL" && !every_capability().contains(&whole(name)) {

@@ -4,6 +4,7 @@
 //! ROOT/containers/ID/             one container; without `container.json` it is not finished, or no more
 //! ROOT/containers/ID/lock         held by who changes it
 //! ROOT/containers/names/NAME      a link that says whose name it is: symlink(2) is what lets only one have it
+//! ROOT/containers/users.lock      held by who chooses numbers for a container's users
 //! ROOT/containers/.tmp-...        what is being removed, or belongs to a command that runs
 //! ```
 //!
@@ -202,7 +203,17 @@ impl Shelf {
 
     /// Of two who look at a name, one waits: or the second could take a remnant away that is the first one's name by then.
     fn lock_names(&self) -> Result<Flock<File>, EngineError> {
-        let path = self.folder.join("names.lock");
+        self.lock_all("names.lock")
+    }
+
+    /// Of two who look for numbers that are free, one waits.
+    pub(crate) fn lock_users(&self) -> Result<Flock<File>, EngineError> {
+        make_folder(&self.folder)?;
+        self.lock_all("users.lock")
+    }
+
+    fn lock_all(&self, name: &str) -> Result<Flock<File>, EngineError> {
+        let path = self.folder.join(name);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let opened = opened.map_err(io_error("open", &path))?;
         Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, errno)| io_error("lock", path)(errno.into()))

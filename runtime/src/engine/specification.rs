@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::user::Identity;
+use super::users::RANGE;
 use super::wishes::{Network, Sharing, Wishes};
 use super::{Mount, rights};
-use crate::container::{OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
+use crate::container::{OVERLAY_IDMAP, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
 
 /// What a process finds programs in where the image doesn't say.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,6 +84,11 @@ impl Parts<'_> {
         if let Some(profile) = rights::seccomp(&wishes.rights) {
             linux["seccomp"] = profile;
         }
+        if let Some(first) = wishes.users.root() {
+            for maps in ["uidMappings", "gidMappings"] {
+                linux[maps] = json!([{ "containerID": 0, "hostID": first, "size": RANGE }]);
+            }
+        }
         if !wishes.sysctls.is_empty() {
             linux["sysctl"] = json!(wishes.sysctls);
         }
@@ -92,6 +98,9 @@ impl Parts<'_> {
         annotations[OVERLAY_WORK] = json!(self.work);
         if wishes.remove {
             annotations[OVERLAY_VOLATILE] = json!("true");
+        }
+        if wishes.users.root().is_some() {
+            annotations[OVERLAY_IDMAP] = json!("true");
         }
         let mut all = json!({
             "ociVersion": "1.2.1",
@@ -125,6 +134,7 @@ impl Parts<'_> {
             ("ipc", wishes.ipc == Sharing::Private),
             ("uts", wishes.uts == Sharing::Private),
             ("mount", true),
+            ("user", wishes.users.root().is_some()),
             ("cgroup", wishes.cgroup.as_ref().map_or(!wishes.rights.privileged, |it| *it == Sharing::Private)),
             ("network", matches!(wishes.network, Network::None | Network::Bridge)),
         ];
@@ -132,6 +142,11 @@ impl Parts<'_> {
         let is_joined = |kind: &str| self.joined.iter().any(|(other, _)| *other == kind);
         let new = own.iter().filter(|(kind, own)| *own && !is_joined(kind)).map(|(kind, _)| json!({ "type": kind }));
         new.chain(joined).collect()
+    }
+
+    /// Whether a mount is a file or folder that the user gave the container; the others are the engine's own.
+    fn is_of_host(&self, mount: &Mount) -> bool {
+        mount.volume.is_none() && self.wishes.mounts.contains(mount)
     }
 
     fn all_mounts(&self) -> Vec<Value> {
@@ -168,7 +183,11 @@ impl Parts<'_> {
         }
         mounts.extend(self.mounts.iter().map(|it| {
             let access = if it.read_only { "ro" } else { "rw" };
-            json!({ "destination": it.to, "type": "bind", "source": it.from, "options": ["rbind", "rprivate", access] })
+            let mut options = vec!["rbind", "rprivate", access];
+            if wishes.users.root().is_some() && !self.is_of_host(it) {
+                options.push("idmap");
+            }
+            json!({ "destination": it.to, "type": "bind", "source": it.from, "options": options })
         }));
         mounts
     }

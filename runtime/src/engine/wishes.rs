@@ -12,6 +12,7 @@ use super::document::Healthcheck;
 use super::limits::Limits;
 use super::log_file::Rotation;
 use super::networking::Networking;
+use super::users::Users;
 use super::volumes::{MountWish, VolumesFrom};
 
 /// How a container sees the network.
@@ -116,6 +117,8 @@ pub struct Wishes {
     pub uts: Sharing,
     /// Whose control groups it sees; its own, unless it is privileged, where nothing is said.
     pub cgroup: Option<Sharing>,
+    /// Whose users it has.
+    pub users: Users,
     /// Whether a small first process reaps what others leave.
     pub init: bool,
     /// How to see whether it works; `["NONE"]` for not at all.

@@ -203,7 +203,7 @@ fn refused() -> Result<(), Failed> {
         (&["--rm", "--restart", "always"], "not started again"),
         (&["--security-opt", "apparmor=x"], "apparmor"),
         (&["--gpus", "all"], "--device hands"),
-        (&["--userns", "auto"], "isolab-oci maps users"),
+        (&["--userns", "keep-id"], "isolab-oci maps users"),
         (&["--log-opt", "max-file=3"], "max-size"),
         (&["--log-opt", "tag=x"], "max-size"),
         (&["--cpus", "1", "--cpu-quota", "1000"], "one of the two"),

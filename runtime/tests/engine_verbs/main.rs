@@ -8,6 +8,7 @@ mod killed_live;
 mod lab;
 #[path = "../container/needs.rs"]
 mod needs;
+mod users;
 mod volumes;
 mod watch;
 mod whole;
@@ -23,6 +24,7 @@ fn main() {
         whole::trials(),
         killed::trials(),
         killed_live::trials(),
+        users::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), groups.into_iter().flatten().collect()).exit();
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use isolab_runtime::engine::document::Healthcheck;
 use isolab_runtime::engine::{
     self, Device, DeviceRule, DiskKind, DiskLimit, Limits, Log, MountKind, MountWish, Restart, Rights, Rotation,
-    Seccomp, Sharing, Ulimit, VolumesFrom, WishError, Wishes,
+    Seccomp, Sharing, Ulimit, Users, VolumesFrom, WishError, Wishes,
 };
 
 use super::network::NetworkFlags;
@@ -213,9 +213,9 @@ pub(crate) struct Flags {
     /// Whose control groups it sees: private, host [default: private, for a privileged one host]
     #[arg(long, value_name = "WHOSE", value_parser = own_or_host)]
     cgroupns: Option<Sharing>,
-    /// Whose users it has: host, as is done where nothing is said
+    /// Whose users it has: host, or auto for its own, which are nobody in particular to the host [default: host]
     #[arg(long, value_name = "WHOSE", value_parser = users)]
-    userns: Option<Sharing>,
+    userns: Option<Users>,
     /// A line for the shell that says by its status whether the container works
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
@@ -276,13 +276,12 @@ fn own_or_host(text: &str) -> Result<Sharing, WishError> {
     }
 }
 
-/// Docker's engine maps users for all containers or for none; the flag takes one out of that.
-fn users(text: &str) -> Result<Sharing, WishError> {
-    const EXPECTED: &str =
-        "host; isolab-oci maps users, in a bundle's config.json, and an ordinary user's are always mapped";
-    match text.parse() {
-        Ok(Sharing::Host) => Ok(Sharing::Host),
-        _ => Err(WishError { text: text.to_owned(), expected: EXPECTED }),
+/// docker's word, and podman's for what docker's engine does for all containers or for none.
+fn users(text: &str) -> Result<Users, WishError> {
+    match text {
+        "" | "host" => Ok(Users::Host),
+        "auto" => Ok(Users::Own),
+        _ => Err(WishError { text: text.to_owned(), expected: "host or auto; isolab-oci maps users as a bundle says" }),
     }
 }
 
@@ -353,6 +352,7 @@ impl Flags {
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
             cgroup: self.cgroupns.clone(),
+            users: self.userns.unwrap_or_default(),
             init: self.init,
             health: self.health(),
         })
