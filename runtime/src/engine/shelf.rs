@@ -171,11 +171,21 @@ impl Shelf {
         let _names = self.lock_names()?;
         for link in names.flatten().map(|entry| entry.path()) {
             let leads = |id: PathBuf| self.folder.join(id).join(LOCK).exists();
-            if !fs::read_link(&link).is_ok_and(leads) && fs::remove_file(&link).is_ok() {
+            let is_remnant = !fs::read_link(&link).is_ok_and(leads) || self.is_of_killed_rename(&link)?;
+            if is_remnant && fs::remove_file(&link).is_ok() {
                 removed.push(link);
             }
         }
         Ok(removed)
+    }
+
+    /// Whether a container is called otherwise than by this link to it, and nobody is about to change that.
+    fn is_of_killed_rename(&self, link: &Path) -> Result<bool, EngineError> {
+        let Ok(id) = fs::read_link(link) else { return Ok(false) };
+        let folder = self.folder.join(id);
+        let Some(_unused) = try_lock(&folder)? else { return Ok(false) };
+        let record = read(&folder)?.filter(|record| !record.damaged);
+        Ok(record.is_some_and(|record| link.file_name().is_none_or(|name| name != record.name.as_str())))
     }
 
     /// Whose name it is; nothing where it is nobody's.
@@ -190,6 +200,10 @@ impl Shelf {
         let link = self.folder.join(NAMES).join(name);
         let _names = self.lock_names()?;
         let owner = fs::read_link(&link).ok().map(|owner| owner.to_string_lossy().into_owned());
+        if owner.as_deref() == Some(id) {
+            // A rename that was killed has taken it already, or not let it go yet.
+            return Ok(());
+        }
         if let Some(owner) = owner {
             let folder = self.folder_of(&owner);
             if has_record(&folder) || (folder.exists() && try_lock(&folder)?.is_none()) {
@@ -393,7 +407,9 @@ mod tests {
         std::fs::remove_file(first.folder().join("container.json")).expect("it is there");
         drop(first);
         let mut second = shelf.add(record("web"), |_| Ok(())).expect("the name is free");
-        shelf.rename(&mut second, "other").expect("it is free");
+        // As a rename leaves it that is killed before its record.
+        shelf.claim("other", &second.record.id).expect("it is free");
+        shelf.rename(&mut second, "other").expect("it is its own");
         assert!(shelf.find("web").is_err() && shelf.find("other").is_ok());
         shelf.remove(&second).expect("it is there");
         assert!(shelf.find("other").is_err());

@@ -78,7 +78,7 @@ fn clean(lab: &Lab) -> Result<(), Failed> {
         Ok(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     };
     let mut left = children("containers")?;
-    left.retain(|name| name != "names" && !name.ends_with(".lock"));
+    left.retain(|name| !["names", "names.lock", "users.lock"].contains(&name.as_str()));
     left.extend(children("containers/names")?);
     left.extend(children("pins")?);
     same(&left, &Vec::new())?;

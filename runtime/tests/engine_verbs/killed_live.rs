@@ -5,6 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::killed::{Moment, kill_at, nothing_left};
 use super::lab::{Lab, NEEDS, has, same, until};
@@ -62,7 +64,12 @@ fn exec() -> Result<(), Failed> {
         })?;
         until("it was ended", || {
             // It may have begun only now: it needs the command no more.
-            lab.ctr(&["exec", "box", "sh", "-c", "busybox pkill -9 -f 'sleep 500' || true"])?;
+            let all = lab.ctr(&["top", "box"])?;
+            for line in all.lines().filter(|line| line.ends_with("sleep 500")) {
+                let pid = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
+                // It may be gone meanwhile; what ended is reaped a little later.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
             Ok(others()? == 0)
         })
     })?;
