@@ -51,8 +51,6 @@ impl Group {
 pub struct Benchmark {
     /// Its name within the group.
     pub name: String,
-    /// How many bytes an iteration goes through, where the benchmark says so.
-    pub bytes: Option<u64>,
     /// How long one iteration took, on average over each sample, in nanoseconds.
     pub times: Sorted,
     /// The median of those with its 95 % interval.
@@ -111,14 +109,6 @@ struct Named {
     group_id: String,
     function_id: Option<String>,
     value_str: Option<String>,
-    throughput: Option<Throughput>,
-}
-
-/// What an iteration goes through, in criterion's several units.
-#[derive(Deserialize)]
-struct Throughput {
-    #[serde(rename = "Bytes")]
-    bytes: Option<u64>,
 }
 
 /// `sample.json`.
@@ -186,8 +176,7 @@ fn benchmark(folder: &Path) -> Result<(String, Benchmark), CriterionError> {
     let name = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
     // A benchmark without a group has the name of its own for one.
     let name = if name.is_empty() { named.group_id.clone() } else { name };
-    let bytes = named.throughput.and_then(|throughput| throughput.bytes);
-    Ok((named.group_id, Benchmark { name, bytes, times: sorted, median }))
+    Ok((named.group_id, Benchmark { name, times: sorted, median }))
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, CriterionError> {

@@ -1,7 +1,7 @@
 //! A run, read from the text of `run.json`, or a plain word on why it is none.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -20,6 +20,14 @@ pub enum ReadError {
     /// The text is not JSON, or not a run.
     #[error("this is no run of the lab")]
     Malformed(#[source] serde_json::Error),
+    /// A number that is none: a program that computes with NaN wrote it, or a hand did.
+    #[error("NaN, an infinity or null stands for a number, at line {line}, column {column}")]
+    NoNumber {
+        /// In which line.
+        line: usize,
+        /// At which byte of it.
+        column: usize,
+    },
     /// Another version of the lab wrote it.
     #[error("the run has schema version {found}; this report reads versions {OLDEST_VERSION} to {SCHEMA_VERSION}")]
     OtherVersion {
@@ -47,7 +55,9 @@ impl ReadError {
                 "use the isolab-report of the version that wrote it (\"tool\" in the file names it)"
             }
             Self::OtherVersion { .. } => "make the run again with this version of the lab",
-            Self::Inconsistent(_) => "the file was edited or damaged; go back to the one that the run wrote",
+            Self::NoNumber { .. } | Self::Inconsistent(_) => {
+                "the file was edited or damaged; go back to the one that the run wrote"
+            }
         }
     }
 }
@@ -77,10 +87,10 @@ fn why_not(mut source: impl Read + Seek, error: serde_json::Error) -> ReadError 
     if error.is_io() {
         return ReadError::Unreadable(error.into());
     }
-    let again = source.rewind().map(|()| serde_json::from_reader(BufReader::with_capacity(PIECE, source)));
+    let again = source.rewind().map(|()| serde_json::from_reader(BufReader::with_capacity(PIECE, &mut source)));
     match again {
         Ok(Ok(Versioned { schema_version: found })) if !known(found) => ReadError::OtherVersion { found },
-        Ok(_) => parse_error(error),
+        Ok(_) => parse_error(source, error),
         Err(error) => ReadError::Unreadable(error),
     }
 }
@@ -89,9 +99,28 @@ fn known(version: u64) -> bool {
     (u64::from(OLDEST_VERSION)..=u64::from(SCHEMA_VERSION)).contains(&version)
 }
 
-fn parse_error(error: serde_json::Error) -> ReadError {
-    // JSON has no NaN: serde_json writes null for it and refuses null for a number, so it ends here too, with its line.
-    if error.is_eof() { ReadError::CutShort { line: error.line() } } else { ReadError::Malformed(error) }
+fn parse_error(source: impl Read + Seek, error: serde_json::Error) -> ReadError {
+    let (line, column) = (error.line(), error.column());
+    if error.is_eof() {
+        return ReadError::CutShort { line };
+    }
+    // JSON has no word for such a number. Python writes NaN and Infinity, and others, as serde_json, null.
+    let told = error.to_string();
+    let kind = told.strip_prefix("invalid type: null, expected ").and_then(|rest| rest.split(' ').next());
+    let null = kind.is_some_and(|kind| ["u8", "u16", "u32", "u64", "usize", "f64"].contains(&kind));
+    let word = || at(source, line, column).is_ok_and(|word| word.starts_with(b"NaN") || word.starts_with(b"Inf"));
+    if null || word() { ReadError::NoNumber { line, column } } else { ReadError::Malformed(error) }
+}
+
+/// The three bytes at a place of a text, lines and columns counted from 1; a sign is passed over.
+fn at(mut source: impl Read + Seek, line: usize, column: usize) -> io::Result<Vec<u8>> {
+    source.rewind()?;
+    let mut text = BufReader::with_capacity(PIECE, source);
+    for _ in 1..line {
+        text.skip_until(b'\n')?;
+    }
+    io::copy(&mut text.by_ref().take(column.saturating_sub(1) as u64), &mut io::sink())?;
+    text.bytes().filter(|byte| !matches!(byte, Ok(b'-'))).take(3).collect()
 }
 
 /// Checks what the types cannot: that places, rounds and names refer to what is there, once, and that numbers are ones.
@@ -302,6 +331,6 @@ mod tests {
         assert!(contradiction(|run| run["rounds"][0]["steal"] = (-0.5).into()).contains("no number"));
         assert!(contradiction(|run| run["cells"][0]["parallel"] = 0.into()).contains("starts 0 at once"));
         let nan = edited(|run| run["rounds"][0]["load1"] = serde_json::Value::Null);
-        assert!(matches!(nan, Err(ReadError::Malformed(_))), "{nan:?}");
+        assert!(matches!(nan, Err(ReadError::NoNumber { .. })), "{nan:?}");
     }
 }

@@ -178,7 +178,17 @@ pub fn environment(analysis: &Analysis<'_>) -> Vec<Remark> {
         let text = format!("The verdicts stored in run.json are not those of its samples: {}.", edited.join(", "));
         remarks.push((Status::Warn, text));
     }
+    remarks.extend(without_samples(analysis));
     remarks.into_iter().map(|(status, text)| (status, printable(&text))).collect()
+}
+
+/// Cells of which the run has nothing, not even a failure: a run that ends early keeps what it has, and an edited one may have less.
+fn without_samples(analysis: &Analysis<'_>) -> Option<Remark> {
+    let run = analysis.run;
+    let bare = |place: usize| !run.samples.iter().any(|sample| sample.cell == place);
+    let names: Vec<_> =
+        run.cells.iter().enumerate().filter(|(place, _)| bare(*place)).map(|(_, cell)| cell.name.as_str()).collect();
+    (!names.is_empty()).then(|| (Status::Warn, format!("There is not one sample of {}.", names.join(", "))))
 }
 
 /// Suites of copies whose rounds are too few for an interval.

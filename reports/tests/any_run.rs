@@ -218,6 +218,13 @@ fn a_ratio_that_the_samples_do_not_give_is_called_edited() {
 
 /// The most that a report may weigh, and the largest run that it may be made of in a second.
 #[test]
+fn a_cell_without_a_sample_is_named() {
+    let mut run = run_of(3, 20, |_, round| ready(100_000 + u64::from(round)));
+    run.samples.retain(|sample| sample.cell != 2);
+    assert!(page(&run).contains("There is not one sample of subject-2."));
+}
+
+#[test]
 fn a_run_of_a_hundred_thousand_starts_has_a_page_below_a_mebibyte() {
     let run = run_of(5, 20_000, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r) * 7919 % 200_003));
     let files = report::render(&run);

@@ -45,6 +45,10 @@ fn each_bad_input_has_its_own_word() {
     assert!(complaint(&fixture.as_bytes()[..fixture.len() / 2]).contains("cut short"));
     let newer = fixture.replacen("\"schema_version\":3", "\"schema_version\":4", 1);
     assert!(complaint(newer.as_bytes()).contains("schema version 4"));
+    for none in ["NaN", "-Infinity", "Infinity"] {
+        let none = fixture.replacen("\"ready_ns\":", &format!("\"ready_ns\":{none},\"other\":"), 1);
+        assert!(complaint(none.as_bytes()).contains("stands for a number, at line 1"), "{none}");
+    }
     let astray = fixture.replacen("\"samples\":[{\"cell\":", "\"samples\":[{\"cell\":9", 1);
     assert!(complaint(astray.as_bytes()).contains("contradicts itself"));
 }
