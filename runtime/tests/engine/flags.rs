@@ -78,7 +78,7 @@ fn seen() -> Result<(), Failed> {
     let noted = lab.inspect(&name, "/Config/Labels")?;
     same(&(&noted["a"], &noted["b"]), &(&json!("line"), &json!("file")))?;
     let bundle = std::fs::read_to_string(lab.folder(&name)?.join("config.json"))?;
-    has(&bundle, "\"org.example.note\": \"x\"")?;
+    has(&bundle, "\"org.example.note\":\"x\"")?;
     // What is kept is written to the disk, too.
     same(&bundle.contains("volatile"), &false)?;
     // Of both streams, only the one that is asked for.
