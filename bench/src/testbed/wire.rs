@@ -23,10 +23,9 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How often the host sends a byte, for the interrupt that it is in the machine.
 ///
-/// The emulator (QEMU 7.2) notes in one word of a CPU that there are interrupts for it. The thread of its clocks sets a bit there; the
-/// CPU's own thread sets and clears another one when it enters and leaves a virtual machine, without a lock, and where both do so at
-/// once the first is lost. It may have been the timer's, which Linux sets anew only when it has come: a CPU that has nothing else to do
-/// then sleeps for ever, with an interrupt that waits. Any other interrupt has the emulator look again.
+/// The emulator (QEMU 7.2) loses an interrupt now and then where virtual machines run in it: the CPU was found halted, with interrupts
+/// allowed, and its timer's waiting. That fits a bit that two threads change at once without a lock. Linux sets its timer anew only when
+/// it has come, so a CPU that has nothing else to do then sleeps for ever. Any other interrupt has the emulator look again.
 pub(super) const NUDGE: Duration = Duration::from_millis(100);
 
 /// What the machine is to do.
