@@ -163,9 +163,10 @@ pub fn run(request: &Request, begun: Instant) -> Result<Run, JobError> {
 }
 
 fn measure(request: &Request, begun: Instant) -> Result<Run, JobError> {
+    let lab = Lab::open(request.roots.clone())?;
+    // After the lab, and so dropped before it: what peers have mounted lies in the scratch folder, which could not be removed.
     let peers = Peers::at(request.peers.iter().cloned());
     let host = seen_by_all(request, &peers, host::record());
-    let lab = Lab::open(request.roots.clone())?;
     let catalogue = Catalogue::new(&lab, &peers);
     if request.suites == [Suite::Overhead] {
         let process: Box<dyn Subject> = catalogue.get("process")?;

@@ -481,7 +481,8 @@ fn crun_too() -> Done {
     ensure(tops(&density, "crun") == [(4, Ended::Complete); 2], format!("{:?}", density.ladders))?;
     let hidden = run.host.facts.iter().any(|fact| fact.name == "hidden");
     ensure(hidden == (run.host.cgroup == "hybrid"), format!("{}: {hidden}", run.host.cgroup))?;
-    ensure(fs::read_to_string("/proc/self/mountinfo")? == before, "the host's own mounts have changed")
+    ensure(fs::read_to_string("/proc/self/mountinfo")? == before, "the host's own mounts have changed")?;
+    ensure(!place.path("root/run").exists(), "the scratch folder was left")
 }
 
 fn failing_peers() -> Done {
