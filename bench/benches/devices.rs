@@ -20,8 +20,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use isolab_bench::host::guest_speed::{self, Mode};
-use isolab_bench::siblings;
+use isolab_bench::host::guest_speed::{self, INTERPRETED, Mode};
+use isolab_bench::{siblings, subject};
 use kvm_ioctls::Kvm;
 
 use guest::IN_THE_GUEST;
@@ -35,8 +35,6 @@ const BESIDE: &str = "beside";
 const BESIDE_GUEST: &str = "memory";
 /// How often each monitor has its turn.
 const ROUNDS: usize = 3;
-/// Below this share of the host's speed a guest's kernel is interpreted.
-const INTERPRETED: f64 = 0.1;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -67,11 +65,9 @@ fn begin() -> Done<()> {
     if speed.is_some_and(|speed| speed > INTERPRETED) { compare(&ground) } else { testbed::compare(&ground) }
 }
 
-/// One of the lab's commands: beside this program, or where cargo put it, one folder up.
+/// The file of one of the lab's commands, or of another program.
 fn command(name: &str) -> Done<PathBuf> {
-    let own = std::env::current_exe()?;
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.ok_or_else(|| format!("{name} is not beside {}", own.display()).into())
+    subject::command(name).ok_or_else(|| format!("there is no {name}, neither beside this program nor on PATH").into())
 }
 
 /// What each deed took in the machines of one monitor, in nanoseconds; and the memory beside the guest's, in KiB.

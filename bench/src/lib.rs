@@ -9,8 +9,6 @@
 //! | [`record`], [`summary`] | `run.json`; what a user is told at once |
 //! | [`host`] | the host's record, its noise, and what killed runs left on it |
 
-use std::error::Error;
-
 pub mod clock;
 pub mod host;
 pub mod interrupt;
@@ -27,17 +25,4 @@ pub mod suite;
 pub mod summary;
 pub mod testbed;
 
-/// An error with all that caused it, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some errors tell their cause themselves.
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
-}
+pub use isolab_runtime::chain;

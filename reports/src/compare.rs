@@ -140,12 +140,16 @@ fn ready(before: &Run, after: &Run, floor: f64) -> Vec<Row> {
 /// What the bare process changed by, of as many at once as a row's cell: there is nothing of ours in it, so that is the hour's, and the
 /// hour's is in every other row too. None for the process itself.
 fn shift(run: &Run, rows: &[Row], row: &Row) -> f64 {
-    let cell = |name: &str| run.cells.iter().find(|cell| cell.name == name);
-    let Some(own) = cell(&row.cell).filter(|own| own.role != Role::Baseline) else { return 0.0 };
-    let is_bare = |other: &&Row| {
-        cell(&other.cell).is_some_and(|other| other.role == Role::Baseline && other.parallel == own.parallel)
-    };
-    rows.iter().find(is_bare).map_or(0.0, |bare| (bare.ratio.estimate - 1.0).abs())
+    let own = run.cells.iter().find(|cell| cell.name == row.cell);
+    let Some(own) = own.filter(|own| own.role != Role::Baseline) else { return 0.0 };
+    bare(run, rows, own.parallel).map_or(0.0, |bare| (bare.ratio.estimate - 1.0).abs())
+}
+
+/// The start-up of so many bare processes at once.
+fn bare<'r>(run: &Run, rows: &'r [Row], parallel: u32) -> Option<&'r Row> {
+    let is_bare = |cell: &&Cell| cell.role == Role::Baseline && cell.parallel == parallel;
+    let cell = run.cells.iter().find(is_bare)?;
+    rows.iter().find(|row| row.figure == Figure::Ready && row.cell == cell.name)
 }
 
 /// One number a round, at most 256 of them: starts behind one barrier are not independent of each other, and what is shuffled
@@ -298,11 +302,7 @@ pub fn sentences(comparison: &Comparison<'_>) -> Vec<String> {
 
 /// What the bare process changed by, where that is more than the noise within the runs.
 fn drift(comparison: &Comparison<'_>) -> Option<String> {
-    let bare = |row: &&Row| {
-        let cell = comparison.before.run.cells.iter().find(|cell| cell.name == row.cell);
-        row.figure == Figure::Ready && cell.is_some_and(|cell| cell.role == Role::Baseline && cell.parallel == 1)
-    };
-    let ratio = comparison.rows.iter().find(bare)?.ratio.estimate;
+    let ratio = bare(comparison.before.run, &comparison.rows, 1)?.ratio.estimate;
     ((ratio - 1.0).abs() > comparison.floor).then(|| {
         let times = crate::units::digits(ratio);
         format!(

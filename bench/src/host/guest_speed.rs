@@ -13,6 +13,10 @@ use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
+/// From this share of the host's speed down, somebody reads each instruction instead of running it: no trap-and-run design
+/// costs this much in a loop that never traps.
+pub const INTERPRETED: f64 = 0.1;
+
 /// The privilege level at which a guest's code runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -8,7 +8,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::cpu::CpuInfo;
 use super::finding::Findings;
-use super::guest_speed::{self, Mode};
+use super::guest_speed::{self, INTERPRETED, Mode};
 use super::read;
 
 /// What there is to know about KVM here.
@@ -170,9 +170,6 @@ fn how_to_get(seen: &Seen) -> String {
 
 /// From here up, guest code counts as native: measuring is within a few percent, and SMT siblings may share a core.
 const NATIVE: f64 = 0.7;
-/// From here down, somebody reads each instruction instead of running it: no trap-and-run design costs this much in a loop
-/// that never traps.
-const INTERPRETED: f64 = 0.1;
 
 fn speed(findings: &mut Findings, seen: &Seen) {
     let Some((kernel, user)) = &seen.speed else { return };

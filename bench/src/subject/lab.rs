@@ -117,7 +117,7 @@ impl Drop for Lab {
 }
 
 /// A command of the lab's: the one built with this program, beside it; otherwise the one on `PATH`.
-pub(crate) fn command(name: &str) -> Option<PathBuf> {
+pub fn command(name: &str) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|own| own.parent().map(|folder| beside(folder, name)));
     beside.flatten().or_else(|| tools::find(name))
 }

@@ -18,14 +18,11 @@ use super::catalogue::{LeftOut, engine};
 use super::launch::{Launch, TIMELINE};
 use super::microvm::{MEMORY, may_use_kvm};
 use super::{About, Lab, Nonce, Subject};
-use crate::host::guest_speed::{self, Mode};
+use crate::host::guest_speed::{self, INTERPRETED, Mode};
 use crate::testbed;
 
 /// How long a kernel may take to boot. Where all is emulated, one that unpacks itself takes ten seconds alone.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Below this share of the host's speed somebody reads each instruction of a guest's kernel instead of running it.
-const INTERPRETED: f64 = 0.1;
 
 /// What every monitor boots.
 #[derive(Debug)]

@@ -45,8 +45,7 @@ use isolab_reports::stats::Random;
 
 pub use catalogue::{Catalogue, Choice, LeftOut, SelectError};
 pub use held::Held;
-pub(crate) use lab::command;
-pub use lab::{Lab, LabError};
+pub use lab::{Lab, LabError, command};
 pub use launch::{Launch, Started};
 pub(crate) use linux::kernel_in;
 pub(crate) use peers::program as program_of;

@@ -10,7 +10,7 @@ use super::kernel::KernelError;
 use super::wire::HEARTBEAT;
 
 /// The exit status that says: try again. `EX_TEMPFAIL` of `<sysexits.h>`.
-const STANDS: u8 = 75;
+pub const STANDS: u8 = 75;
 
 /// Why a testbed did not run its command to the end.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ const PEERS: [&str; 6] = ["runc", "crun", "bwrap", "firecracker", "qemu-microvm"
 
 /// The firmware of QEMU's microVMs, where Debian keeps it; and where QEMU looks for it in the machine, beside the folder that it
 /// lies in itself.
-const FIRMWARE: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/share/qemu/qboot.rom"];
+pub const FIRMWARE: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/share/qemu/qboot.rom"];
 
 /// Where the lab in the machine looks for its files: there it is root's.
 const DATA: &str = "/var/lib/isolab";

@@ -28,12 +28,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::host::roots::Roots;
 
-pub use error::TestbedError;
+pub use error::{STANDS, TestbedError};
 pub use forward::{FOLDER, Forward};
 pub use image::ImageError;
 pub use init::init;
 pub use kernel::{KernelError, fetched};
-pub use lab::run_lab;
+pub use lab::{FIRMWARE, run_lab};
 pub use modules::ModuleError;
 
 use kernel::Kernel;

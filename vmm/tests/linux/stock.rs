@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use nix::unistd::Pid;
 
+use super::needs::on_path;
 use super::{Done, isolab_vm, trial};
 
 /// What this very program is called with as a program of the guest.
@@ -41,8 +42,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 pub(super) fn busybox() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join("busybox")).find(|file| file.is_file())
+    on_path("busybox")
 }
 
 fn named(variable: &str) -> Option<PathBuf> {

@@ -49,7 +49,7 @@ fn named(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|path| Path::new(&path).exists())
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
