@@ -11,14 +11,22 @@ use libtest_mimic::{Failed, Trial};
 use super::checks::{has, same, text};
 use super::engine::{CTR, Shop, hear};
 use super::needs;
+use super::printed::{base_archive, is_printed, printed};
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
     RUN mkdir -p /etc /tmp && echo built > /word\nEXPOSE 80\n\
     CMD [\"sh\", \"-c\", \"while true; do nc -l -p 80 -w 5 < /word > /dev/null && echo served; done\"]\n";
+/// The chapter's.
+const WEB: &str = "FROM base:1\nRUN mkdir -p /srv && echo '<h1>A page</h1>' > /srv/index.html\nEXPOSE 80\n\
+    CMD [\"httpd\", \"-f\", \"-v\", \"-p\", \"80\", \"-h\", \"/srv\"]\n";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = ["root", "overlay", "busybox", "cgroup", "ip", "nft"];
-    vec![needs::trial("an_image_is_built_pushed_pulled_elsewhere_and_serves_side_by_side_with_itself", &needs, life)]
+    let chapter = [&needs[..], &["curl"]].concat();
+    vec![
+        needs::trial("an_image_is_built_pushed_pulled_elsewhere_and_serves_side_by_side_with_itself", &needs, life),
+        needs::trial("the_chapter_about_a_whole_life_is_what_its_commands_print", &chapter, told),
+    ]
 }
 
 /// A registry, ended when dropped.
@@ -28,10 +36,10 @@ struct Registry {
 }
 
 impl Registry {
-    fn serve(shop: &Shop) -> Result<Self, Failed> {
+    fn serve(shop: &Shop, listen: &str) -> Result<Self, Failed> {
         let folder = shop.lab.path("registry");
         let mut command = Command::new(CTR);
-        command.args(["registry", "serve", "--listen", "127.0.0.1:0"]).arg(folder).stdout(Stdio::piped());
+        command.args(["registry", "serve", "--listen", listen]).arg(folder).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut line = String::new();
         let out = child.stdout.take().ok_or("no standard output")?;
@@ -57,7 +65,7 @@ fn life() -> Result<(), Failed> {
     fs::write(context.join("Dockerfile"), DOCKERFILE)?;
 
     // Built, and brought to a registry.
-    let registry = Registry::serve(&shop)?;
+    let registry = Registry::serve(&shop, "127.0.0.1:0")?;
     let name = format!("{}/course/web:1", registry.host);
     shop.ok(&["build", "-t", &name, &context.display().to_string()])?;
     shop.ok(&["push", &name])?;
@@ -94,6 +102,23 @@ fn life() -> Result<(), Failed> {
     has(&text(&refused.stderr), "hint")?;
     shop.ok(&["rm", "-f", "one", "two", "three"])?;
     same(shop.ok(&["ps", "-aq"])?.as_str(), "")?;
+    drop(registry);
+    Shop::is_clean()
+}
+
+/// The base, the folder `web` and the registry are there, as the chapter says; a client that asks as early as the trial does
+/// asks again while nobody listens yet.
+fn told() -> Result<(), Failed> {
+    let mut shop = Shop::empty()?;
+    shop.root = "store";
+    let folder = shop.lab.path("");
+    base_archive(&folder.join("base.tar"), &["sh", "echo", "mkdir", "httpd"])?;
+    fs::create_dir(folder.join("web"))?;
+    fs::write(folder.join("web/Dockerfile"), WEB)?;
+    fs::write(folder.join(".curlrc"), "retry = 50\nretry-connrefused\nretry-delay = 1\n")?;
+    let registry = Registry::serve(&shop, "127.0.0.1:5057")?;
+    let home = folder.display().to_string();
+    is_printed("life.md", |command| printed(&folder, command, &[("CURL_HOME", &home)]))?;
     drop(registry);
     Shop::is_clean()
 }

@@ -17,6 +17,8 @@ mod needs;
 mod neighbour;
 mod pool;
 mod ports;
+#[path = "../container/printed.rs"]
+mod printed;
 mod remains;
 mod rules;
 mod service;

@@ -5,8 +5,9 @@ use std::fs;
 use libtest_mimic::{Failed, Trial};
 
 use super::checks::{has, same};
-use super::lab::{Lab, busybox, done, refused};
+use super::lab::{Lab, done, refused};
 use super::needs::trial;
+use super::printed::base_archive;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = ["root", "overlay", "busybox", "htpasswd"];
@@ -63,26 +64,8 @@ fn life() -> Result<(), Failed> {
 
 /// An image `base:1` with a shell, of an archive.
 fn base(lab: &Lab) -> Result<(), Failed> {
-    base_archive(lab, &["sh", "cat", "echo"])?;
+    base_archive(&lab.path("base.tar"), &["sh", "cat", "echo"])?;
     done(&mut lab.ctr("store", &["import", &lab.text("base.tar"), "base:1"])).map(drop)
-}
-
-/// A root with busybox, and links to it, in `base.tar`.
-pub(crate) fn base_archive(lab: &Lab, applets: &[&str]) -> Result<(), Failed> {
-    let archive = lab.path("base.tar");
-    let mut tar = tar::Builder::new(fs::File::create(&archive)?);
-    tar.append_path_with_name(busybox()?, "bin/busybox")?;
-    for applet in applets {
-        let mut link = tar::Header::new_gnu();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_size(0);
-        link.set_mode(0o777);
-        link.set_uid(0);
-        link.set_gid(0);
-        link.set_mtime(0);
-        tar.append_link(&mut link, format!("bin/{applet}"), "busybox")?;
-    }
-    Ok(tar.finish()?)
 }
 
 /// The digests of an image's layers, unpacked, the lowest first.

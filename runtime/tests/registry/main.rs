@@ -9,6 +9,8 @@ mod liar;
 mod life;
 #[path = "../container/needs.rs"]
 mod needs;
+#[path = "../container/printed.rs"]
+mod printed;
 mod server;
 mod spec;
 mod storms;

@@ -30,6 +30,12 @@ pub(super) fn print(engine: &Engine, rows: &[(Record, State)], whole: bool) -> R
         lines.push(line);
     }
     let mut heading = ["CONTAINER ID", "NAMES", "PID"].map(str::to_owned).to_vec();
-    heading.extend(kinds.iter().map(|kind| kind.to_uppercase()));
+    heading.extend(kinds.iter().map(|kind| heading_of(kind)));
     print::text(&print::columns(&[vec![heading], lines].concat()))
+}
+
+/// As podman's: what would be taken for something else without it ends in `NS`.
+fn heading_of(kind: &str) -> String {
+    let end = if matches!(kind, "pid" | "user" | "cgroup") { "NS" } else { "" };
+    kind.to_uppercase() + end
 }
