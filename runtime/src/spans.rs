@@ -205,8 +205,9 @@ impl Recorder {
 
     /// Prints the steps as a lesson: when each began, how long it took, what it is, and why it is done.
     ///
-    /// Steps of the container's own process are marked `|`: they run at the same time as the runtime's.
-    pub fn explain(&self, out: &mut impl Write) -> io::Result<()> {
+    /// Steps of the container's own process are marked `|`: they run at the same time as the runtime's. No line is wider
+    /// than `width` characters, where words allow it ([`width`] is the terminal's).
+    pub fn explain(&self, out: &mut impl Write, width: usize) -> io::Result<()> {
         let steps = self.steps();
         let origin = steps.first().map_or(0, |step| step.start);
         writeln!(out, "{:>10} {:>10}   step", "from start", "took")?;
@@ -214,24 +215,13 @@ impl Recorder {
             let mark = if step.role == 1 { '|' } else { ' ' };
             let on = step.on.text();
             let name = if on.is_empty() { step.name.to_owned() } else { format!("{} {on}", step.name) };
-            writeln!(
-                out,
-                "{:>10} {:>10} {mark} {:indent$}{name}  [{}]",
-                Elapsed(step.start - origin).to_string(),
-                Elapsed(step.end - step.start).to_string(),
-                "",
-                step.call.text(),
-                indent = step.depth as usize * 2,
-            )?;
-            writeln!(
-                out,
-                "{:>10} {:>10} {mark} {:indent$}{}",
-                "",
-                "",
-                "",
-                step.why.text(),
-                indent = step.depth as usize * 2 + 4
-            )?;
+            let times = [Elapsed(step.start - origin), Elapsed(step.end - step.start)].map(|time| time.to_string());
+            let [begun, took] = &times;
+            let indent = " ".repeat(step.depth as usize * 2);
+            let head = format!("{begun:>10} {took:>10} {mark} {indent}");
+            let below = format!("{:>10} {:>10} {mark} {indent}    ", "", "");
+            let told = fill(&format!("{name}  [{}]", step.call.text()), &head, &below, width);
+            writeln!(out, "{told}\n{}", fill(step.why.text(), &below, &below, width))?;
         }
         if steps.iter().any(|step| step.role == 1) {
             writeln!(out, "lines marked | are the container's own process, beside the runtime's")?;
@@ -260,6 +250,17 @@ impl Recorder {
         }
         out.flush()
     }
+}
+
+/// How many characters a line of standard error has: the terminal's columns; without an end where it is none.
+pub fn width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(usize::MAX, |(columns, _)| usize::from(columns.0))
+}
+
+/// Breaks a text between words.
+fn fill(text: &str, head: &str, below: &str, width: usize) -> String {
+    let options = textwrap::Options::new(width).initial_indent(head).subsequent_indent(below).break_words(false);
+    textwrap::fill(text, options)
 }
 
 /// A duration in the unit that a reader would choose.

@@ -75,23 +75,20 @@ impl Recorder {
         self.story().notes.clone()
     }
 
-    /// Prints the steps as a lesson: when each began, how long it took, what it is, and why it is done.
-    pub fn explain(&self, out: &mut impl Write) -> io::Result<()> {
+    /// Prints the steps as a lesson: when each began, how long it took, what it is, and why it is done. No line is wider
+    /// than `width` characters, where words allow it ([`width`] is the terminal's).
+    pub fn explain(&self, out: &mut impl Write, width: usize) -> io::Result<()> {
         let steps = self.steps();
         let origin = steps.first().map_or(0, |step| step.start);
         writeln!(out, "{:>10} {:>10}   step", "from start", "took")?;
         for step in &steps {
-            let indent = step.depth * 2;
-            writeln!(
-                out,
-                "{:>10} {:>10}   {:indent$}{}  [{}]",
-                Elapsed(step.start - origin).to_string(),
-                Elapsed(step.end - step.start).to_string(),
-                "",
-                step.name,
-                step.call,
-            )?;
-            writeln!(out, "{:>10} {:>10}   {:indent$}    {}", "", "", "", step.why)?;
+            let times = [Elapsed(step.start - origin), Elapsed(step.end - step.start)].map(|time| time.to_string());
+            let [begun, took] = &times;
+            let indent = " ".repeat(step.depth * 2);
+            let head = format!("{begun:>10} {took:>10}   {indent}");
+            let below = format!("{:>10} {:>10}   {indent}    ", "", "");
+            let told = fill(&format!("{}  [{}]", step.name, step.call), &head, &below, width);
+            writeln!(out, "{told}\n{}", fill(&step.why, &below, &below, width))?;
         }
         self.notes().iter().try_for_each(|note| writeln!(out, "{note}"))
     }
@@ -108,6 +105,17 @@ impl Recorder {
         }
         out.flush()
     }
+}
+
+/// How many characters a line of standard error has: the terminal's columns; without an end where it is none.
+pub fn width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(usize::MAX, |(columns, _)| usize::from(columns.0))
+}
+
+/// Breaks a text between words.
+fn fill(text: &str, head: &str, below: &str, width: usize) -> String {
+    let options = textwrap::Options::new(width).initial_indent(head).subsequent_indent(below).break_words(false);
+    textwrap::fill(text, options)
 }
 
 /// A duration in the unit that a reader would choose.
@@ -219,12 +227,16 @@ mod tests {
             trace!("too fine");
         }
         let mut lesson = Vec::new();
-        recorder.explain(&mut lesson).unwrap();
+        recorder.explain(&mut lesson, usize::MAX).unwrap();
         let lesson = String::from_utf8(lesson).unwrap();
         let order = ["area.outer  [outer(2)]", "one reason", "  area.inner  [inner(2)]", "another", "said 3 times"];
         let places: Vec<_> = order.iter().map(|text| lesson.find(text).unwrap_or(usize::MAX)).collect();
         assert!(places.is_sorted() && places.last() != Some(&usize::MAX), "{lesson}");
         assert!(!lesson.contains("too fine"));
+        let mut narrow = Vec::new();
+        recorder.explain(&mut narrow, 40).unwrap();
+        let narrow = String::from_utf8(narrow).unwrap();
+        assert!(narrow.contains("area.outer\n") && narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
         let mut lines = Vec::new();
         recorder.timeline(&mut lines).unwrap();
         let lines: Vec<serde_json::Value> =

@@ -27,7 +27,7 @@ use clap::Parser;
 use isolab_runtime::container::shield;
 use isolab_runtime::engine::{self, Engine};
 use isolab_runtime::image::Store;
-use isolab_runtime::spans::Recorder;
+use isolab_runtime::spans::{self, Recorder};
 
 use cli::{Arguments, Command, RunArguments};
 use voice::Failure;
@@ -61,7 +61,9 @@ fn main() -> ExitCode {
         Err(error) => return voice::complain(&Failure::Recorder(error)),
     };
     let tell = || match &recorder {
-        Some(recorder) if arguments.global.explain => recorder.explain(&mut BufWriter::new(io::stderr().lock())),
+        Some(recorder) if arguments.global.explain => {
+            recorder.explain(&mut BufWriter::new(io::stderr().lock()), spans::width())
+        }
         _ => Ok(()),
     };
     let mut outcome = obey(&arguments, || drop(tell()));

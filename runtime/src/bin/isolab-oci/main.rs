@@ -20,7 +20,7 @@ use clap::Parser;
 use isolab_runtime::container::{
     ContainerError, ContainerId, Runtime, default_root, features, parse_signal, shield, write_template,
 };
-use isolab_runtime::spans::Recorder;
+use isolab_runtime::spans::{self, Recorder};
 
 use cli::{Arguments, Command, Format};
 use process::enters_containers;
@@ -130,7 +130,7 @@ fn obey(arguments: &Arguments, voice: &Voice) -> Result<u8, Failure> {
 fn tell(recorder: &Recorder, arguments: &Arguments) -> Result<(), Failure> {
     if arguments.explain {
         let failed = |source| Failure::Write { to: "standard error".to_owned(), source };
-        recorder.explain(&mut BufWriter::new(io::stderr().lock())).map_err(failed)?;
+        recorder.explain(&mut BufWriter::new(io::stderr().lock()), spans::width()).map_err(failed)?;
     }
     let Some(to) = &arguments.timeline else { return Ok(()) };
     let failed = |source| Failure::Write { to: format!("the timeline to {to}"), source };

@@ -134,6 +134,10 @@ fn reach(error: &ureq::Error) -> Option<String> {
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             "does the registry run, and is the port right?"
         }
+        // The standard library has no kind for what getaddrinfo(3) says.
+        ureq::Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
+            "look at the registry's name, and at the name servers in /etc/resolv.conf"
+        }
         ureq::Error::Io(_) | ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
             "for a certificate that the system does not know use --cert-dir DIR; for none at all, --insecure"
         }

@@ -15,7 +15,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::process::ExitCode;
 
 use clap::Parser;
-use isolab_vmm::spans::Recorder;
+use isolab_vmm::spans::{self, Recorder};
 
 use cli::{Arguments, Command};
 use failure::{Failure, complain};
@@ -76,7 +76,7 @@ fn open(to: &str) -> Result<(String, File), Failure> {
 fn tell(recorder: &Recorder, explain: bool, timeline: Option<(String, File)>) -> Result<(), Failure> {
     if explain {
         let failed = |source| Failure::Write { to: "standard error".to_owned(), source };
-        recorder.explain(&mut BufWriter::new(io::stderr().lock())).map_err(failed)?;
+        recorder.explain(&mut BufWriter::new(io::stderr().lock()), spans::width()).map_err(failed)?;
     }
     let Some((to, file)) = timeline else { return Ok(()) };
     recorder.timeline(&mut BufWriter::new(file)).map_err(|source| Failure::Write { to, source })
