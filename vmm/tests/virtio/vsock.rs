@@ -1,12 +1,18 @@
 //! Sockets between guest and host, with Unix sockets at one end and packets at the other.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use isolab_vmm::devices::virtio::config::ConfigSpace;
+use isolab_vmm::devices::virtio::events::Events;
+use isolab_vmm::devices::virtio::queue::Ring;
 use isolab_vmm::devices::virtio::vsock::{Vsock, VsockError};
+use isolab_vmm::devices::virtio::{Fault, Kind, VirtioDevice};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
@@ -34,6 +40,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_megabyte_each_way_arrives_as_it_was_sent", &[], bulk),
         trial("a_half_that_is_closed_leaves_the_other_half", &[], half_closed),
         trial("a_program_of_the_host_that_ends_is_heard_to_the_end", &[], closed),
+        trial("a_connection_that_is_half_closed_lets_its_device_sleep", &[], half_closed_and_still),
+        trial("a_guest_without_room_for_word_of_a_hang_up_lets_its_device_sleep", &[], no_room_for_word),
         trial("what_nobody_listens_to_is_refused", &[], refused),
         trial("packets_that_make_no_sense_are_answered_or_stop_the_device", &[], nonsense),
         trial("answers_to_a_guest_that_does_not_take_them_are_bounded", &[], flood),
@@ -60,13 +68,54 @@ struct Guest {
     /// What the guest says that it has room for, and has passed on.
     room: u32,
     passed: u32,
+    /// How often the device was woken by a stream.
+    stirs: Arc<AtomicUsize>,
+}
+
+/// The device, and how often its thread has to look at a stream.
+struct Counted {
+    vsock: Vsock,
+    stirs: Arc<AtomicUsize>,
+}
+
+impl VirtioDevice for Counted {
+    fn kind(&self) -> Kind {
+        self.vsock.kind()
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        self.vsock.queue_sizes()
+    }
+
+    fn config(&self) -> Arc<ConfigSpace> {
+        self.vsock.config()
+    }
+
+    fn activate(&mut self, features: u64, events: &Events) -> io::Result<()> {
+        self.vsock.activate(features, events)
+    }
+
+    fn queue_ready(&mut self, queue: usize, rings: &mut [Ring], events: &Events) -> Result<(), Fault> {
+        self.vsock.queue_ready(queue, rings, events)
+    }
+
+    fn file_ready(&mut self, token: u32, rings: &mut [Ring], events: &Events) -> Result<(), Fault> {
+        self.stirs.fetch_add(1, Ordering::Relaxed);
+        self.vsock.file_ready(token, rings, events)
+    }
+
+    fn reset(&mut self) {
+        self.vsock.reset();
+    }
 }
 
 impl Guest {
     fn new() -> std::io::Result<Self> {
         let folder = TempDir::new()?;
-        let driver = Driver::start(Box::new(Vsock::new(3, &folder.path().join("vsock")).unwrap()));
-        let mut guest = Self { driver, folder, room: 1 << 20, passed: 0 };
+        let stirs = Arc::<AtomicUsize>::default();
+        let vsock = Vsock::new(3, &folder.path().join("vsock")).unwrap();
+        let driver = Driver::start(Box::new(Counted { vsock, stirs: stirs.clone() }));
+        let mut guest = Self { driver, folder, room: 1 << 20, passed: 0, stirs };
         guest.offer(32);
         Ok(guest)
     }
@@ -137,6 +186,13 @@ impl Guest {
                 return packet;
             }
         }
+    }
+
+    /// How often the device is woken by its streams in a tenth of a second in which nobody does anything.
+    fn stirs_in_peace(&self) -> usize {
+        let before = self.stirs.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+        self.stirs.load(Ordering::Relaxed) - before
     }
 
     fn is_silent(&mut self) -> bool {
@@ -336,6 +392,57 @@ fn closed() -> Done {
     assert!(got == 10_000 || got == 0, "{got}");
     guest.send(ports, DATA, 0, b"to nobody");
     assert_eq!(guest.next().op, RESET);
+    Ok(())
+}
+
+/// Each end in turn is done with sending; neither needs to be looked at until something happens.
+fn half_closed_and_still() -> Done {
+    let mut guest = Guest::new()?;
+    let (mut stream, ports) = guest.reached(7)?;
+    guest.send(ports, SHUTDOWN, 2, &[]);
+    assert_eq!(stream.read(&mut [0; 10])?, 0);
+    assert!(guest.stirs_in_peace() < 5, "the guest's half is closed");
+    stream.write_all(b"and yet")?;
+    assert_eq!(guest.next().data, b"and yet");
+    drop(stream);
+    assert_eq!(guest.next().op, SHUTDOWN);
+    // A guest that doesn't answer to that costs nothing either.
+    assert!(guest.stirs_in_peace() < 5, "both are closed");
+    Ok(())
+}
+
+/// The host's end hangs up on a guest that has said that it sends no more, and has no buffer for a packet.
+fn no_room_for_word() -> Done {
+    let mut guest = Guest::new()?;
+    let (stream, ports) = guest.reached(7)?;
+    guest.send(ports, SHUTDOWN, 2, &[]);
+    // Connections that nobody in the guest answers take one buffer each, until none is left.
+    let path = guest.path();
+    let knock = || -> Result<UnixStream, Box<dyn std::error::Error>> {
+        let mut stream = UnixStream::connect(&path)?;
+        writeln!(stream, "CONNECT 9")?;
+        Ok(stream)
+    };
+    let _knocking = (0..40).map(|_| knock()).collect::<Result<Vec<_>, _>>()?;
+    let full = |guest: &Guest| guest.driver.shown(RECEIVE) == 32;
+    for _ in 0..500 {
+        if full(&guest) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(full(&guest), "{} buffers are used", guest.driver.shown(RECEIVE));
+    drop(stream);
+    let stirs = guest.stirs_in_peace();
+    assert!(stirs < 60, "{stirs} times in a tenth of a second");
+    assert_eq!(guest.stirs_in_peace(), 0, "it waits for room, and for nothing else");
+    let word = loop {
+        let packet = guest.next();
+        if packet.op != REQUEST {
+            break packet;
+        }
+    };
+    assert_eq!((word.op, word.to_port), (SHUTDOWN, ports.0), "told once there is room");
     Ok(())
 }
 

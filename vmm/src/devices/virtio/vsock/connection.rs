@@ -63,6 +63,8 @@ pub(super) struct Connection {
     /// What each side has said that it will not do any more.
     guest_done: u32,
     host_done: u32,
+    /// What of the guest's end the stream was told already.
+    closed: u32,
     /// The host's end takes no more data.
     deaf: bool,
 }
@@ -102,6 +104,7 @@ impl Connection {
             starved: false,
             guest_done: 0,
             host_done: 0,
+            closed: 0,
             deaf: false,
         }
     }
@@ -249,10 +252,14 @@ impl Connection {
     }
 
     /// Does what a shutdown asks for, once all that came before it is passed on.
+    ///
+    /// The stream is told once: shutdown(2) stirs both of its ends each time (af_unix.c, `unix_shutdown`), and whoever told it
+    /// each time that it stirs would do so for ever.
     fn finish(&mut self) {
-        if !self.kept.is_empty() || self.guest_done == 0 {
+        if !self.kept.is_empty() || self.guest_done == self.closed {
             return;
         }
+        self.closed = self.guest_done;
         if self.guest_done == NO_RECEIVE | NO_SEND {
             self.reset = true; // the end that both know of (section 5.10.6.5)
         } else if self.guest_done == NO_SEND {
