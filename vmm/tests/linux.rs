@@ -22,6 +22,7 @@ mod resident;
 mod stock;
 #[path = "linux/tiny.rs"]
 mod tiny;
+mod walls;
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};

@@ -8,6 +8,8 @@
 mod bad;
 #[path = "snapshot/changes.rs"]
 mod changes;
+#[path = "snapshot/confined.rs"]
+mod confined;
 #[path = "snapshot/crashes.rs"]
 mod crashes;
 #[path = "snapshot/goes_on.rs"]
@@ -22,6 +24,7 @@ mod needs;
 mod served;
 #[path = "snapshot/travels.rs"]
 mod travels;
+mod walls;
 
 use libtest_mimic::Arguments;
 
@@ -35,6 +38,7 @@ fn main() {
     trials.extend(kills::trials());
     trials.extend(served::trials());
     trials.extend(travels::trials());
+    trials.extend(confined::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     machines::clean_up();
     conclusion.exit();

@@ -22,13 +22,15 @@ use tracing::info_span;
 use table::{Call, Only, TABLE, Who};
 
 /// What the monitor has to do from here on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Duties {
     /// There are threads of processors and devices: an operating system's machine.
     pub threads: bool,
     /// It may be asked to save its machine (`--api`, `--snapshot-at`), or write down in the end which pages it has touched
     /// (`--recorded`): it makes folders and files.
     pub saves: bool,
+    /// It hands out clones that are threads of its own.
+    pub serves: bool,
 }
 
 /// Why it could not be confined.
@@ -45,22 +47,38 @@ pub enum ConfineError {
     Apply(#[from] seccompiler::Error),
 }
 
-/// Confines this process for the rest of its life: all threads that there are, and those that will be.
-///
-/// Capabilities belong to threads. This gives up those of the calling one, from which later threads have theirs; one that may be
-/// there already gives up its own ([`spawn`]).
+/// What confines monitors with the same duties: made once, by whoever starts many.
+#[derive(Debug)]
+pub struct Walls(BpfProgram);
+
+impl Walls {
+    /// Makes them of the table.
+    pub fn of(duties: Duties) -> Result<Self, ConfineError> {
+        Ok(Self(program(duties)?))
+    }
+
+    /// Confines this process for the rest of its life: all threads that there are, and those that will be.
+    ///
+    /// Capabilities belong to threads. This gives up those of the calling one, from which later threads have theirs; one that may
+    /// be there already gives up its own ([`spawn`]).
+    pub fn put_up(&self) -> Result<(), ConfineError> {
+        let _span = info_span!(
+            "monitor.confine",
+            call = "capset(2), prctl(PR_SET_NO_NEW_PRIVS), seccomp(2)",
+            why = "a guest that breaks out of its machine has what the monitor has: from here on no capability, and only the \
+                   system calls that serve guests"
+        )
+        .entered();
+        share_one_arena();
+        drop_capabilities().map_err(ConfineError::Capabilities)?;
+        seccompiler::apply_filter_all_threads(&self.0)?;
+        Ok(())
+    }
+}
+
+/// Makes the walls and puts them up.
 pub fn confine(duties: Duties) -> Result<(), ConfineError> {
-    let _span = info_span!(
-        "monitor.confine",
-        call = "capset(2), prctl(PR_SET_NO_NEW_PRIVS), seccomp(2)",
-        why = "a guest that breaks out of its machine has what the monitor has: from here on no capability, and only the \
-               system calls that serve guests"
-    )
-    .entered();
-    share_one_arena();
-    drop_capabilities().map_err(ConfineError::Capabilities)?;
-    seccompiler::apply_filter_all_threads(&program(duties)?)?;
-    Ok(())
+    Walls::of(duties)?.put_up()
 }
 
 /// Has all later threads take their memory from where there is some already.
@@ -105,7 +123,9 @@ fn program(duties: Duties) -> Result<BpfProgram, ConfineError> {
         Who::Everybody => true,
         Who::Threads => duties.threads,
         Who::Saves => duties.saves,
-        Who::Either => duties.threads || duties.saves,
+        Who::Spawns => duties.threads || duties.saves || duties.serves,
+        Who::Files => duties.threads || duties.saves,
+        Who::Meets => duties.threads || duties.serves,
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for Call { number, only, .. } in TABLE.iter().filter(|call| serves(call.who)) {
@@ -130,8 +150,9 @@ mod tests {
 
     #[test]
     fn every_monitor_has_a_filter_that_the_kernel_takes_for_one() {
-        for (threads, saves) in [(false, false), (true, false), (false, true), (true, true)] {
-            let program = program(Duties { threads, saves }).unwrap();
+        for bits in 0..8 {
+            let duties = Duties { threads: bits & 1 != 0, saves: bits & 2 != 0, serves: bits & 4 != 0 };
+            let program = program(duties).unwrap();
             // BPF_MAXINSNS
             assert!((10..4096).contains(&program.len()), "{}", program.len());
         }

@@ -22,8 +22,12 @@ pub(super) enum Who {
     Threads,
     /// One that may be asked to save its machine.
     Saves,
-    /// Both of these.
-    Either,
+    /// Both of these: disks are files, and so are snapshots, which may bring a machine's pages.
+    Files,
+    /// One with threads of devices, or of clones.
+    Meets,
+    /// One with any threads besides the first: those of processors, devices, clones, or of who asks.
+    Spawns,
 }
 
 /// An argument, those bits of it that matter, and what they must be. Only the lower 32 bits of an argument are looked at: the
@@ -49,7 +53,7 @@ const fn no_code(number: i64, why: &'static str) -> Call {
     Call { number, who: Everybody, only: Some(Only { argument: 2, mask: PROT_EXEC as u64, value: 0 }), why }
 }
 
-use Who::{Either, Everybody, Saves, Threads};
+use Who::{Everybody, Files, Meets, Saves, Spawns, Threads};
 
 /// What ioctl(2) is asked for. All of KVM's requests have this type, in bits 8 to 15.
 const KVM: Only = Only { argument: 1, mask: 0xff00, value: 0xae00 };
@@ -72,8 +76,8 @@ pub(super) const TABLE: &[Call] = &[
     only(libc::SYS_ioctl, Threads, 1, TCSETS, "the terminal is as it was once the machine has ended"),
     only(libc::SYS_ioctl, Threads, 1, TCGETS2, "the same, as a C library of 2025 asks"),
     only(libc::SYS_ioctl, Threads, 1, TCSETS2, "the same"),
-    Call { number: libc::SYS_ioctl, who: Threads, only: Some(USERFAULTFD), why: "a page of a snapshot is brought when it is touched" },
-    only(libc::SYS_kill, Threads, 1, libc::SIGBUS as u64, "the end, where such a page can't be brought"),
+    Call { number: libc::SYS_ioctl, who: Files, only: Some(USERFAULTFD), why: "a page of a snapshot is brought when it is touched" },
+    only(libc::SYS_kill, Files, 1, libc::SIGBUS as u64, "the end, where such a page can't be brought"),
     only(libc::SYS_ioctl, Threads, 1, FIONBIO, "a connection of a vsock does not wait"),
     only(libc::SYS_ioctl, Threads, 1, TUNSETOFFLOAD, "the guest's driver says what its network card may leave to the host"),
     only(libc::SYS_ioctl, Saves, 1, FICLONE, "a snapshot's disk shares its blocks with the machine's, where the file system can"),
@@ -124,18 +128,18 @@ pub(super) const TABLE: &[Call] = &[
     call(libc::SYS_timer_delete, Everybody, "the same: it is over"),
     call(libc::SYS_exit, Everybody, "the end of a thread"),
     call(libc::SYS_exit_group, Everybody, "the end of the monitor"),
-    call(libc::SYS_clone3, Either, "threads of processors and devices; one for each who asks"),
-    call(libc::SYS_clone, Either, "the same, on older kernels"),
-    call(libc::SYS_rseq, Either, "what the C library sets up for a thread"),
-    call(libc::SYS_set_robust_list, Either, "the same"),
-    call(libc::SYS_sched_getaffinity, Either, "the same, where it looks for its own stack"),
-    only(libc::SYS_prctl, Either, 0, PR_SET_NAME as u64, "a thread has a name"),
-    only(libc::SYS_prctl, Either, 0, libc::PR_SET_VMA as u64, "a thread's stack has one, where the C library was told to give it"),
-    call(libc::SYS_capset, Either, "a thread gives up what capabilities it has; by this nobody gets one"),
+    call(libc::SYS_clone3, Spawns, "threads of processors and devices; one for each who asks, one for each clone"),
+    call(libc::SYS_clone, Spawns, "the same, on older kernels"),
+    call(libc::SYS_rseq, Spawns, "what the C library sets up for a thread"),
+    call(libc::SYS_set_robust_list, Spawns, "the same"),
+    call(libc::SYS_sched_getaffinity, Spawns, "the same, where it looks for its own stack"),
+    only(libc::SYS_prctl, Spawns, 0, PR_SET_NAME as u64, "a thread has a name"),
+    only(libc::SYS_prctl, Spawns, 0, libc::PR_SET_VMA as u64, "a thread's stack has one, where the C library was told to give it"),
+    call(libc::SYS_capset, Spawns, "a thread gives up what capabilities it has; by this nobody gets one"),
     call(libc::SYS_signalfd4, Threads, "signals as a file, beside which others can be waited for"),
 
     // ---- devices
-    call(libc::SYS_eventfd2, Threads, "a bell, and the word to stop"),
+    call(libc::SYS_eventfd2, Meets, "a bell, and the word to stop; the word that a clone has ended"),
     call(libc::SYS_epoll_create1, Threads, "a device's thread waits for its bells and files"),
     call(libc::SYS_epoll_ctl, Threads, "the same"),
     call(libc::SYS_epoll_wait, Threads, "the same"),
@@ -149,19 +153,19 @@ pub(super) const TABLE: &[Call] = &[
     call(libc::SYS_connect, Threads, "the same"),
     call(libc::SYS_shutdown, Threads, "one direction of a connection ends"),
     call(libc::SYS_getsockopt, Threads, "whether a connection came about"),
-    call(libc::SYS_accept4, Either, "the host connects to a guest, or asks the monitor"),
-    call(libc::SYS_recvfrom, Either, "what comes by a connection, or by the wire of a network card"),
-    call(libc::SYS_sendto, Either, "what goes"),
-    call(libc::SYS_recvmsg, Threads, "the same, several buffers"),
-    call(libc::SYS_sendmsg, Threads, "the same"),
-    call(libc::SYS_unlink, Either, "the name of a socket goes with it"),
+    call(libc::SYS_accept4, Spawns, "the host connects to a guest, asks the monitor, or wants a clone"),
+    call(libc::SYS_recvfrom, Spawns, "what comes by a connection, or by the wire of a network card"),
+    call(libc::SYS_sendto, Spawns, "what goes"),
+    call(libc::SYS_recvmsg, Meets, "the same, several buffers, or with open files for a clone"),
+    call(libc::SYS_sendmsg, Meets, "the same"),
+    call(libc::SYS_unlink, Spawns, "the name of a socket goes with it"),
 
     // ---- files of a snapshot, and disks
-    call(libc::SYS_pread64, Either, "a part of a file"),
-    call(libc::SYS_pwrite64, Either, "the same"),
-    call(libc::SYS_ftruncate, Either, "a file's size"),
-    call(libc::SYS_fsync, Either, "what was written is there after a power cut"),
-    call(libc::SYS_fdatasync, Either, "the same"),
+    call(libc::SYS_pread64, Files, "a part of a file"),
+    call(libc::SYS_pwrite64, Files, "the same"),
+    call(libc::SYS_ftruncate, Files, "a file's size"),
+    call(libc::SYS_fsync, Files, "what was written is there after a power cut"),
+    call(libc::SYS_fdatasync, Files, "the same"),
     call(libc::SYS_openat, Saves, "a snapshot's files; /dev/kvm, for what of a processor is to be kept; which pages were touched"),
     call(libc::SYS_mkdir, Saves, "its folder"),
     call(libc::SYS_mkdirat, Saves, "the same"),

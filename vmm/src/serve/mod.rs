@@ -14,7 +14,8 @@
 //!                                <-- {"ended":{"status":0}}
 //! ```
 //!
-//! A clone ends with who asked for it, and with the server.
+//! A clone ends with who asked for it, and with the server. It is confined as every monitor is ([`crate::confine`]): a child once
+//! its machine stands; threads together with their server, before the first of them.
 
 mod client;
 mod clone;
@@ -79,6 +80,9 @@ pub enum ServeError {
     /// Threads could not be made to hear that they shall end.
     #[error("cannot let threads be interrupted")]
     Interrupt(#[source] std::io::Error),
+    /// Nothing would stand between a guest and the server.
+    #[error(transparent)]
+    Confine(crate::confine::ConfineError),
     /// Signals could not be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] nix::errno::Errno),

@@ -20,7 +20,7 @@ use tracing::info_span;
 use super::clone::{Clone, Failure, status};
 use super::packet::{Received, receive, send};
 use super::{Reply, Request, ServeError};
-use crate::confine::{Duties, confine};
+use crate::confine::{Duties, Walls};
 use crate::machine::pc::{Pc, Renewal};
 use crate::machine::stop::Ender;
 use crate::machine::{Ended, Machine, Template};
@@ -43,6 +43,8 @@ pub enum Home {
 pub struct Server {
     template: Arc<Template>,
     home: Home,
+    /// Those of each clone that is a process, or of the server and all its threads.
+    walls: Walls,
     listener: OwnedFd,
     signals: SignalFd,
     /// Signals as they were, for the children.
@@ -83,6 +85,8 @@ impl Server {
             Ender::prepare().map_err(ServeError::Interrupt)?;
             as_many_files_as_may_be();
         }
+        let duties = Duties { threads: template.is_pc(), saves: false, serves: home == Home::Threads };
+        let walls = Walls::of(duties).map_err(ServeError::Confine)?;
         let template = {
             let _span = info_span!(
                 "serve.template",
@@ -108,11 +112,17 @@ impl Server {
         let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ends), Some(&mut mask)).map_err(ServeError::Signals)?;
         let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC).map_err(ServeError::Signals)?;
-        Ok(Self { template, home, listener, signals, mask, clients: Vec::new(), name })
+        Ok(Self { template, home, walls, listener, signals, mask, clients: Vec::new(), name })
     }
 
     /// Hands out clones until a signal ends the server; returns its number. The clones end with it.
+    ///
+    /// Where they are its threads, nothing stands between them and the server but the walls of both, which are put up now: each
+    /// thread has them from the start, and none has to wait for them.
     pub fn run(mut self) -> Result<i32, ServeError> {
+        if self.home == Home::Threads {
+            self.walls.put_up().map_err(ServeError::Confine)?;
+        }
         loop {
             let ready = self.wait()?;
             if ready.signal
@@ -243,10 +253,11 @@ impl Server {
             let renewal = Renewal::default();
             let pc = Pc::restore(&self.template, Loading::Lazy, timeout, console, &renewal).map_err(Failure::Boot)?;
             let typist = io::stdin();
-            confine(Duties { threads: true, saves: false }).map_err(Failure::Confine)?;
+            self.walls.put_up().map_err(Failure::Confine)?;
             return pc.resume().and_then(|running| running.wait(Some(typist.as_fd()))).map_err(Failure::Run);
         }
         let machine = Machine::restore(&self.template, Loading::Lazy, timeout, io::stdout()).map_err(Failure::Boot)?;
+        self.walls.put_up().map_err(Failure::Confine)?;
         machine.resume().map_err(Failure::Run)
     }
 }

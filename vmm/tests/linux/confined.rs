@@ -20,7 +20,7 @@ use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 use libtest_mimic::{Failed, Trial};
 
-use super::{Done, devices_go_on, isolab_vm, tiny, trial};
+use super::{Done, devices_go_on, isolab_vm, tiny, trial, walls};
 
 /// What this program is called with to be such a monitor: its machine and its misdeed follow.
 pub(super) const CONFINED: &str = "confined";
@@ -31,6 +31,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("no_thread_of_a_confined_monitor_has_a_capability_or_can_get_one", &["kvm"], no_rights),
         trial("a_monitor_that_saves_may_write_files_but_start_no_program", &["kvm"], saves),
         trial("a_confined_monitor_may_have_many_threads", &["kvm"], many_threads),
+        trial("a_machine_with_a_kernel_goes_on_behind_walls", &["kvm"], goes_on_behind_walls),
         trial("a_confined_monitor_saves_its_machine_and_one_goes_on_confined", &["kvm"], goes_on),
     ]
 }
@@ -86,15 +87,74 @@ fn goes_on() -> Done {
         let output = isolab_vm(&["restore", &one, way, "--timeout", "20"])?;
         assert_eq!(output.status.code(), Some(1), "{way}: {output:?}");
     }
+    let _server = serves(&one, &listens)?;
+    let output = isolab_vm(&["restore", "--server", &listens, "--timeout", "20"])?;
+    assert_eq!(output.status.code(), Some(1), "from a server: {output:?}");
+    Ok(())
+}
+
+/// A server of the snapshot in this folder, which listens.
+fn serves(from: &str, listens: &str) -> Result<Killed, Failed> {
     let mut server = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
-    let server =
-        server.args(["serve", "--dir", &one, "--socket", &listens]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let server = server.args(["serve", "--dir", from, "--socket", listens]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut server = Killed(server.spawn()?);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().ok_or("no output")?).read_line(&mut line)?;
     assert_eq!(line, format!("serving {listens}\n"));
-    let output = isolab_vm(&["restore", "--server", &listens, "--timeout", "20"])?;
-    assert_eq!(output.status.code(), Some(1), "from a server: {output:?}");
+    Ok(server)
+}
+
+/// From a folder, and from a server; the guest does nothing for ever.
+fn goes_on_behind_walls() -> Done {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path().to_str().ok_or("a path in UTF-8")?;
+    let (one, api, listens) = (format!("{at}/one"), folder.path().join("api"), format!("{at}/server"));
+    let mut pc = tiny::boot_onto(&tiny::CONFIG, &tiny::FOR_EVER, Box::new(io::sink()), Vec::new())?;
+    pc.save(Path::new(&one))?;
+    drop(pc);
+    let vm = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-vm"));
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Killed)
+    };
+    let mut restored = vm(&["restore", &one, "--timeout", "60", "--api", &format!("{at}/api")])?;
+    asked_when_it_listens(&api, &Request::Status)?;
+    walls::stand_around(restored.0.id())?;
+    let requests = [
+        Request::Pause,
+        Request::Snapshot { to: folder.path().join("two"), diff: true },
+        Request::Resume,
+        Request::Stop,
+    ];
+    requests.iter().try_for_each(|request| ask(&api, request).map(drop))?;
+    assert_eq!(restored.0.wait()?.code(), Some(143));
+
+    let server = serves(&one, &listens)?;
+    let _clone = vm(&["restore", "--server", &listens, "--timeout", "60"])?;
+    let children = format!("/proc/{0}/task/{0}/children", server.0.id());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        // It is confined once its machine stands, a moment after it is there.
+        let child = fs::read_to_string(&children)?.trim().parse();
+        if let Ok(child) = child
+            && walls::threads(child)?.len() > 1
+        {
+            walls::stand_around(child)?;
+            return Ok(());
+        }
+        assert!(Instant::now() < deadline, "no clone with a processor's thread");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks a monitor that may still be on its way.
+fn asked_when_it_listens(api: &Path, request: &Request) -> Done {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = ask(api, request) {
+        if Instant::now() > deadline {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 
@@ -115,34 +175,12 @@ fn no_rights() -> Done {
     assert_eq!(line, "hello\n");
     // The first processor prints while the thread of the second is still being made.
     let deadline = Instant::now() + Duration::from_secs(10);
-    while threads(child.0.id())?.len() < 3 && Instant::now() < deadline {
+    while walls::threads(child.0.id())?.len() < 3 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let threads = threads(child.0.id())?;
-    assert!(threads.len() >= 3, "two processors and the one who waits for them, not {}", threads.len());
-    for status in threads {
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.map(str::trim).ok_or_else(|| Failed::from(format!("no {name} in {status}")))
-        };
-        for name in ["CapInh:", "CapPrm:", "CapEff:"] {
-            assert_eq!(u64::from_str_radix(field(name)?, 16)?, 0, "{name} {status}");
-        }
-        assert_eq!((field("NoNewPrivs:")?, field("Seccomp:")?), ("1", "2"), "{status}");
-    }
+    let threads = walls::stand_around(child.0.id())?;
+    assert!(threads >= 3, "two processors and the one who waits for them, not {threads}");
     Ok(())
-}
-
-/// What the kernel says of each thread, without those that the kernel itself has for a machine.
-fn threads(process: u32) -> Result<Vec<String>, Failed> {
-    let mut threads = Vec::new();
-    for task in fs::read_dir(format!("/proc/{process}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
-        if !status.starts_with("Name:\tkvm") {
-            threads.push(status);
-        }
-    }
-    Ok(threads)
 }
 
 // ---- such a monitor ------------------------------------------------------------------------------------------------
@@ -199,7 +237,7 @@ fn asked(folder: &Path) -> Done {
     let pc = devices_go_on::boots(vec![disk, Wiring::Rng, Wiring::Balloon(1)])?;
     let (bell, socket, to) = (pc.bell(), folder.join("socket"), folder.join("one"));
     let (_listening, mut attendant) = Socket::listen_and_ring(&socket, Arc::new(move || drop(bell.write(1))))?;
-    confine(Duties { threads: true, saves: true })?;
+    confine(Duties { threads: true, saves: true, ..Duties::default() })?;
     let asker = std::thread::spawn(move || {
         let requests =
             [Request::Status, Request::Pause, Request::Snapshot { to, diff: false }, Request::Resume, Request::Stop];
@@ -212,7 +250,7 @@ fn asked(folder: &Path) -> Done {
 /// A machine that goes on from what is saved there, is saved once more, and runs to its end.
 fn goes_on_from(folder: &Path, loading: Loading) -> Done {
     let mut pc = devices_go_on::restored(&folder.join("one"), None, loading)?;
-    confine(Duties { threads: true, saves: true })?;
+    confine(Duties { threads: true, saves: true, ..Duties::default() })?;
     pc.save(&folder.join("two"))?;
     fs::remove_dir_all(folder.join("two"))?;
     assert_eq!(pc.resume()?.wait(None)?, Ended::Status(1));
@@ -225,7 +263,7 @@ pub(super) fn be(machine: &str, deed: &str) -> Done {
     let pc = |cpus: u8, code: &[u8]| -> Done {
         let config = isolab_vmm::machine::pc::Config { cpus, ..tiny::CONFIG };
         let pc = tiny::boot_onto(&config, code, Box::new(console), Vec::new())?;
-        confine(Duties { threads: true, saves: machine == "saving" })?;
+        confine(Duties { threads: true, saves: machine == "saving", ..Duties::default() })?;
         pc.resume()?.wait(None)?;
         Ok(())
     };
@@ -238,7 +276,7 @@ pub(super) fn be(machine: &str, deed: &str) -> Done {
             let config = machine::Config { memory: Mib(128), timeout: Some(Duration::from_secs(20)) };
             let guest = Bare::new("long-hello".parse()?, &["hello".to_owned()])?;
             let machine = Machine::boot(&config, guest, Deed(deed.to_owned()))?;
-            confine(Duties { threads: false, saves: false })?;
+            confine(Duties::default())?;
             machine.resume()?;
             Ok(())
         }

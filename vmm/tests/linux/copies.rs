@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::guests::{Guest, Made, Root, pings};
 use super::stock::{Echo, IN_THE_GUEST, PORT, data_disk, files, root_disk, text};
-use super::{Done, trial};
+use super::{Done, trial, walls};
 
 const BRIDGE: &str = "isolabb9";
 /// How many clones live at a time: `ISOLAB_CLONES`, or a few, since under emulation each takes its seconds.
@@ -80,6 +80,9 @@ fn clones(root: &Root, web: &Guest) -> Done {
     clones.iter().try_for_each(Guest::start)?;
     println!("{many} clones of a Linux guest started one after the other in {:?}", before.elapsed());
     let (mut uuids, mut macs, mut systems) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for guest in clones.iter().chain([web]) {
+        walls::stand_around(guest.pid()?.as_raw().unsigned_abs())?;
+    }
     for (number, guest) in clones.iter().enumerate() {
         let told = guest.about(&format!("10.111.9.{}", 11 + number))?;
         assert_eq!(told.mac, guest.kept("mac")?, "{}", guest.name);

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use isolab_vmm::api::{Request, ask};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
@@ -60,6 +61,19 @@ impl Root {
     /// Starts a machine in the foreground.
     pub(crate) fn start(&self, name: &str) -> Result<Live, Failed> {
         Live::start(self.vm(&["start", name]))
+    }
+
+    /// Waits until a machine that was just started can be asked: it stands, or runs.
+    pub(crate) fn until_it_answers(&self, name: &str) -> Done {
+        let socket = self.machine(name).join("socket");
+        let since = std::time::Instant::now();
+        while ask(&socket, &Request::Status).is_err() {
+            if since.elapsed() > std::time::Duration::from_secs(30) {
+                return Err(format!("{name} does not answer").into());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn inspect(&self, name: &str) -> Result<Value, Failed> {

@@ -36,7 +36,7 @@ fn served(name: &str) -> Result<(Live, PathBuf, PathBuf), Failed> {
     served_with(name, &[])
 }
 
-fn served_with(name: &str, options: &[&str]) -> Result<(Live, PathBuf, PathBuf), Failed> {
+pub(crate) fn served_with(name: &str, options: &[&str]) -> Result<(Live, PathBuf, PathBuf), Failed> {
     let (mut machine, socket) = Live::teller(name, &[])?;
     machine.answers("count", "count 1 0.5")?;
     machine.answers("count", "count 2 1.0")?;
@@ -49,18 +49,18 @@ fn served_with(name: &str, options: &[&str]) -> Result<(Live, PathBuf, PathBuf),
     Ok((server, at, listens))
 }
 
-fn clone_of(listens: &Path, options: &[&str]) -> Result<Live, Failed> {
+pub(crate) fn clone_of(listens: &Path, options: &[&str]) -> Result<Live, Failed> {
     let mut command = isolab_vm(["restore", "--server"]);
     command.arg(listens).args(options);
     Live::start(command)
 }
 
-fn end(server: &Live, signal: Signal) -> Done {
+pub(crate) fn end(server: &Live, signal: Signal) -> Done {
     Ok(kill(Pid::from_raw(i32::try_from(server.pid())?), signal)?)
 }
 
 /// The processes that a process has made and that are still there.
-fn children(pid: u32) -> Result<Vec<u32>, Failed> {
+pub(crate) fn children(pid: u32) -> Result<Vec<u32>, Failed> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     Ok(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use isolab_vmm::api::{Doing, Request};
+use isolab_vmm::confine::{Duties, confine};
 use isolab_vmm::guest::app::App;
 use isolab_vmm::guest::bare::Bare;
 use isolab_vmm::guest::linux::Linux;
@@ -126,6 +127,9 @@ fn start_pc(machine: &Machine, base: Option<Snapshot>, wanted: &Start) -> Result
     live_as_pc(pc, true, Some(&machine.socket()), wanted.loading.loading() == Loading::Recorded, GRACE)
 }
 
+/// A machine with a name can be asked for snapshots.
+const SAVES: Duties = Duties { threads: false, saves: true, serves: false };
+
 /// Runs the machine to its end.
 fn start(store: &Store, wanted: &Start) -> Result<u8, Failure> {
     let mut machine = store.find(&wanted.name)?;
@@ -139,12 +143,15 @@ fn start(store: &Store, wanted: &Start) -> Result<u8, Failure> {
         let template = Template::new(snapshot)?;
         let (_socket, mut attendant) = attendant(Some(&machine.socket()))?;
         let paused = Boots::restore(&template, wanted.loading.loading(), wanted.timeout, io::stdout())?;
+        confine(SAVES)?;
         return Ok(status(paused.resume_under(&mut attendant)?));
     }
     let config = Config { memory: Mib(machine.record.memory), timeout: wanted.timeout };
     let guest = guest(&machine.record.inside)?;
     let (_socket, mut attendant) = attendant(Some(&machine.socket()))?;
-    Ok(status(Boots::boot(&config, guest, io::stdout())?.resume_under(&mut attendant)?))
+    let paused = Boots::boot(&config, guest, io::stdout())?;
+    confine(SAVES)?;
+    Ok(status(paused.resume_under(&mut attendant)?))
 }
 
 /// Lets another process, in a session of its own, run the machine; returns once it can be asked.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use isolab_vmm::confine::{Duties, confine};
 use isolab_vmm::machine::pc::{Pc, Renewal};
 use isolab_vmm::machine::{Machine, Template};
 use isolab_vmm::memory::Loading;
@@ -32,5 +33,7 @@ pub(crate) fn restore(wanted: &Restore) -> Result<u8, Failure> {
     }
     let (_socket, mut attendant) = attendant(wanted.api.as_deref())?;
     let machine = Machine::restore(&template, loading, wanted.timeout, io::stdout())?;
+    let saves = wanted.api.is_some() || loading == Loading::Recorded;
+    confine(Duties { saves, ..Duties::default() })?;
     Ok(status(machine.resume_under(&mut attendant)?))
 }

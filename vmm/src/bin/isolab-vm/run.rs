@@ -59,7 +59,7 @@ fn live(run: &Run, config: &Config, guest: impl Guest) -> Result<u8, Failure> {
     let (_socket, attendant) = attendant(run.api.as_deref())?;
     let mut attendant = attendant.saving_when_ready(run.snapshot_to.clone());
     let machine = Machine::boot(config, guest, io::stdout())?;
-    confine(Duties { threads: false, saves: run.api.is_some() || run.snapshot_to.is_some() })?;
+    confine(Duties { saves: run.api.is_some() || run.snapshot_to.is_some(), ..Duties::default() })?;
     Ok(status(machine.resume_under(&mut attendant)?))
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn live_as_pc(
     };
     let typist = io::stdin();
     let _raw = pc::Terminal::raw(typist.as_fd()).map_err(Failure::Terminal)?;
-    confine(Duties { threads: true, saves: api.is_some() || recorded })?;
+    confine(Duties { threads: true, saves: api.is_some() || recorded, ..Duties::default() })?;
     let_go_of_program();
     Ok(status(pc.resume()?.with_grace(grace).wait_attended(typed_at.then_some(typist.as_fd()), &mut attendant)?))
 }

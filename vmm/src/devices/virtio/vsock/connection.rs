@@ -253,7 +253,7 @@ impl Connection {
 
     /// Does what a shutdown asks for, once all that came before it is passed on.
     ///
-    /// The stream is told once: shutdown(2) stirs both of its ends each time (af_unix.c, `unix_shutdown`), and whoever told it
+    /// The stream is told once: shutdown(2) stirs both of its ends each time (`unix_shutdown` in `af_unix.c`), and whoever told it
     /// each time that it stirs would do so for ever.
     fn finish(&mut self) {
         if !self.kept.is_empty() || self.guest_done == self.closed {
