@@ -112,6 +112,11 @@ pub(crate) struct Slots {
 const FIRST_PIECE: u64 = 16 << 20;
 
 impl Slots {
+    /// Whether the machine has no more than a first piece.
+    pub(crate) fn are_small(&self) -> bool {
+        self.end <= FIRST_PIECE
+    }
+
     /// Gives the machine at least the memory below address `reach`, as far as it has so much.
     pub(crate) fn extend(&mut self, vm: &VmFd, memory: &Memory, reach: u64) -> Result<(), KvmError> {
         let reach = memory.below(reach);

@@ -20,6 +20,8 @@ mod machines;
 #[path = "snapshot/named.rs"]
 mod named;
 mod needs;
+#[path = "snapshot/rests.rs"]
+mod rests;
 #[path = "snapshot/served.rs"]
 mod served;
 #[path = "snapshot/travels.rs"]
@@ -37,6 +39,7 @@ fn main() {
     trials.extend(crashes::trials());
     trials.extend(kills::trials());
     trials.extend(served::trials());
+    trials.extend(rests::trials());
     trials.extend(travels::trials());
     trials.extend(confined::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -71,7 +71,7 @@ const FICLONE: u64 = 0x4004_9409;
 #[rustfmt::skip]
 pub(super) const TABLE: &[Call] = &[
     // ---- the machine
-    Call { number: libc::SYS_ioctl, who: Everybody, only: Some(KVM), why: "KVM_RUN, the processor's registers, interrupts" },
+    Call { number: libc::SYS_ioctl, who: Everybody, only: Some(KVM), why: "KVM_RUN, the processor's registers, interrupts; a machine once more after it has rested" },
     only(libc::SYS_ioctl, Threads, 1, TCGETS, "whether a terminal is typed at, where Ctrl-A speaks to the monitor"),
     only(libc::SYS_ioctl, Threads, 1, TCSETS, "the terminal is as it was once the machine has ended"),
     only(libc::SYS_ioctl, Threads, 1, TCGETS2, "the same, as a C library of 2025 asks"),
@@ -93,7 +93,7 @@ pub(super) const TABLE: &[Call] = &[
     call(libc::SYS_fstat, Everybody, "what standard input is; a disk's size"),
     call(libc::SYS_newfstatat, Everybody, "the same, as this C library asks"),
     call(libc::SYS_statx, Everybody, "the same, as Rust's library asks"),
-    call(libc::SYS_fcntl, Everybody, "whether a file is open, before it is closed; not to wait for one"),
+    call(libc::SYS_fcntl, Everybody, "whether a file is open, before it is closed; not to wait for one, and whether a guest waits for one"),
     call(libc::SYS_close, Everybody, "files, in the end the machine itself"),
 
     // ---- time and chance, on behalf of a guest

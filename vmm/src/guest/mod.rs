@@ -14,6 +14,8 @@ pub mod bare;
 pub mod linux;
 mod state;
 
+use std::os::fd::BorrowedFd;
+
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 pub use state::{Any, GuestState, LinuxState};
 use vm_memory::GuestMemoryError;
@@ -44,6 +46,8 @@ pub enum Flow {
     Continue,
     /// It has just said for the first time that it is ready ([`READY`]), and runs on.
     Ready,
+    /// It waits for input that has been long in coming ([`Guest::awaits`]), and asks for it once more when it runs on.
+    Idle,
     /// It has ended, with this status.
     Exit(u8),
 }
@@ -60,6 +64,11 @@ pub trait Guest {
     /// Below which address lies all memory that the guest can touch as things are; it is asked again after each answer.
     fn reach(&self, memory: &Memory) -> u64 {
         memory.end()
+    }
+
+    /// What it waits for, where it has just been [`Flow::Idle`].
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// What a snapshot keeps of the guest besides memory, registers and devices.

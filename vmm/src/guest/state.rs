@@ -1,6 +1,6 @@
 //! What a snapshot keeps of a guest, and the guest that goes on from it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{kvm_cpuid_entry2, kvm_sregs};
@@ -111,6 +111,13 @@ impl Guest for Any {
         match self {
             Self::App(app) => app.reach(memory),
             Self::Bare(bare) => bare.reach(memory),
+        }
+    }
+
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::App(app) => app.awaits(),
+            Self::Bare(bare) => bare.awaits(),
         }
     }
 

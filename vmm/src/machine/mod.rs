@@ -2,18 +2,20 @@
 //!
 //! [`Machine::boot`] is the order in which a machine comes about. [`Paused::resume`] is what a hypervisor does all day:
 //! it lets the guest run until it does something that the processor can't do alone, does that in its place, and lets it
-//! run again.
+//! run again. While the guest waits for long, the machine rests.
 
 pub mod overseer;
 pub mod pc;
 mod place;
+mod rest;
 mod saved;
 pub mod stop;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kvm_ioctls::{VcpuExit, VmFd};
+use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 use tracing::{debug, info_span};
 
 use crate::devices::acpi::AcpiError;
@@ -218,7 +220,7 @@ impl Machine {
     /// Puts a machine together, with `guest` in it, up to its first instruction. What it prints goes to `console`.
     pub fn boot<G: Guest, W: Write>(config: &Config, mut guest: G, console: W) -> Result<Paused<G, W>, BootError> {
         let memory = reserve(|| Memory::map(config.memory))?; // 1. addresses for its RAM, no page of it yet
-        let kvm = kvm::open()?; //                            2. the hypervisor
+        let kvm = Arc::new(kvm::open()?); //                  2. the hypervisor
         let vm = kvm::create_vm(&kvm)?; //                    3. an empty machine
         let mut slots = Slots::default();
         slots.extend(&vm, &memory, guest.reach(&memory))?; // 4. its RAM, before anything can be looking at it
@@ -236,7 +238,7 @@ impl Machine {
         };
         slots.extend(&vm, &memory, guest.reach(&memory))?; // a large one needs more RAM than a first piece
         set_up(&mut vcpu, &entry)?; //                        8. the registers it starts with
-        Ok(Paused { vcpu, vm, memory, guest, slots, board: Board::new(console), timeout: config.timeout })
+        Ok(Paused { vcpu, vm, memory, guest, slots, board: Board::new(console), timeout: config.timeout, kvm })
     }
 }
 
@@ -269,6 +271,15 @@ pub struct Paused<G: Guest, W: Write> {
     slots: Slots,
     board: Board<W>,
     timeout: Option<Duration>,
+    /// The hypervisor, for the day it has to make them anew.
+    kvm: Arc<Kvm>,
+}
+
+/// How far a machine has run.
+enum Until {
+    Ended(Ended),
+    /// Its guest waits, and may have to for long.
+    Idle,
 }
 
 /// How often a guest stopped, and for what.
@@ -301,7 +312,17 @@ impl<G: Guest, W: Write> Paused<G, W> {
 
     fn run_and_close(mut self, stop: Stop, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
         let mut exits = Exits::default();
-        let ended = self.run(&stop, &mut exits, overseer);
+        let mut flow = self.first_step(&mut exits);
+        let ended = loop {
+            match flow.and_then(|flow| self.run(flow, &stop, &mut exits, overseer)) {
+                Ok(Until::Ended(ended)) => break Ok(ended),
+                Ok(Until::Idle) => {
+                    self = self.rest(&stop)?;
+                    flow = Ok(Flow::Continue);
+                }
+                Err(error) => break Err(error),
+            }
+        };
         let flushed = self.board.flush();
         drop(stop);
         debug!(
@@ -315,29 +336,37 @@ impl<G: Guest, W: Write> Paused<G, W> {
         Ok(ended)
     }
 
-    fn run(&mut self, stop: &Stop, exits: &mut Exits, overseer: &mut dyn Overseer<G, W>) -> Result<Ended, RunError> {
-        let first = {
-            let _span = info_span!(
-                "guest.first_exit",
-                call = "ioctl(KVM_RUN)",
-                why = "the guest runs for the first time, until it asks for something; its first pages are found on the way"
-            )
-            .entered();
-            self.step(exits)?
-        };
+    fn first_step(&mut self, exits: &mut Exits) -> Result<Flow, RunError> {
+        let _span = info_span!(
+            "guest.first_exit",
+            call = "ioctl(KVM_RUN)",
+            why =
+                "the guest runs for the first time, until it asks for something; its first pages are found on the way"
+        )
+        .entered();
+        self.step(exits)
+    }
+
+    /// Runs the machine on after `flow`, until it ends or has nothing to do.
+    fn run(
+        &mut self,
+        mut flow: Flow,
+        stop: &Stop,
+        exits: &mut Exits,
+        overseer: &mut dyn Overseer<G, W>,
+    ) -> Result<Until, RunError> {
         let _span = info_span!(
             "guest.run",
             call = "ioctl(KVM_RUN), again and again",
             why = "each time the guest does what its processor can't do alone, the monitor does it in its place"
         )
         .entered();
-        let mut flow = first;
         loop {
             if let Flow::Exit(status) = flow {
-                return Ok(Ended::Status(status));
+                return Ok(Until::Ended(Ended::Status(status)));
             }
             match stop.cause() {
-                Some(Cause::Signal(signal)) => return Ok(Ended::Signal(signal)),
+                Some(Cause::Signal(signal)) => return Ok(Until::Ended(Ended::Signal(signal))),
                 Some(Cause::Timeout) => {
                     return Err(RunError::Timeout { after: self.timeout.unwrap_or_default(), place: self.place() });
                 }
@@ -348,7 +377,10 @@ impl<G: Guest, W: Write> Paused<G, W> {
             if let Some(moment) = moment
                 && let Verdict::End(ended) = overseer.attend(self, moment)?
             {
-                return Ok(ended);
+                return Ok(Until::Ended(ended));
+            }
+            if flow == Flow::Idle {
+                return Ok(Until::Idle);
             }
             flow = self.step(exits)?;
         }

@@ -152,7 +152,7 @@ fn new_id() -> Result<String, SnapshotError> {
 /// A snapshot with all that can be known before a machine is made of it. Whoever makes many keeps one.
 #[derive(Debug)]
 pub struct Template {
-    kvm: Kvm,
+    kvm: Arc<Kvm>,
     snapshot: Snapshot,
     /// What each processor is told that it is.
     cpuids: Vec<CpuId>,
@@ -161,7 +161,7 @@ pub struct Template {
 impl Template {
     /// Opens `/dev/kvm` and compares the snapshot's processor with this host's.
     pub fn new(snapshot: Snapshot) -> Result<Self, BootError> {
-        let kvm = kvm::open()?;
+        let kvm = Arc::new(kvm::open()?);
         let _span = info_span!(
             "restore.check",
             call = "ioctl(KVM_GET_SUPPORTED_CPUID)",
@@ -230,7 +230,7 @@ impl Machine {
         set_clock(&vm, &kvm_clock_data { flags: 0, ..state.clock.0 })?; //                                       6. its clock
         let board = Board::restore(&state.devices, console)?; //         7. its devices
         guest.renew(&memory)?; //                                        8. what no two machines may share
-        Ok(Paused { vcpu, vm, memory, guest, slots, board, timeout })
+        Ok(Paused { vcpu, vm, memory, guest, slots, board, timeout, kvm: template.kvm.clone() })
     }
 }
 

@@ -161,6 +161,20 @@ impl Stop {
         stop.end_after(timeout)
     }
 
+    /// There is no processor to be called out of its guest, until [`Stop::runs`].
+    pub(super) fn stands(&self) {
+        self.heard.immediate_exit.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// There is one again. It must outlive this, or the next [`Stop::stands`].
+    pub(super) fn runs(&self, run: &mut kvm_run) {
+        self.heard.immediate_exit.store(&raw mut run.immediate_exit, Ordering::Relaxed);
+        // What was heard before has found no flag to set.
+        if requested() {
+            run.immediate_exit = 1;
+        }
+    }
+
     fn begin(run: &mut kvm_run, heard: Arc<Heard>) -> io::Result<Self> {
         run.immediate_exit = 0;
         heard.immediate_exit.store(&raw mut run.immediate_exit, Ordering::Relaxed);

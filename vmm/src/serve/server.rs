@@ -235,6 +235,7 @@ impl Server {
             // SAFETY: onto the three that every process has; Rust's own handles know them by number only.
             unsafe { libc::dup2(file.as_raw_fd(), number) };
         }
+        self.let_go_of_others(files);
         // A server that is killed takes its clones with it; one that was killed since the fork can't any more.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
         if nix::unistd::getppid() != self.name.owner {
@@ -245,6 +246,18 @@ impl Server {
         let status = status(self.live(timeout), &mut io::stderr());
         // SAFETY: as above. What the machine has printed was passed on when it ended.
         unsafe { libc::_exit(i32::from(status)) }
+    }
+
+    /// In the child: what it has of the server's and of other clients' is nothing to a clone, nor to a guest that breaks out.
+    fn let_go_of_others(&self, files: &[OwnedFd; 3]) {
+        let sockets = self.clients.iter().map(|client| client.socket.as_fd());
+        let ends = self.clients.iter().filter_map(|client| client.clone.as_ref()).map(Clone::end);
+        let own = [self.listener.as_fd(), self.signals.as_fd()];
+        let others = own.into_iter().chain(sockets).chain(ends).chain(files.iter().map(AsFd::as_fd));
+        for number in others.map(|file| file.as_raw_fd()).filter(|number| *number > 2) {
+            // SAFETY: the child uses none of them again, and ends without dropping what holds them.
+            unsafe { libc::close(number) };
+        }
     }
 
     fn live(&self, timeout: Option<Duration>) -> Result<Ended, Failure> {

@@ -16,6 +16,7 @@
 //! for a processor that halts, and the events after all else.
 
 use std::arch::x86_64::__cpuid;
+use std::time::Duration;
 
 use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -95,6 +96,14 @@ fn read_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, VcpuError>
         rest = rest.get(count + 1..).unwrap_or_default();
     }
     Ok(found)
+}
+
+/// Lets so much time pass for a processor that was read: its time stamp counter goes on.
+pub(crate) fn pass(state: &mut VcpuState, time: Duration) {
+    let ticks = time.as_nanos() * u128::from(state.tsc_khz) / 1_000_000;
+    for (_, counter) in state.msrs.iter_mut().filter(|(index, _)| *index == MSR_TSC) {
+        *counter = counter.wrapping_add(ticks as u64);
+    }
 }
 
 /// The CPUID of a state, for a processor that is being made.

@@ -154,6 +154,11 @@ impl Live {
         self.expect(answer)
     }
 
+    /// It has nothing more to read.
+    pub(crate) fn close(&mut self) {
+        self.input = None;
+    }
+
     /// Waits for its end; returns its status.
     pub(crate) fn ends(&mut self) -> Result<Option<i32>, Failed> {
         let since = Instant::now();

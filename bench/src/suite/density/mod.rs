@@ -29,8 +29,9 @@ use ksm::Ksm;
 /// The suite's name.
 pub const NAME: &str = "density";
 
-/// What the kernel puts off (freeing a network namespace, a control group) is done within this after a change.
-const SETTLE: Duration = Duration::from_millis(60);
+/// What the kernel puts off (freeing a network namespace, a control group) is done within this after a change; and by then a
+/// machine whose program waits has given back what it need not have meanwhile.
+const SETTLE: Duration = Duration::from_millis(120);
 
 /// How long the host may take to come to rest before a ladder, at the most: two seconds after two hundred containers.
 const REST: Duration = Duration::from_secs(5);

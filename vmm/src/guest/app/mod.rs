@@ -28,6 +28,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -283,6 +284,11 @@ impl Guest for App {
         self.running.as_ref().map_or(1, |running| running.reach(memory))
     }
 
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        let task = &self.running.as_ref()?.task;
+        task.awaited.map(|index| task.files.get(index))
+    }
+
     fn save(&self) -> Result<GuestState, GuestError> {
         let running = self.running.as_ref().ok_or(GuestError::NotSaved)?;
         Ok(GuestState::App(Box::new(running.save()?)))
@@ -329,6 +335,7 @@ impl Running {
             None => *self.returns.insert(how_to_return(cpu)?),
         };
         let before = self.task.bases;
+        self.task.awaited = None;
         let regs = cpu.regs();
         let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
         let reply = syscalls::serve(regs.rax, Call { task: &mut self.task, memory, args })?;
@@ -339,7 +346,7 @@ impl Running {
                 // The stub rings once more when the machine goes on, with the same registers: Linux does the same by
                 // setting a program back to its `syscall` (signal(7), "Interruption of system calls").
                 cpu.regs_mut().rip = stub::SYSTEM_CALL;
-                return Ok(Flow::Continue);
+                return Ok(if self.task.awaited.is_some() { Flow::Idle } else { Flow::Continue });
             }
         };
 

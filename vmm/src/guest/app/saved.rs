@@ -206,6 +206,7 @@ impl Running {
             ready: if state.ready { Ready::Known } else { Ready::No },
             clocks: Clocks::going_on(&state.clocks).map_err(AppError::Clock)?,
             remaining: state.remaining.map(Duration::from_nanos),
+            awaited: None,
         };
         // How its system calls return is a matter of the KVM beneath, which may be another one now: asked again.
         Ok(Self { task, doorbells: Doorbells::of(memory), returns: None, random: state.random })

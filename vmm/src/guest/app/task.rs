@@ -59,6 +59,8 @@ pub(super) struct Task {
     pub(super) clocks: Clocks,
     /// Of a sleep that was interrupted: how long it still is.
     pub(super) remaining: Option<Duration>,
+    /// The descriptor for which it has waited in vain, where the machine may rest for that.
+    pub(super) awaited: Option<usize>,
 }
 
 /// The files behind a program's descriptors 0 to 2.
@@ -132,6 +134,7 @@ impl Task {
             ready: Ready::No,
             clocks: Clocks::default(),
             remaining: None,
+            awaited: None,
         }
     }
 

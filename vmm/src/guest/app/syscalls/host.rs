@@ -1,11 +1,33 @@
 //! The few system calls of the host that work directly on guest memory, so that no byte is copied twice.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::user::Slice;
 use crate::machine::stop;
+
+/// How long a program waits for input before its machine rests ([`crate::machine`], `rest`): so long that a program that is
+/// being talked to does not, for to wake takes about as long as to be made.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Waits until there is something to read, or the end of it; whether that is long in coming. `EINTR` where the machine shall
+/// stop.
+pub(super) fn is_silent(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut waited = [PollFd::new(fd, PollFlags::POLLIN)];
+    if retry(|| poll(&mut waited, PollTimeout::ZERO))? != 0 {
+        return Ok(false);
+    }
+    // Whoever opened it so that nobody waits for it wants to hear that there is nothing yet.
+    if OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK) {
+        return Ok(false);
+    }
+    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    Ok(retry(|| poll(&mut waited, patience))? == 0)
+}
 
 /// readv(2) from `fd` into the program's memory.
 pub(super) fn read_into(fd: BorrowedFd<'_>, slices: &[Slice<'_>]) -> Result<u64, Errno> {

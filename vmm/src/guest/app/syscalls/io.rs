@@ -63,6 +63,10 @@ fn transfer(call: &mut Call<'_>, fd: u64, vectors: &[[u64; 2]], access: Access) 
         return Ok(0);
     }
     let says_ready = access == Access::Read && index == 1 && call.task.ready == Ready::No && begins_ready(&slices);
+    if access == Access::Write && host::is_silent(call.task.files.get(index))? {
+        call.task.awaited = Some(index);
+        return Err(Errno::EINTR.into());
+    }
     let moved = match access {
         Access::Write => host::read_into(call.task.files.get(index), &slices),
         Access::Read => host::write_from(call.task.files.get(index), &slices),

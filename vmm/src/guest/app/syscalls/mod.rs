@@ -79,7 +79,7 @@ pub(super) enum Reply {
     Return(u64),
     /// It has ended with this status.
     Exit(u8),
-    /// It was interrupted, because the machine shall stand still or end: the program makes the call again when it goes on.
+    /// It was interrupted, because the machine shall stand still, rest or end: the program makes the call again when it goes on.
     Again,
 }
 
