@@ -2,7 +2,7 @@
 //!
 //! A monitor is one process, and what it does for a guest it does on one thread, so a list is enough. Nothing is written
 //! while the clock runs. At the end the steps are printed as a lesson ([`Recorder::explain`]) or as JSON lines
-//! ([`Recorder::timeline`]). Without a recorder a span costs one comparison.
+//! ([`Recorder::timeline`]). Without a recorder a span costs one comparison, and warnings are still told ([`pass_on_warnings`]).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -47,7 +47,7 @@ pub struct Recorder(Mutex<Story>);
 const USUAL: usize = 64;
 
 impl Recorder {
-    /// Records every span, and every event of level debug and up, from here on.
+    /// Records every span, and every event of level debug and up, from here on. Warnings are told at once.
     ///
     /// Fails where a `tracing` subscriber is already set.
     pub fn install() -> io::Result<&'static Self> {
@@ -155,6 +155,48 @@ impl Visit for Message {
     }
 }
 
+/// Says on standard error, while the machine runs, what whoever runs it should know of its guest.
+fn warn(event: &Event<'_>) {
+    let mut message = Message::default();
+    event.record(&mut message);
+    // In one piece; and where nobody listens nobody is told.
+    let _ = io::stderr().write_all(format!("warning: {}\n", message.0).as_bytes());
+}
+
+/// The subscriber of a process without a recorder: it hears of no step, and passes warnings on.
+struct Warnings;
+
+/// Passes on warnings, such as of a device that has stopped, from here on. A [`Recorder`] does so too.
+///
+/// Fails where a `tracing` subscriber is already set.
+pub fn pass_on_warnings() -> io::Result<()> {
+    tracing::subscriber::set_global_default(Warnings).map_err(io::Error::other)
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !metadata.is_span() && *metadata.level() <= Level::WARN
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::WARN)
+    }
+
+    /// None is enabled, so this is the number of none.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        warn(event);
+    }
+
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+    fn record(&self, _: &Id, _: &Values<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+}
+
 /// The subscriber: nothing but the recorder's front door. A span's number is its place in the list, counted from 1.
 struct Collector(&'static Recorder);
 
@@ -202,6 +244,9 @@ impl Subscriber for Collector {
     }
 
     fn event(&self, event: &Event<'_>) {
+        if *event.metadata().level() <= Level::WARN {
+            return warn(event);
+        }
         let mut message = Message::default();
         event.record(&mut message);
         self.0.story().notes.push(message.0);

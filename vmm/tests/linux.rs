@@ -15,6 +15,8 @@ mod generation;
 mod goes_on;
 #[path = "linux/guests.rs"]
 mod guests;
+#[path = "linux/hostile.rs"]
+mod hostile;
 mod needs;
 #[path = "linux/resident.rs"]
 mod resident;
@@ -53,6 +55,7 @@ fn main() {
     let trials = [
         tiny::trials(),
         confined::trials(),
+        hostile::trials(),
         goes_on::trials(),
         stock::trials(),
         resident::trials(),

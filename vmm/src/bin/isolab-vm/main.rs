@@ -24,11 +24,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let debug = std::env::var_os("ISOLAB_DEBUG").is_some_and(|value| !value.is_empty() && value != "0");
     let recorder = match (arguments.explain || debug, &arguments.timeline) {
-        (false, None) => None,
-        _ => match Recorder::install() {
-            Ok(recorder) => Some(recorder),
-            Err(error) => return complain(&Failure::Recorder(error)),
-        },
+        (false, None) => spans::pass_on_warnings().map(|()| None),
+        _ => Recorder::install().map(Some),
+    };
+    let recorder = match recorder {
+        Ok(recorder) => recorder,
+        Err(error) => return complain(&Failure::Recorder(error)),
     };
     // Before the machine: once that runs this command opens no file any more.
     let timeline = match arguments.timeline.as_deref().map(open).transpose() {
