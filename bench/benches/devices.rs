@@ -25,6 +25,7 @@ use isolab_bench::{siblings, subject};
 use kvm_ioctls::Kvm;
 
 use guest::IN_THE_GUEST;
+use host::Cable;
 use monitor::{Ground, MONITORS};
 
 type Done<T> = Result<T, Box<dyn Error>>;
@@ -76,7 +77,8 @@ type Times = BTreeMap<String, Vec<u64>>;
 fn compare(ground: &Ground) -> Done<()> {
     let folder = tempfile::Builder::new().prefix("isolab-devices-").tempdir()?;
     let (source, sink) = (host::source()?, host::sink()?);
-    let initrd = ground.pack(folder.path(), [source.port(), sink.port()])?;
+    let cable = Cable::of_this_run();
+    let initrd = ground.pack(folder.path(), &cable, [source.port(), sink.port()])?;
     let disk = host::disk(folder.path())?;
     let mut all: [Times; 2] = Default::default();
     for round in 0..ROUNDS {
@@ -87,7 +89,7 @@ fn compare(ground: &Ground) -> Done<()> {
         }
         for (monitor, times) in turns {
             eprintln!("round {} of {ROUNDS}: {monitor:?}", round + 1);
-            let (deeds, memory) = monitor.run(ground, &initrd, &disk)?;
+            let (deeds, memory) = monitor.run(ground, &initrd, &disk, &cable)?;
             for (deed, took) in deeds {
                 times.entry(deed).or_default().push(took);
             }

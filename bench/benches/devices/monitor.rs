@@ -9,12 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_bench::host::roots::Roots;
+use isolab_bench::subject::qemu_microvm;
 use isolab_bench::testbed::fetched;
 use isolab_runtime::image::{DiskFormat, write_disk};
 use serde_json::json;
 
 use super::guest::{DONE, IN_THE_GUEST, TOOK};
-use super::{Done, command, host, word};
+use super::host::Cable;
+use super::{Done, command, word};
 
 /// In the order of a table's columns.
 pub(crate) const MONITORS: [Monitor; 2] = [Monitor::Isolab, Monitor::Qemu];
@@ -34,7 +36,6 @@ const DRIVERS: [&str; 7] = [
 const MEMORY: &str = "256";
 /// The same as `/proc/PID/smaps` says it.
 const RAM: &str = "262144 kB";
-const TAP: &str = "isolabdev0";
 /// No bus is searched that no machine here has, and nothing is printed but what the guest's half prints.
 const LINE: &str = "console=ttyS0 loglevel=1 panic=-1 pci=off reboot=t";
 /// How long one machine may take, in an emulated machine on a loaded host.
@@ -73,15 +74,15 @@ impl Ground {
     }
 
     /// The initial file system: `isolab-init`, the drivers, and this program, which is told where the host listens.
-    pub(crate) fn pack(&self, folder: &Path, [source, sink]: [u16; 2]) -> Done<PathBuf> {
+    pub(crate) fn pack(&self, folder: &Path, cable: &Cable, [source, sink]: [u16; 2]) -> Done<PathBuf> {
         let tree = folder.join("tree");
         self.drivers(&tree.join("modules"))?;
         fs::create_dir_all(tree.join("bin"))?;
         fs::copy(command("isolab-init")?, tree.join("init"))?;
         fs::copy(std::env::current_exe()?, tree.join("bin/devices"))?;
-        let at = |port: u16| format!("{}:{port}", host::ADDRESS);
+        let at = |port: u16| format!("{}:{port}", cable.host());
         let init = json!({
-            "network": {"interface": "eth0", "address": host::GUEST},
+            "network": {"interface": "eth0", "address": format!("{}/30", cable.guest())},
             "process": {"args": ["/bin/devices", IN_THE_GUEST, at(source), at(sink)]},
         });
         fs::write(tree.join("isolab.json"), init.to_string())?;
@@ -99,22 +100,19 @@ pub(crate) enum Monitor {
 }
 
 impl Monitor {
-    fn command(self, ground: &Ground, initrd: &Path, disk: &Path) -> Done<Command> {
+    fn command(self, ground: &Ground, initrd: &Path, disk: &Path, tap: &str) -> Done<Command> {
         let [kernel, initrd, disk] = [&ground.kernel, initrd, disk].map(word);
         let (program, words) = match self {
             Self::Isolab => {
                 let mut words = vec!["run".to_owned(), "--kernel".to_owned(), kernel, "--initrd".to_owned(), initrd];
-                let more = ["--cmdline", LINE, "--memory", MEMORY, "--net", &format!("tap={TAP}"), "--disk", &disk];
+                let more = ["--cmdline", LINE, "--memory", MEMORY, "--net", &format!("tap={tap}"), "--disk", &disk];
                 words.extend(more.map(str::to_owned));
                 (command("isolab-vm")?, words)
             }
             Self::Qemu => {
-                let machine = "microvm,accel=kvm,pic=off,pit=off,rtc=off,x-option-roms=off";
-                let mut words =
-                    vec!["-machine", machine, "-cpu", "host", "-m", MEMORY, "-smp", "1", "-bios", "qboot.rom"];
-                words.extend(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+                let mut words = qemu_microvm(MEMORY).to_vec();
                 let drive = format!("file={disk},format=raw,if=none,id=disk,cache=writeback");
-                let card = format!("tap,id=card,ifname={TAP},script=no,downscript=no,vhost=off");
+                let card = format!("tap,id=card,ifname={tap},script=no,downscript=no,vhost=off");
                 words.extend(["-drive", &drive, "-device", "virtio-blk-device,drive=disk"]);
                 words.extend(["-netdev", &card, "-device", "virtio-net-device,netdev=card"]);
                 words.extend(["-kernel", &kernel, "-initrd", &initrd, "-append", LINE]);
@@ -128,10 +126,16 @@ impl Monitor {
 
     /// Boots the machine. What its guest did, and how long each took in nanoseconds; and how much memory the monitor had at the end
     /// beside the guest's, in KiB.
-    pub(crate) fn run(self, ground: &Ground, initrd: &Path, disk: &Path) -> Done<(Vec<(String, u64)>, u64)> {
-        let child = self.command(ground, initrd, disk)?.spawn();
+    pub(crate) fn run(
+        self,
+        ground: &Ground,
+        initrd: &Path,
+        disk: &Path,
+        cable: &Cable,
+    ) -> Done<(Vec<(String, u64)>, u64)> {
+        let child = self.command(ground, initrd, disk, &cable.tap)?.spawn();
         let mut child = child.map_err(|error| format!("cannot start {self:?}'s monitor: {error}"))?;
-        let told = host::switch_on(TAP).and_then(|()| Ok((listen(&mut child)?, beside(child.id())?)));
+        let told = cable.switch_on().and_then(|()| Ok((listen(&mut child)?, beside(child.id())?)));
         // It has said all, or never will; and its tap goes with it.
         child.kill()?;
         child.wait()?;

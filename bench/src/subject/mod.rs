@@ -49,7 +49,7 @@ pub use lab::{Lab, LabError, command};
 pub use launch::{Launch, Started};
 pub(crate) use linux::kernel_in;
 pub(crate) use peers::program as program_of;
-pub use peers::{PeerError, PeerPath, Peers};
+pub use peers::{PeerError, PeerPath, Peers, qemu_microvm};
 pub use timeline::Span;
 
 use crate::clock;

@@ -61,10 +61,7 @@ impl Kind {
         let (kernel, initrd) = (ground.kernel.clone().into(), ground.initrd.clone().into());
         match self {
             Self::Qemu => {
-                let mut all =
-                    words(&["-machine", "microvm,accel=kvm,pic=off,pit=off,rtc=off,x-option-roms=off", "-cpu", "host"]);
-                all.extend(words(&["-m", MEMORY, "-smp", "1", "-bios", "qboot.rom", "-nodefaults", "-no-user-config"]));
-                all.extend(words(&["-display", "none", "-no-reboot", "-serial", "stdio"]));
+                let mut all = words(&qemu_microvm(MEMORY));
                 all.extend(["-kernel".into(), kernel, "-initrd".into(), initrd, "-append".into(), line]);
                 all
             }
@@ -81,6 +78,32 @@ impl Kind {
             }
         }
     }
+}
+
+/// QEMU's machine for microVMs with so many MiB of memory, one processor and a serial port that is this command's input and output: the
+/// arguments besides those that say what it boots and which devices it has.
+#[must_use]
+pub fn qemu_microvm(memory: &str) -> [&str; 17] {
+    let machine = "microvm,accel=kvm,pic=off,pit=off,rtc=off,x-option-roms=off";
+    [
+        "-machine",
+        machine,
+        "-cpu",
+        "host",
+        "-m",
+        memory,
+        "-smp",
+        "1",
+        "-bios",
+        "qboot.rom",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ]
 }
 
 pub(in super::super) struct LinuxMonitor<'a> {

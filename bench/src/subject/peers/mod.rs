@@ -22,6 +22,7 @@ pub(super) use bwrap::Bwrap;
 pub(super) use engine::Engine;
 pub(super) use firecracker::Firecracker;
 pub(super) use linux::LinuxMonitor;
+pub use linux::qemu_microvm;
 pub(super) use oci::Oci;
 
 use root::MountedRoot;

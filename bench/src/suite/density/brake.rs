@@ -1,10 +1,10 @@
 //! When a ladder must end: before the host swaps, before the OOM killer acts, when the time is over, when the user says so.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use isolab_reports::model::Ended;
 
-use super::gauge;
+use super::{FIRST_RUNGS, gauge};
 use crate::host::read::size;
 use crate::interrupt;
 
@@ -16,6 +16,8 @@ const SWAPPED_MAX: u64 = 8 << 20;
 pub(super) struct Brake {
     reserve: u64,
     deadline: Instant,
+    /// So many instances may come late.
+    excused: usize,
     swapped: u64,
 }
 
@@ -38,7 +40,13 @@ struct Now {
 impl Brake {
     /// `reserve`: bytes that must stay available.
     pub(super) fn new(reserve: u64, deadline: Instant) -> Self {
-        Self { reserve, deadline, swapped: gauge::swapped() }
+        Self { reserve, deadline, excused: 0, swapped: gauge::swapped() }
+    }
+
+    /// For a first turn: it ends so much earlier, and not before its first rungs.
+    pub(super) fn leaving(&self, time: Duration) -> Self {
+        let deadline = self.deadline.checked_sub(time).unwrap_or(self.deadline);
+        Self { deadline, excused: FIRST_RUNGS, ..self.clone() }
     }
 
     /// Whether one more instance is too much. `next` is what it may take, in bytes; `alive` how many there are.
@@ -66,7 +74,7 @@ impl Brake {
         if swapped > SWAPPED_MAX {
             return halt(Ended::Memory, format!("the host has begun to swap: {} since the start", size(swapped)));
         }
-        if now.late { halt(Ended::Budget, "the time given is over".to_owned()) } else { None }
+        if now.late && alive >= self.excused { halt(Ended::Budget, "the time given is over".to_owned()) } else { None }
     }
 }
 
@@ -77,7 +85,7 @@ mod tests {
     const CALM: Now = Now { available: 8 << 30, swapped: 5 << 20, interrupted: false, late: false };
 
     fn judged(now: Now, next: u64) -> Option<(Ended, String)> {
-        let brake = Brake { reserve: 1 << 30, deadline: Instant::now(), swapped: 5 << 20 };
+        let brake = Brake { reserve: 1 << 30, deadline: Instant::now(), excused: 2, swapped: 5 << 20 };
         brake.judge(now, 7, next).map(|halt| (halt.ended, halt.reason))
     }
 
@@ -96,6 +104,15 @@ mod tests {
             reason,
             "ended at 7 alive: 1.1 GiB are available, one more may take 65.0 MiB, and 1.0 GiB are to be left"
         );
+    }
+
+    #[test]
+    fn the_first_rungs_are_climbed_however_late_it_is() {
+        let brake =
+            Brake { reserve: 0, deadline: Instant::now(), excused: 0, swapped: 5 << 20 }.leaving(Duration::ZERO);
+        let late = Now { late: true, ..CALM };
+        assert_eq!(brake.judge(late, FIRST_RUNGS - 1, 0), None);
+        assert_eq!(brake.judge(late, FIRST_RUNGS, 0).map(|halt| halt.ended), Some(Ended::Budget));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! *slope* of memory over their number; the first instance also pays for what all others share.
 //!
 //! Ladders are climbed in passes, all subjects once a pass in an order of its own: what changes on the host meanwhile then
-//! meets all of them alike.
+//! meets all of them alike. Where time is short the first pass is short for those who take long, so that each has its turn.
 
 mod brake;
 pub(super) mod gauge;
@@ -43,6 +43,9 @@ const APART: Duration = Duration::from_millis(120);
 
 /// What an instance whose cost is not known yet may take, without what it is told to touch.
 const UNKNOWN: u64 = 64 << 20;
+
+/// So many instances each subject has in the first pass, however late it is: fewer have no slope.
+const FIRST_RUNGS: usize = 2;
 
 /// How far to climb.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,13 +105,15 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Opti
     let mut random = Random::new(terms.seed);
     let mut given_up = vec![false; places.len()];
     for pass in 0..terms.passes {
-        for cell in shuffled(places.len(), &mut random) {
-            let over = Instant::now() >= deadline || interrupt::received().is_some();
+        for (turn, cell) in shuffled(places.len(), &mut random).into_iter().enumerate() {
             let (Some(place), Some(given_up)) = (places.get(cell), given_up.get_mut(cell)) else { continue };
-            // A pass that is begun in time gives every subject its ladder's foot, however short.
-            if over || *given_up {
+            let over = pass > 0 && Instant::now() >= deadline;
+            if over || *given_up || interrupt::received().is_some() {
                 continue;
             }
+            let waiting = places.len().saturating_sub(turn + 1);
+            let brake =
+                if pass == 0 { brake.leaving(kept_for(waiting, places.len(), terms.budget)) } else { brake.clone() };
             let ladder = climb(place, cell, pass, &brake, terms);
             if ladder.ended == Ended::Failed && ladder.rungs.len() < 2 {
                 *given_up = true;
@@ -120,6 +125,12 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Opti
         }
     }
     Ok(Some(density))
+}
+
+/// How much of the time is kept for those who wait for their first turn: half of it is divided among all, and the other half
+/// is whose turn it is. So a subject with slow instances does not take all, and one among quick ones has what it needs.
+fn kept_for(waiting: usize, all: usize, budget: Duration) -> Duration {
+    budget.mul_f64(waiting as f64 / (2 * all).max(1) as f64)
 }
 
 /// A place for each subject that can stay, and the A/A twin beside the baseline.
@@ -284,6 +295,14 @@ mod tests {
         assert_eq!(numbers(1), [1]);
         assert_eq!(numbers(8), [1, 2, 4, 8]);
         assert_eq!(numbers(100), [1, 2, 4, 8, 16, 32, 64, 100]);
+    }
+
+    #[test]
+    fn who_waits_for_a_first_turn_has_a_share_of_half_the_time() {
+        let budget = Duration::from_mins(1);
+        assert_eq!(kept_for(15, 15, budget), Duration::from_secs(30));
+        assert_eq!(kept_for(5, 15, budget), Duration::from_secs(10));
+        assert_eq!(kept_for(0, 15, budget), Duration::ZERO);
     }
 
     #[test]
