@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::info_span;
 
+use super::control::{note_stopped, unfit};
 use super::end::PATIENCE;
 use super::error::{EngineError, io_error};
 use super::record::{Record, State};
@@ -50,7 +51,7 @@ impl Engine {
         let mut locked = self.lock(text)?; //                              1. nobody ends or removes it meanwhile
         match self.state(&locked.record)? {
             State::Running => {}
-            state => return Err(super::control::unfit("checkpoint", &locked.record, state)),
+            state => return Err(unfit("checkpoint", &locked.record, state)),
         }
         if locked.record.wishes.remove && folder.is_none() {
             // With the container its own folder goes, and all that is in it.
@@ -63,17 +64,16 @@ impl Engine {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&all).map_err(io_error("make", &all))?;
         sweep(&all).map_err(io_error("clean", &all))?;
         let passing = Temporary::name_in(&all);
-        if !leave_running {
-            // It shall not be started again, whoever sees its end.
-            locked.record.life.stopped = true;
-            locked.write()?;
-        }
         // Its log stays where it can be read when the rest has gone.
         let work = Some(self.folder(&locked.record).join(LOG));
         let options = CriuOptions { images: passing.path().to_owned(), work, ..CriuOptions::default() };
         let asked = Checkpoint { options, leave_running, ..Checkpoint::default() };
         let id = locked.record.id.clone();
         self.runtime.checkpoint(&id.parse()?, &asked)?; //                 2. its processes, into files
+        if !leave_running {
+            // Who sees its end waits for the lock that is held here.
+            note_stopped(&mut locked)?;
+        }
         passing.publish(&all.join(name)).map_err(io_error("name", all.join(name)))?; // 3. which are complete
         self.note(&locked.record, "checkpoint", &[("checkpoint", name.to_owned())]);
         drop(locked);

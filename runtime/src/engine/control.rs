@@ -158,23 +158,37 @@ impl Engine {
     }
 
     /// Sends a signal; `ends`: the container shall not be started again when it ends by that.
+    ///
+    /// Who would start it again waits for the lock that is held here. So the signal can come first: a command that is killed
+    /// between the two leaves a container that runs, or runs again, and not one that runs and is taken for stopped.
     fn send(&self, locked: &mut Locked, signal: i32, ends: bool) -> Result<(), EngineError> {
-        if ends {
-            locked.record.life.stopped = true;
-            locked.write()?;
+        {
+            let _span = info_span!(
+                "engine.signal",
+                call = "pidfd_send_signal(2)",
+                why = "the first process is meant, by a descriptor that no other process can have, even if its number is used again"
+            )
+            .entered();
+            match self.runtime.kill(&locked.record.id.parse()?, signal, false) {
+                // It has ended meanwhile, which is what was wanted.
+                Err(ContainerError::Status { .. }) if ends => {}
+                other => other?,
+            }
         }
-        let _span = info_span!(
-            "engine.signal",
-            call = "pidfd_send_signal(2)",
-            why = "the first process is meant, by a descriptor that no other process can have, even if its number is used again"
-        )
-        .entered();
-        match self.runtime.kill(&locked.record.id.parse()?, signal, false) {
-            // It has ended meanwhile, which is what was wanted.
-            Err(ContainerError::Status { .. }) if ends => Ok(()),
-            other => Ok(other?),
-        }
+        if ends { note_stopped(locked) } else { Ok(()) }
     }
+}
+
+/// Notes that a container was ended by who asked for that.
+pub(super) fn note_stopped(locked: &mut Locked) -> Result<(), EngineError> {
+    let _span = info_span!(
+        "engine.stopped",
+        call = "write(2), rename(2)",
+        why = "whoever stands by reads in the record that its end was wanted, and does not start it again"
+    )
+    .entered();
+    locked.record.life.stopped = true;
+    locked.write()
 }
 
 /// Ends the wait of the process that was to start a container again. It holds no lock while it waits.

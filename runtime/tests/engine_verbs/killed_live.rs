@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_exec_killed_at_any_moment_leaves_no_process_behind", &NEEDS, exec),
         trial("listening_commands_killed_at_any_moment_take_nothing_from_a_container", &NEEDS, listeners),
         trial("a_stop_or_restart_killed_at_any_moment_can_be_said_again", &NEEDS, stops),
+        trial("a_container_whose_stop_was_killed_is_not_taken_for_stopped", &NEEDS, not_stopped),
         trial("a_pause_killed_at_any_moment_can_be_said_again", &NEEDS, pauses),
     ]
 }
@@ -131,6 +132,26 @@ fn stops() -> Result<(), Failed> {
         lab.ctr(&["rm", "-f", "box"])?;
     }
     Ok(())
+}
+
+fn not_stopped() -> Result<(), Failed> {
+    let lab = Lab::new()?;
+    // It ends when asked, and when somebody puts a file there.
+    let script = "rm -f /now; trap 'exit 3' TERM; while ! test -e /now; do busybox usleep 5000; done; exit 4";
+    lab.ctr(&["run", "-d", "--name", "box", "--restart", "always", "sample:1", "sh", "-c", script])?;
+    let restarts = || lab.ctr(&["inspect", "--format", "{{.RestartCount}} {{.State.Status}}", "box"]);
+    // Before the signal: it runs on, and is started again as before when it ends by itself.
+    for (number, verb) in [(1, "stop"), (2, "kill")] {
+        kill_at(&lab, &[verb, "box"], Moment::Step("engine.signal"))?;
+        lab.ctr(&["exec", "box", "touch", "/now"])?;
+        until("it runs again", || Ok(restarts()? == format!("{number} running\n")))?;
+    }
+    // After the signal: nobody could note that its end was wanted, so it runs again.
+    kill_at(&lab, &["stop", "box"], Moment::Step("engine.stopped"))?;
+    until("it runs again", || Ok(restarts()? == "3 running\n"))?;
+    lab.ctr(&["stop", "box"])?;
+    nothing_left(&lab)?;
+    same(&restarts()?, "3 exited\n")
 }
 
 fn pauses() -> Result<(), Failed> {
