@@ -12,6 +12,7 @@ use tracing::info_span;
 use super::handed::Handed;
 use super::labels;
 use super::net_devices::{self, NetDevice};
+use super::seccomp::{DEFAULT, Profile, SECCOMP};
 use super::treatment::Treatment;
 
 /// The annotation that asks for an overlay root file system: absolute folders, the uppermost first, joined by colons; a
@@ -167,6 +168,7 @@ impl Bundle {
         let linux = spec.linux().clone().unwrap_or_else(empty_linux);
         check_namespaces(&spec, &linux)?;
         super::statements::check(&spec, &process, &linux)?;
+        check_profile(&spec)?;
         let net_devices = net_devices::plan(&linux)?;
         let treatment = Treatment::plan(&process, &linux).map_err(|(field, problem)| (field.to_owned(), problem))?;
         let root = check_root(&folder, &spec)?;
@@ -377,6 +379,16 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The annotation stands in place of a profile, and has one value.
+fn check_profile(spec: &Spec) -> Result<(), Refusal> {
+    let Some(asked) = spec.annotations().as_ref().and_then(|all| all.get(SECCOMP)) else { return Ok(()) };
+    match Profile::of(spec) {
+        Some(Profile::Given(_)) => refuse(SECCOMP, "set, but linux.seccomp is there as well"),
+        Some(Profile::Default) => Ok(()),
+        None => refuse(SECCOMP, format!("{asked:?}, but only {DEFAULT:?} is known")),
+    }
+}
+
 fn check_root(folder: &Path, spec: &Spec) -> Result<Root, Refusal> {
     let Some(root) = spec.root() else { return refuse("root", "missing") };
     if root.path().as_os_str().is_empty() {
@@ -493,6 +505,7 @@ mod tests {
                 r#""annotations":{"org.isolab.overlay.lower":"/","org.isolab.overlay.volatile":"1"},"root""#,
                 "org.isolab.overlay.volatile",
             ),
+            (r#""root""#, r#""annotations":{"org.isolab.seccomp":"strict"},"root""#, "org.isolab.seccomp"),
             (r#""root""#, r#""mounts":[{"destination":"/"}],"root""#, "mounts[0].destination"),
         ];
         for (old, new, expected) in table {

@@ -24,6 +24,7 @@ use super::labels::Labels;
 use super::lifecycle::{Runtime, status};
 use super::plan::{confined, held};
 use super::relay::relay;
+use super::seccomp::Profile;
 use super::signals::{Signals, learn_ignored};
 use super::state::Record;
 use super::sys::process::Ending;
@@ -239,7 +240,7 @@ impl Exec {
             && std::fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.trim() == "deny");
         let capabilities = CapabilityPlan::new(process.capabilities().as_ref(), held(foreign_user)?, warnings);
         let linux = spec.linux().as_ref();
-        let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+        let profile = Profile::of(&spec);
         let treatment = bundle::treat_exec(&process, linux)?;
         let affinity = Affinity::of(&process);
         let labels = Labels::plan(&process)?;

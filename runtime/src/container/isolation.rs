@@ -17,7 +17,7 @@ use super::error::ContainerError;
 use super::id::ContainerId;
 use super::lifecycle::{Runtime, open_cgroup};
 use super::overview::{Status, full_status};
-use super::seccomp::{Census, census};
+use super::seccomp::{Census, Profile};
 use super::state::ProcessId;
 
 /// The files of /proc/PID/ns, and what their namespaces keep apart.
@@ -121,7 +121,7 @@ impl Runtime {
         let spec: Option<Spec> = folder.read_config()?.and_then(|text| serde_json::from_slice(&text).ok());
         let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
         let masked = linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default();
-        let profile = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(|profile| census(profile).ok());
+        let profile = spec.as_ref().and_then(Profile::of).and_then(|profile| profile.census().ok());
         let number = |key| field(&status_file, key).and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(Isolation {
             id: record.id.clone(),

@@ -49,6 +49,27 @@ pub struct Ended {
     pub out_of_memory: bool,
 }
 
+/// What is left of a container whose first process has ended: all that the kernel and this runtime kept for it. Dropped, it
+/// goes as well, but nobody hears what failed.
+pub struct Remains<'a> {
+    runtime: &'a Runtime,
+    cgroup: Option<Cgroup>,
+    folder: StateFolder,
+    record: Record,
+    ended: Ended,
+    /// Held back until nothing is left: none shall end this process before.
+    _signals: Signals,
+}
+
+impl Remains<'_> {
+    /// Takes it out of the world.
+    pub fn clear(self) -> Result<Ended, ContainerError> {
+        let Self { runtime, cgroup, folder, record, ended, _signals } = self;
+        runtime.remove(folder, cgroup, &record)?;
+        Ok(ended)
+    }
+}
+
 /// A container that is being made. Its fields are dropped, and so undone, in this order.
 struct Making {
     process: InitProcess,
@@ -110,11 +131,18 @@ impl Runtime {
     ///
     /// Signals that come meanwhile are sent on to the container. It dies with the calling process.
     pub fn run(&self, id: &ContainerId, bundle: &Bundle) -> Result<Ending, ContainerError> {
-        self.run_with(id, bundle, &mut |_| Ok(())).map(|ended| ended.ending)
+        let ended = self.run_to_end(id, bundle, &mut |_| Ok(()))?.clear()?;
+        Ok(ended.ending)
     }
 
-    /// As [`Runtime::run`], with what the caller does to the container before its program begins.
-    pub fn run_with(&self, id: &ContainerId, bundle: &Bundle, between: Between<'_>) -> Result<Ended, ContainerError> {
+    /// As [`Runtime::run`], with what the caller does to the container before its program begins. What is left at its end is
+    /// the caller's to clear.
+    pub fn run_to_end(
+        &self,
+        id: &ContainerId,
+        bundle: &Bundle,
+        between: Between<'_>,
+    ) -> Result<Remains<'_>, ContainerError> {
         if bundle.nothing_to_run {
             return Err(ContainerError::NothingToRun { attempt: "run", id: id.clone() });
         }
@@ -126,8 +154,8 @@ impl Runtime {
         };
         let Making { cgroup, folder, record, .. } = container;
         let out_of_memory = cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory);
-        self.remove(folder, cgroup, &record)?;
-        Ok(Ended { ending, out_of_memory })
+        let ended = Ended { ending, out_of_memory };
+        Ok(Remains { runtime: self, cgroup, folder, record, ended, _signals: signals })
     }
 
     /// Creates a container and starts it; it outlives the command.

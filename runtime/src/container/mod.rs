@@ -119,7 +119,7 @@ pub use id::{ContainerId, IdError};
 pub use intel_rdt::{RdtError, RdtRecord};
 pub use isolation::{Isolation, MountView, NamespaceView, Owner, SeccompView};
 pub use labels::LabelError;
-pub use lifecycle::{Between, Ended, Runtime};
+pub use lifecycle::{Between, Ended, Remains, Runtime};
 pub use namespaces::NamespaceError;
 pub use overview::{Overview, Status};
 pub use place::{default_root, parse_signal};

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
-use oci_spec::runtime::{Hooks, LinuxSeccomp, Process};
+use oci_spec::runtime::{Hooks, Process};
 use tracing::info_span;
 
 use super::bundle::Bundle;
@@ -21,7 +21,7 @@ use super::namespaces::{NamespaceError, Namespaces};
 use super::net_devices::NetDevice;
 use super::process::ProcessPlan;
 use super::rootfs::RootfsPlan;
-use super::seccomp::Filter;
+use super::seccomp::{Filter, Profile};
 use super::signals::learn_ignored;
 use super::state::Record;
 use super::sys::credentials;
@@ -109,7 +109,7 @@ impl Plan {
         {
             warnings.push("process.user.additionalGids is left out: an ordinary user may not set groups".to_owned());
         }
-        let profile = bundle.linux.seccomp().as_ref();
+        let profile = Profile::of(&bundle.spec);
         let process = confined(&bundle.process, capabilities, profile, groups_allowed, record)?;
         let mut rootfs = RootfsPlan::new(bundle, &namespaces, CgroupMount::plan(limits, &namespaces)?)?;
         outside_binds::prepare(&mut rootfs.mounts, bundle, &namespaces)?;
@@ -168,20 +168,20 @@ pub(crate) fn held(other_user_namespace: bool) -> Result<u64, ContainerError> {
 pub(crate) fn confined(
     process: &Process,
     capabilities: CapabilityPlan,
-    profile: Option<&LinuxSeccomp>,
+    profile: Option<Profile<'_>>,
     groups_allowed: bool,
     record: &Record,
 ) -> Result<ProcessPlan, ContainerError> {
     let filter = profile.map(compile).transpose()?;
     let listens = filter.as_ref().is_some_and(Filter::notifies);
     let mut plan = ProcessPlan::new(process, capabilities, filter, groups_allowed)?;
-    if let (true, Some(profile)) = (listens, profile) {
+    if let (true, Some(Profile::Given(profile))) = (listens, profile) {
         plan.listener = Some(Listener::connect(profile, record)?);
     }
     Ok(plan)
 }
 
-fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
+fn compile(profile: Profile<'_>) -> Result<Filter, ContainerError> {
     let _span = info_span!(
         "seccomp.compile",
         call = "none",
@@ -189,7 +189,7 @@ fn compile(profile: &LinuxSeccomp) -> Result<Filter, ContainerError> {
     )
     .entered();
     ContainerError::fault("seccomp.compile")?;
-    Ok(Filter::compile(profile)?)
+    Ok(profile.compile()?)
 }
 
 /// Deprecated, and still what other programs write.

@@ -78,7 +78,7 @@ impl Engine {
         let keeper = ProcessId::of(nix::unistd::Pid::this());
         let container = locked.record.id.clone();
         let mut held = Some(locked);
-        let run = self.runtime.run_with(&id, &bundle, &mut |pid| {
+        let run = self.runtime.run_to_end(&id, &bundle, &mut |pid| {
             // Others may look at it, and ask it to end, from here on.
             held.take().map_or(Ok(()), |mut locked| self.between(&mut locked, pid, keeper.as_ref(), ready.take()))
         });
@@ -86,7 +86,11 @@ impl Engine {
             Some(locked) => locked,
             None => self.shelf.lock(&container)?,
         };
-        match run {
+        let place = Place::at(locked.folder());
+        let goes = locked.record.wishes.remove;
+        let cleared =
+            run.and_then(|remains| if goes { place.empty_while(|| remains.clear()) } else { remains.clear() });
+        match cleared {
             Ok(ended) => {
                 self.finish(&mut locked, Some(ended.ending.code()), ended.out_of_memory)?;
                 Ok(ended)
@@ -160,7 +164,7 @@ impl Engine {
         let life = &mut locked.record.life;
         life.started = Some(now());
         life.health = checked.then(super::health::starting);
-        life.running = Some(Running { boot: boot_id(), init, keeper: keeper.copied(), network });
+        life.running = Some(Running { boot: boot_id().to_owned(), init, keeper: keeper.copied(), network });
         locked.write()?;
         self.note(&locked.record, "start", &[]);
         Ok(())

@@ -4,6 +4,7 @@
 //! runs is not written here: the kernel is asked, by the number of the first process and the time at which that began.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -274,8 +275,11 @@ pub(super) fn now() -> u64 {
 }
 
 /// The number that the kernel gave this boot.
-pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+pub(super) fn boot_id() -> &'static str {
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    });
+    &BOOT
 }
 
 /// The file in a container's folder that has what it printed.

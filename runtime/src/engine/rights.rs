@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::error::{EngineError, io_error};
 use super::users;
 use super::wishes::{Device, Rights, Seccomp, Sharing, WishError, Wishes, refused};
-use crate::container::seccomp;
 
 /// What root may do in a container by default: docker's list. Enough to install packages and to drop what is left.
 pub const CAPABILITIES: [&str; 14] = [
@@ -96,16 +95,6 @@ fn every_capability() -> Vec<String> {
 pub(super) fn rlimits(rights: &Rights) -> Value {
     let limit = |limit: &super::wishes::Ulimit| json!({ "type": format!("RLIMIT_{}", limit.name.to_ascii_uppercase()), "soft": limit.soft, "hard": limit.hard });
     rights.ulimits.iter().map(limit).collect()
-}
-
-/// Which system calls may be made; nothing for all.
-pub(super) fn seccomp(rights: &Rights) -> Option<Value> {
-    match &rights.seccomp {
-        _ if rights.privileged => None,
-        Seccomp::Unconfined => None,
-        Seccomp::Default => Some(json!(seccomp::default_profile())),
-        Seccomp::Profile(profile) => Some(profile.clone()),
-    }
 }
 
 /// Reads a profile of system calls: the runtime's form, or docker's, which lists the names of architectures in another way

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::user::Identity;
 use super::users::RANGE;
-use super::wishes::{Network, Sharing, Wishes};
+use super::wishes::{Network, Seccomp, Sharing, Wishes};
 use super::{Mount, rights};
+use crate::container::seccomp::{DEFAULT, SECCOMP};
 use crate::container::{OVERLAY_IDMAP, OVERLAY_LOWER, OVERLAY_UPPER, OVERLAY_VOLATILE, OVERLAY_WORK};
 
 /// What a process finds programs in where the image doesn't say.
@@ -81,9 +82,6 @@ impl Parts<'_> {
             linux["maskedPaths"] = json!(MASKED);
             linux["readonlyPaths"] = json!(READ_ONLY);
         }
-        if let Some(profile) = rights::seccomp(&wishes.rights) {
-            linux["seccomp"] = profile;
-        }
         if let Some(first) = wishes.users.root() {
             for maps in ["uidMappings", "gidMappings"] {
                 linux[maps] = json!([{ "containerID": 0, "hostID": first, "size": RANGE }]);
@@ -93,6 +91,12 @@ impl Parts<'_> {
             linux["sysctl"] = json!(wishes.sysctls);
         }
         let mut annotations = json!(wishes.annotations);
+        match &wishes.rights.seccomp {
+            _ if wishes.rights.privileged => {}
+            Seccomp::Unconfined => {}
+            Seccomp::Default => annotations[SECCOMP] = json!(DEFAULT),
+            Seccomp::Profile(profile) => linux["seccomp"] = profile.clone(),
+        }
         annotations[OVERLAY_LOWER] = json!(lower.join(":"));
         annotations[OVERLAY_UPPER] = json!(self.upper);
         annotations[OVERLAY_WORK] = json!(self.work);

@@ -66,7 +66,7 @@ pub use platform::{Platform, PlatformError, choose};
 pub use reference::{Reference, ReferenceError};
 pub use store::{BlobWriter, Collected, Exclusive, Held, Named, Packed, Problem, Received, Shared, Store, Verified};
 pub(crate) use telling::Telling;
-pub(crate) use temporary::{Temporary, sweep};
+pub(crate) use temporary::{Temporary, remove, sweep};
 pub(crate) use tree::{Metadata, Node, Tree};
 pub use unpack::{Limits, Unpacked, unpack, unpack_packed};
 pub(crate) use unpack::{Placing, place_archive};

@@ -78,7 +78,8 @@ fn owner(name: &str) -> Option<ProcessId> {
     (started != 0).then_some(ProcessId { pid, started })
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes what is at a path, with all that is in it; nothing is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -103,12 +103,12 @@ impl Networks {
     /// Two roots on one host must not meet: the usual one has the names `isolab` and `isolab0`, `isolab1`, ...; each other
     /// one has names with a few digits that follow from its path.
     pub fn below(data: &Path, run: &Path, usual: bool) -> Self {
-        let path = std::path::absolute(data).unwrap_or(data.to_owned());
-        let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
-        let digits = hexadecimal(hash.get(..3).unwrap_or_default());
         let (table, prefix, folder) = if usual {
             ("isolab".to_owned(), "isolab".to_owned(), "network".to_owned())
         } else {
+            let path = std::path::absolute(data).unwrap_or(data.to_owned());
+            let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+            let digits = hexadecimal(hash.get(..3).unwrap_or_default());
             (format!("isolab-{digits}"), format!("il{digits}-"), format!("network-{digits}"))
         };
         Self {

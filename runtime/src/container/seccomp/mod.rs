@@ -18,9 +18,11 @@ mod action;
 mod census;
 mod condition;
 mod default;
+mod ready;
 mod table;
 mod tree;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::OwnedFd;
 
@@ -29,6 +31,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilt
 
 pub use census::{Census, census};
 pub use default::default_profile;
+pub use ready::{DEFAULT, Profile, SECCOMP};
 
 use action::action;
 use condition::Rule;
@@ -105,7 +108,7 @@ impl SeccompError {
 /// A profile made ready for the kernel.
 #[derive(Clone)]
 pub struct Filter {
-    program: Vec<libc::sock_filter>,
+    program: Cow<'static, [libc::sock_filter]>,
     flags: libc::c_ulong,
     notifies: bool,
 }
@@ -131,7 +134,7 @@ impl Filter {
         if program.len() > LENGTH_MAX {
             return Err(SeccompError::TooLong(program.len()));
         }
-        Ok(Self { program, flags: flags(profile, notifies)?, notifies })
+        Ok(Self { program: Cow::Owned(program), flags: flags(profile, notifies)?, notifies })
     }
 
     /// Puts the calling thread, and all that it will start, under the filter: one seccomp(2) call, no allocation.
