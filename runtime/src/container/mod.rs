@@ -101,6 +101,7 @@ mod template;
 mod terminal;
 mod watch;
 
+pub(crate) use outside_overlay::become_root_of;
 pub(crate) use replace::replace;
 pub(crate) use signals::Signals;
 pub(crate) use sys::process::{ending_of, inheritable, pidfd_open, pidfd_signal, reap};

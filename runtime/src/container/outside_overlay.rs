@@ -139,8 +139,9 @@ fn lay_out(layers: &[OwnedFd], names: &[CString], place: &CStr) -> nix::Result<O
 }
 
 /// In the helper: overlayfs makes files of its own as whoever mounts it, and through a mount that maps ids only those can
-/// that have a number there. So it is mounted by the container's root, which has the powers of the host's for that.
-fn become_root_of(user: u32, group: u32) -> nix::Result<()> {
+/// that have a number there. So it is mounted by the container's root, which has the powers of the host's for that. The same
+/// holds for any file that somebody makes through such a mount.
+pub(crate) fn become_root_of(user: u32, group: u32) -> nix::Result<()> {
     // Without this the capabilities that concern files go with the change (capabilities(7), SECBIT_NO_SETUID_FIXUP).
     prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0)?;
     // What they answer is the number before, whether it was changed or not (setfsuid(2)); the mount tells.

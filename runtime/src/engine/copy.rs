@@ -17,9 +17,10 @@ use tracing::info_span;
 use super::error::EngineError;
 use super::ground::{Ground, Standing, path_of};
 use super::record::Record;
-use super::{Engine, Mount, State};
+use super::{Engine, Mount, State, Users};
 use crate::build::{Merged, own_mounts};
-use crate::image::{Metadata, Placing, Tree, archive_at, place_archive};
+use crate::container::become_root_of;
+use crate::image::{LayerError, Metadata, Placing, Tree, archive_at, place_archive};
 
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,12 +109,6 @@ pub enum CopyError {
         /// What went wrong.
         source: crate::image::LayerError,
     },
-    /// A container that runs with users of its own: what this command writes would have no owner there.
-    #[error("cannot copy files of container {name} while it runs: its users have numbers of their own")]
-    OwnUsers {
-        /// The container.
-        name: String,
-    },
     /// The container's tree could not be had.
     #[error("cannot open the files of container {name}")]
     Open {
@@ -127,6 +122,8 @@ pub enum CopyError {
 /// An opened tree, and what it stands on.
 struct Opened {
     ground: Ground,
+    /// By whose numbers its files are seen to belong to somebody.
+    users: Users,
     /// Of a container that does not run: its layers, mounted for this process alone.
     _merged: Option<Merged>,
 }
@@ -153,33 +150,34 @@ impl Engine {
             return Err(CopyError::Ends.into());
         }
         let (near, far) = (self.open_end(from)?, self.open_end(to)?);
-        let owner = match to {
-            _ if options.owners => None,
-            End::Container(..) => Some((0, 0)),
-            _ => Some((geteuid().as_raw(), getegid().as_raw())),
+        let (there, here) = (near.users, far.users);
+        let owner = |uid, gid| match to {
+            _ if options.owners => (here.outside(uid), here.outside(gid)),
+            End::Container(..) => (here.outside(0), here.outside(0)),
+            _ => (geteuid().as_raw(), getegid().as_raw()),
         };
+        let placing = Placing { owner: &owner };
         match (from, to) {
             (End::Pipe, End::Container(_, path) | End::Host(path)) => {
                 let folder = far.ground.folder(path).map_err(|_| CopyError::NoFolder { path: path.clone() })?;
-                let placing = Placing { owner };
-                let placed = place_archive(input, &path_of(&folder), placing);
+                let placed = as_root_of(here, || place_archive(input, &path_of(&folder), placing));
                 Ok(placed.map_err(|source| CopyError::Write { path: path.clone(), source })?)
             }
             (End::Container(_, path) | End::Host(path), End::Pipe) => {
                 let source = Source::find(&near.ground, path, options.follow)?;
-                Ok(source.write(&source.name, output)?)
+                Ok(source.write(&source.name, there, output)?)
             }
             (End::Container(_, path) | End::Host(path), End::Container(_, target) | End::Host(target)) => {
                 let source = Source::find(&near.ground, path, options.follow)?;
                 let (folder, name) = place(&far.ground, target, &source)?;
-                Ok(source.copy(&folder, &name, target, owner)?)
+                Ok(source.copy(there, &folder, &name, target, (here, placing))?)
             }
             (End::Pipe, End::Pipe) => Err(CopyError::Ends.into()),
         }
     }
 
     fn open_end(&self, end: &End) -> Result<Opened, EngineError> {
-        let host = || Ground::at(Path::new("/")).map(|ground| Opened { ground, _merged: None });
+        let host = || Ground::at(Path::new("/")).map(|ground| Opened { ground, users: Users::Host, _merged: None });
         let End::Container(name, _) = end else {
             return Ok(host().map_err(|source| CopyError::Open { name: "/".to_owned(), source })?);
         };
@@ -187,13 +185,10 @@ impl Engine {
         let failed = |source| CopyError::Open { name: record.name.clone(), source };
         let running = record.life.running.as_ref();
         if let (true, Some(running)) = (self.state(&record)?.is_up(), running) {
-            if record.wishes.users.root().is_some() {
-                return Err(CopyError::OwnUsers { name: record.name }.into());
-            }
             let ground = Ground::at(&PathBuf::from(format!("/proc/{}/root", running.init.pid))).map_err(failed)?;
             // The number could have become another process's before it was opened.
             if running.init.is_alive() {
-                return Ok(Opened { ground, _merged: None });
+                return Ok(Opened { ground, users: record.wishes.users, _merged: None });
             }
         }
         match self.state(&record)? {
@@ -222,8 +217,22 @@ impl Engine {
             let bound = mount(Some(&bind.from), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>);
             bound.map_err(|errno| failed(errno.into()))?;
         }
-        Ok(Opened { ground, _merged: Some(merged) })
+        Ok(Opened { ground, users: Users::Host, _merged: Some(merged) })
     }
+}
+
+/// Places files as a container's root does, where that is another than the host's: only so they have an owner in there. In a
+/// thread of its own: who it is for files is a matter of each thread (setfsuid(2)).
+fn as_root_of(users: Users, place: impl FnOnce() -> Result<(), LayerError> + Send) -> Result<(), LayerError> {
+    let Some(root) = users.root() else { return place() };
+    std::thread::scope(|scope| {
+        let placing = scope.spawn(|| {
+            let path = || PathBuf::from("the files of the container's root");
+            become_root_of(root, root).map_err(|errno| LayerError::Place { path: path(), source: errno.into() })?;
+            place()
+        });
+        placing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Makes a place to mount on, as the container's start would.
@@ -269,27 +278,27 @@ impl Source {
         Ok(Self { folder, entry, name, is_folder, path: path.to_owned() })
     }
 
-    /// Writes it as an archive, under a name.
-    fn write(&self, name: &OsStr, out: &mut (dyn Write + Send)) -> Result<(), CopyError> {
-        let written = archive_at(&self.folder, &self.entry, Path::new(name), out);
+    /// Writes it as an archive, under a name; owners are told as `users` know them.
+    fn write(&self, name: &OsStr, users: Users, out: &mut (dyn Write + Send)) -> Result<(), CopyError> {
+        let written = archive_at(&self.folder, &self.entry, Path::new(name), &|number| users.inside(number), out);
         written.map_err(|source| CopyError::Read { path: self.path.clone(), source })
     }
 
     /// Copies it into a folder, under a name; what is written by one thread is placed by the other.
     fn copy(
         &self,
+        there: Users,
         folder: &std::os::fd::OwnedFd,
         name: &OsStr,
         target: &Path,
-        owner: Option<(u32, u32)>,
+        (here, placing): (Users, Placing<'_>),
     ) -> Result<(), CopyError> {
         let failed = |source| CopyError::Open { name: self.path.display().to_string(), source };
         let (receiver, mut sender) = pipe().map_err(failed)?;
-        let placing = Placing { owner };
         let into = path_of(folder);
         std::thread::scope(|scope| {
-            let reading = scope.spawn(move || self.write(name, &mut sender));
-            let placed = place_archive(receiver, &into, placing);
+            let reading = scope.spawn(move || self.write(name, there, &mut sender));
+            let placed = as_root_of(here, || place_archive(receiver, &into, placing));
             let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // Who stops taking has the better reason, but one who cannot read leaves half an archive.
             match (placed, read) {

@@ -264,9 +264,6 @@ impl EngineError {
             Self::NoUser { .. } | Self::NoGroup { .. } => {
                 "names are looked up in the image's /etc/passwd and /etc/group; a number needs no list"
             }
-            Self::Copy(CopyError::OwnUsers { .. }) => {
-                "stop it first, or have it read and write by itself: `isolab-ctr exec -i NAME tar`"
-            }
             Self::NoCommand => "name a program behind the image, such as /bin/sh",
             Self::NoContainer { .. } => "`isolab-ctr ps -a` shows those that are there",
             Self::Ambiguous { .. } => "give more digits, or its name",

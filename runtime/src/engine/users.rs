@@ -23,6 +23,8 @@ pub(super) const RANGE: u32 = 65_536;
 /// systemd keeps them for containers (its UIDS-GIDS document).
 const FIRST: u32 = 524_288;
 const RANGES: u32 = 28_663;
+/// Whom the kernel shows for a number that has none inside (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
 
 /// Whose users a container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +45,17 @@ impl Users {
             Self::From(first) => Some(first),
             Self::Host | Self::Own => None,
         }
+    }
+
+    /// Which of its users a number of the host stands for; nobody for one that is not in its range.
+    pub(super) fn inside(self, number: u32) -> u32 {
+        let within = |first| number.checked_sub(first).filter(|number| *number < RANGE).unwrap_or(NOBODY);
+        self.root().map_or(number, within)
+    }
+
+    /// Which number of the host one of its users is.
+    pub(super) fn outside(self, number: u32) -> u32 {
+        self.root().map_or(number, |first| first + if number < RANGE { number } else { NOBODY })
     }
 }
 
@@ -94,13 +107,21 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST, RANGE, RANGES, Users, check};
+    use super::{FIRST, NOBODY, RANGE, RANGES, Users, check};
     use crate::engine::wishes::{Sharing, Wishes};
 
     #[test]
     fn all_ranges_are_numbers_that_the_kernel_takes() {
         // The upper half is not for everybody: some programs read it as negative.
         assert!(u64::from(FIRST) + u64::from(RANGES) * u64::from(RANGE) < 1 << 31);
+    }
+
+    #[test]
+    fn a_number_outside_of_the_range_is_nobody() {
+        let users = Users::From(FIRST);
+        assert_eq!([users.inside(FIRST + 33), users.inside(0), users.inside(FIRST + RANGE)], [33, NOBODY, NOBODY]);
+        assert_eq!([users.outside(33), users.outside(RANGE)], [FIRST + 33, FIRST + NOBODY]);
+        assert_eq!([Users::Host.inside(7), Users::Host.outside(7)], [7, 7]);
     }
 
     #[test]

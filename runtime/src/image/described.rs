@@ -18,7 +18,7 @@ const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
 const LABEL: &str = "security.selinux";
 
 /// What an entry says besides its name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Described {
     pub(crate) mode: u32,
     pub(crate) uid: u32,

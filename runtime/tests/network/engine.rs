@@ -21,7 +21,7 @@ const SERVER: &str = "while true; do echo \"$NAME\" | nc -l -p 80 -w 5 >/dev/nul
 type Test = fn() -> Result<(), Failed>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let all: [(&str, Test); 8] = [
+    let all: [(&str, Test); 9] = [
         ("two_containers_listen_on_80_side_by_side_behind_published_ports", side_by_side),
         ("containers_of_an_image_find_each_other_by_name_in_a_users_network", by_name),
         ("a_container_can_share_the_network_of_another_one", shared),
@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("a_restart_keeps_the_ports_that_were_published", restarted),
         ("a_running_container_enters_a_network_and_leaves_it", connected),
         ("a_container_that_nobody_stood_by_gives_its_port_back_when_it_is_looked_at", looked_at),
+        ("users_of_its_own_serve_through_a_published_port_and_in_a_users_network", own_users),
         ("bad_wishes_are_refused_with_a_reason_and_leave_nothing", refused),
     ];
     let needs = ["root", "overlay", "busybox", "cgroup", "ip", "nft"];
@@ -184,6 +185,27 @@ fn by_name() -> Result<(), Failed> {
     has(&text(&refused.stderr), "in use by db")?;
     shop.ok(&["rm", "-f", "db"])?;
     same(shop.ok(&["network", "rm", "shops"])?.as_str(), "shops")
+}
+
+fn own_users() -> Result<(), Failed> {
+    let shop = Shop::new()?;
+    let own = ["--userns", "auto", "-t", "-v", "data:/data"];
+    shop.serve("web", &[&own[..], &["-p", "8081:80"]].concat())?;
+    hear(Ipv4Addr::LOCALHOST, 8081, "web")?;
+    // Its terminal is its own, and so is what it writes into a volume, whoever that is outside.
+    let look = "stat -c %u:%g $(readlink -f /proc/1/fd/0); touch /data/new; stat -c %u:%g /data/new; id -u";
+    same(shop.ok(&["exec", "web", "sh", "-c", look])?.as_str(), "0:5\n0:0\n0")?;
+    let map = shop.ok(&["exec", "web", "cat", "/proc/self/uid_map"])?;
+    same(map.split_whitespace().nth(1) == Some("0"), false)?;
+    shop.ok(&["restart", "-t", "0", "web"])?;
+    hear(Ipv4Addr::LOCALHOST, 8081, "web")?;
+    shop.ok(&["network", "create", "--subnet", "10.200.8.0/24", "shops"])?;
+    shop.serve("db", &[&own[..2], &["--network", "shops", "--network-alias", "sql"]].concat())?;
+    let script = "sleep 0.5; echo ? | nc -w 5 sql 80";
+    let words = [&["run", "--rm", "--network", "shops"], &own[..2], &["shop", "sh", "-c", script]].concat();
+    same(shop.ok(&words)?.as_str(), "db")?;
+    shop.ok(&["rm", "-f", "web", "db"])?;
+    Shop::is_clean()
 }
 
 fn shared() -> Result<(), Failed> {

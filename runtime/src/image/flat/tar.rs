@@ -9,6 +9,7 @@ use tar::EntryType;
 
 use super::{Entry, Kind, failed, walk, walk_at};
 use crate::image::LayerError;
+use crate::image::described::Described;
 use crate::image::diff::{Changed, header};
 
 /// Writes the whole tree of some layers, the uppermost first, as an archive.
@@ -17,15 +18,26 @@ pub(crate) fn archive(layers: &[PathBuf], mut out: impl Write) -> Result<Changed
     walk(layers, &mut |entry| {
         changed.entries += 1;
         changed.bytes += entry.described.size;
-        append(&mut out, entry).map_err(failed(entry.path))
+        append(&mut out, entry, &entry.described).map_err(failed(entry.path))
     })?;
     end(&mut out)?;
     Ok(changed)
 }
 
-/// Writes one thing in a folder that is open, and all that is in it, as an archive in which it is called `path`.
-pub(crate) fn archive_at(folder: &OwnedFd, name: &OsStr, path: &Path, mut out: impl Write) -> Result<(), LayerError> {
-    walk_at(folder, name, path, &mut |entry| append(&mut out, entry).map_err(failed(entry.path)))?;
+/// Writes one thing in a folder that is open, and all that is in it, as an archive in which it is called `path`. `number`
+/// answers whose a file is there that a user or group of this number has here.
+pub(crate) fn archive_at(
+    folder: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    number: &dyn Fn(u32) -> u32,
+    mut out: impl Write,
+) -> Result<(), LayerError> {
+    walk_at(folder, name, path, &mut |entry| {
+        let (uid, gid) = (number(entry.described.uid), number(entry.described.gid));
+        let described = Described { uid, gid, ..entry.described.clone() };
+        append(&mut out, entry, &described).map_err(failed(entry.path))
+    })?;
     end(&mut out)
 }
 
@@ -35,7 +47,7 @@ fn end(out: &mut impl Write) -> Result<(), LayerError> {
     ended.map_err(failed(Path::new("")))
 }
 
-fn append(out: &mut impl Write, entry: &Entry<'_>) -> io::Result<()> {
+fn append(out: &mut impl Write, entry: &Entry<'_>, described: &Described) -> io::Result<()> {
     let kind = match entry.kind {
         Kind::Directory => EntryType::Directory,
         Kind::File => EntryType::Regular,
@@ -49,7 +61,7 @@ fn append(out: &mut impl Write, entry: &Entry<'_>) -> io::Result<()> {
     if entry.kind == Kind::Directory {
         name.push("/");
     }
-    header::write(out, &entry.described, &name, kind)?;
+    header::write(out, described, &name, kind)?;
     if entry.kind == Kind::File {
         copy(entry, out)?;
         header::pad(out, entry.described.size)?;

@@ -87,15 +87,15 @@ pub(super) fn unpack_as(
 }
 
 /// How an archive is placed that is no layer.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Placing {
-    /// Whose all of it shall be, in place of its own owners.
-    pub(crate) owner: Option<(u32, u32)>,
+#[derive(Clone, Copy)]
+pub(crate) struct Placing<'a> {
+    /// Whose something shall be, by whose it is in the archive: user and group.
+    pub(crate) owner: &'a (dyn Fn(u32, u32) -> (u32, u32) + Sync),
 }
 
 /// Places what an archive has in a directory that may have files already: names mean themselves there, none is a sign of a
 /// layer. No directory gives way to a file, and no file to a directory.
-pub(crate) fn place_archive(archive: impl Read, into: &Path, placing: Placing) -> Result<(), LayerError> {
+pub(crate) fn place_archive(archive: impl Read, into: &Path, placing: Placing<'_>) -> Result<(), LayerError> {
     let failed = |errno: Errno| LayerError::Place { path: into.to_owned(), source: errno.into() };
     let tree = Tree::at(into).map_err(failed)?.gently();
     let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
@@ -109,16 +109,16 @@ pub(crate) fn place_archive(archive: impl Read, into: &Path, placing: Placing) -
     unpacking.tree.finish().map_err(failed)
 }
 
-struct Unpacking {
+struct Unpacking<'a> {
     tree: Tree,
-    placing: Option<Placing>,
+    placing: Option<Placing<'a>>,
     limits: Limits,
     entries: u64,
     bytes: u64,
     skipped: Vec<PathBuf>,
 }
 
-impl Unpacking {
+impl Unpacking<'_> {
     fn entry<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), LayerError> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
@@ -132,7 +132,7 @@ impl Unpacking {
                 return Ok(());
             }
             let mut metadata = metadata(entry, &path)?;
-            (metadata.uid, metadata.gid) = placing.owner.unwrap_or((metadata.uid, metadata.gid));
+            (metadata.uid, metadata.gid) = (placing.owner)(metadata.uid, metadata.gid);
             return self.place(entry, kind, &path, metadata).map_err(|source| LayerError::Place { path, source });
         }
         if let Some(name) = path.file_name().filter(|name| name.as_bytes().starts_with(WHITEOUT)) {
