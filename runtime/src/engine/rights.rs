@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::error::{EngineError, io_error};
 use super::users;
 use super::wishes::{Device, Rights, Seccomp, Sharing, WishError, Wishes, refused};
+use crate::container::parse_signal;
 
 /// What root may do in a container by default: docker's list. Enough to install packages and to drop what is left.
 pub const CAPABILITIES: [&str; 14] = [
@@ -33,6 +34,13 @@ pub const CAPABILITIES: [&str; 14] = [
 pub(super) fn check(wishes: &Wishes) -> Result<(), EngineError> {
     wishes.limits.check()?;
     users::check(wishes)?;
+    if let Some(signal) = &wishes.stop_signal {
+        parse_signal(signal)?;
+    }
+    if let Some(folder) = wishes.folder.as_ref().filter(|folder| !folder.starts_with('/')) {
+        return refused(folder, "an absolute path, for the folder that the program begins in")
+            .map_err(EngineError::from);
+    }
     let rights = &wishes.rights;
     for name in rights.add.iter().chain(&rights.drop) {
         if whole(name) != "CAP_ALL" && !every_capability().contains(&whole(name)) {

@@ -211,7 +211,7 @@ fn refused() -> Result<(), Failed> {
         (&["--cgroupns", "container:x"], "host or private"),
     ];
     for (flags, told) in table {
-        let output = lab.run(&[&["create"], flags, &["bb"]].concat())?;
+        let output = lab.run(&[&["run"], flags, &["bb", "true"]].concat())?;
         same(&(flags, output.status.code()), &(flags, Some(125)))?;
         has(&String::from_utf8_lossy(&output.stderr), told)?;
     }

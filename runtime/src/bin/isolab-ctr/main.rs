@@ -41,10 +41,10 @@ fn main() -> ExitCode {
     if enters_containers(&words)
         && let Err(error) = shield()
     {
-        return voice::complain(&Failure::Shield(error));
+        return fail(None, &Failure::Shield(error));
     }
-    let is_run = groups::verb_of(&words).is_some_and(|verb| verb == "run");
-    let parsed = if is_run {
+    let verb = groups::verb_of(&words).and_then(|verb| verb.to_str()).map(str::to_owned);
+    let parsed = if verb.as_deref() == Some("run") {
         RunArguments::try_parse_from(words).map(Arguments::from)
     } else {
         Arguments::try_parse_from(words)
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let explain = explain | arm_fault();
     let recorder = match explain.then(Recorder::install).transpose() {
         Ok(recorder) => recorder,
-        Err(error) => return voice::complain(&Failure::Recorder(error)),
+        Err(error) => return fail(None, &Failure::Recorder(error)),
     };
     let tell = || match &recorder {
         Some(recorder) if arguments.global.explain => {
@@ -73,8 +73,14 @@ fn main() -> ExitCode {
     }
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => voice::complain(&failure),
+        Err(failure) => fail(verb.as_deref(), &failure),
     }
+}
+
+/// Complains, and answers the status to end with.
+fn fail(verb: Option<&str>, failure: &Failure) -> ExitCode {
+    voice::complain(failure);
+    voice::status(verb, failure).into()
 }
 
 /// `told` is called where a process has told all of its story that anybody waits for, and goes on.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use isolab_runtime::build::BuildError;
 use isolab_runtime::container::ShieldError;
@@ -15,6 +14,12 @@ use isolab_runtime::registry::server::ServeError;
 
 /// docker's status for what fails at its own work.
 const FAILED: u8 = 1;
+/// Its statuses for what was said wrongly, and for a program that never began: `run` failed itself; `exec` did; the program is
+/// not there.
+const MISTAKEN: u8 = 125;
+const NOT_RUN: u8 = 125;
+const NOT_EXECUTED: u8 = 126;
+const NOT_FOUND: u8 = 127;
 
 /// What the command itself can say went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,10 @@ pub(crate) enum Failure {
     NotPublished { container: String, port: String },
     #[error("cannot fetch image {image}")]
     Fetch { image: String, source: Box<Failure> },
+    #[error("there is neither a container nor an image {name}")]
+    NoObject { name: String },
+    #[error("there is a file {path} already, which may have the id of another container")]
+    IdFile { path: String },
     #[error("a terminal is asked for, and standard input is none")]
     NoTerminal,
     #[error(transparent)]
@@ -91,6 +100,8 @@ impl Failure {
             Self::Network(error) => error.hint(),
             Self::NotPublished { container, .. } => Some(format!("`isolab-ctr port {container}` shows those that are")),
             Self::Fetch { source, .. } => source.hint(),
+            Self::NoObject { .. } => Some("`isolab-ctr ps -a` and `isolab-ctr images` show what there is".to_owned()),
+            Self::IdFile { .. } => Some("remove it, or choose another for --cidfile".to_owned()),
             Self::NoTerminal => Some("leave -t away, or start it from a terminal".to_owned()),
             Self::Template(error) => Some(error.hint()),
             Self::Reference(error) => Some(error.hint()),
@@ -118,20 +129,64 @@ impl Failure {
 }
 
 /// `error:` with the whole chain and, where there is one, `hint:`.
-pub(crate) fn complain(failure: &Failure) -> ExitCode {
+pub(crate) fn complain(failure: &Failure) {
     eprintln!("error: {}", isolab_runtime::chain(failure));
     if let Some(hint) = failure.hint() {
         eprintln!("hint: {hint}");
     }
-    ExitCode::from(match failure {
+}
+
+/// The status of a verb that failed, as docker's. Whoever runs a program has to tell its statuses from the verb's own; other
+/// verbs have one for what was said wrongly, and one for what could not be done.
+pub(crate) fn status(verb: Option<&str>, failure: &Failure) -> u8 {
+    let code = match failure {
         Failure::Build(error) => error.code(),
         Failure::Engine(error) => error.code(),
-        Failure::NoTerminal
-        | Failure::Wish(_)
-        | Failure::NoPorts { .. }
-        | Failure::NotAlone { .. }
-        | Failure::NetworkText { .. }
-        | Failure::Fetch { .. } => 125,
         _ => FAILED,
-    })
+    };
+    let mistaken = matches!(
+        failure,
+        Failure::Wish(_)
+            | Failure::Engine(EngineError::Wish(_))
+            | Failure::NoPorts { .. }
+            | Failure::NotAlone { .. }
+            | Failure::NetworkText { .. }
+    );
+    match verb {
+        Some("build") => code,
+        _ if matches!(failure, Failure::NoTerminal) => FAILED,
+        Some("run") if !matches!(code, NOT_EXECUTED | NOT_FOUND) => NOT_RUN,
+        _ if mistaken => MISTAKEN,
+        Some("exec") if code == NOT_RUN => NOT_EXECUTED,
+        Some("run" | "exec") => code,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isolab_runtime::engine::EngineError;
+
+    use super::{Failure, status};
+
+    #[test]
+    fn a_verb_that_runs_a_program_has_statuses_of_its_own() {
+        let missing = || Failure::Engine(EngineError::NoContainer { name: "web".to_owned() });
+        let taken = || Failure::Engine(EngineError::NameTaken { name: "web".to_owned(), id: "1".to_owned() });
+        let not_found = || Failure::Engine(EngineError::Told { message: String::new(), code: 127, hint: None });
+        let table = [
+            ("run", missing(), 125),
+            ("run", taken(), 125),
+            ("run", not_found(), 127),
+            ("run", Failure::NoTerminal, 1),
+            ("exec", missing(), 1),
+            ("exec", not_found(), 127),
+            ("create", taken(), 1),
+            ("rename", taken(), 1),
+            ("start", not_found(), 1),
+        ];
+        for (verb, failure, expected) in table {
+            assert_eq!(status(Some(verb), &failure), expected, "{verb}: {failure}");
+        }
+    }
 }

@@ -451,6 +451,7 @@ pub(crate) fn environment(files: &[PathBuf], words: &[String]) -> Result<Vec<(St
     }
     for pair in words {
         match pair.split_once('=') {
+            Some(("", _)) => return Err(WishError { text: pair.clone(), expected: "NAME=VALUE, with a name" }.into()),
             Some((name, value)) => environment.push((name.to_owned(), value.to_owned())),
             None => environment.extend(std::env::var(pair).ok().map(|value| (pair.clone(), value))),
         }

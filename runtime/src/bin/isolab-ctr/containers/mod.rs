@@ -198,7 +198,14 @@ fn obey_verb(verb: &Verb, engine: &Engine, told: impl FnOnce()) -> Result<u8, Fa
         Verb::Unpause { containers } => each(containers, |name| engine.unpause(name)),
         Verb::Wait { containers } => wait(engine, containers),
         Verb::Rm { force, volumes, containers } => each(containers, |name| {
-            let record = engine.remove(name, *force)?;
+            let record = match engine.remove(name, *force) {
+                // As docker does: what scripts clean up with is no reason for them to end.
+                Err(error @ EngineError::NoContainer { .. }) if *force => {
+                    voice::complain(&error.into());
+                    return Ok(());
+                }
+                other => other?,
+            };
             if *volumes { engine.remove_anonymous_volumes(&record) } else { Ok(()) }
         }),
         Verb::Rename { container, name } => engine.rename(container, name).map(|()| 0).map_err(Failure::from),

@@ -1,7 +1,7 @@
 //! `run` and `create`: a container of an image.
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use isolab_runtime::engine::{Engine, Making, Manner, Wishes};
@@ -81,7 +81,10 @@ fn make(engine: &Engine, flags: &Flags) -> Result<Making, Failure> {
         .as_ref()
         .map(|path| {
             let to = path.display().to_string();
-            File::create_new(path).map(|file| (file, to.clone())).map_err(|source| Failure::Write { to, source })
+            File::create_new(path).map(|file| (file, to.clone())).map_err(|source| match source.kind() {
+                ErrorKind::AlreadyExists => Failure::IdFile { path: to },
+                _ => Failure::Write { to, source },
+            })
         })
         .transpose()?;
     let made = fetch_and_make(engine, flags, &wishes);

@@ -68,7 +68,10 @@ pub(super) fn inspect(engine: &Engine, names: &[String], format: Option<&str>) -
     let store = engine.store();
     let one = |name: &String| match engine.find(name) {
         Ok(record) => Ok(engine.inspect(&record)?),
-        Err(EngineError::NoContainer { .. }) => document(store, &store.resolve(name)?),
+        Err(EngineError::NoContainer { .. }) => match store.resolve(name) {
+            Err(ImageError::Unknown { .. }) => Err(Failure::NoObject { name: name.clone() }),
+            other => document(store, &other?),
+        },
         Err(error) => Err(error.into()),
     };
     documents(format, names.iter().map(one).collect::<Result<Vec<_>, Failure>>()?)
