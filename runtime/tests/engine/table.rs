@@ -29,9 +29,9 @@ struct Flag {
 }
 
 fn table() -> Result<(), Failed> {
-    let rows = [flag_rows()?, verb_rows()?];
     let chapter = std::fs::read_to_string(CHAPTER)?;
     let (text, _) = chapter.split_once(MARK).ok_or("no mark in the chapter")?;
+    let rows = [flag_rows(text)?, verb_rows()?];
     if std::env::var_os("ISOLAB_RENEW").is_some() {
         let [flags, verbs] = rows;
         let mut whole = format!("{text}{MARK}\n## Flags of `run` and `create`\n\n| docker | isolab-ctr |\n|---|---|\n");
@@ -53,16 +53,22 @@ fn table() -> Result<(), Failed> {
     Ok(())
 }
 
-fn flag_rows() -> Result<Vec<String>, Failed> {
+/// `told` is the part of the chapter that tells which flags mean something else.
+fn flag_rows(told: &str) -> Result<Vec<String>, Failed> {
     let (theirs, ours) = (flags("docker", &["run"])?, flags(CTR, &["run"])?);
     same(&(theirs.len() > 80), &true)?;
     let mut rows = Vec::new();
     for flag in &theirs {
         let name = flag.letter.iter().chain([&flag.word]).map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ");
         let here = ours.iter().find(|own| own.word == flag.word);
+        // Whoever has the word has the letter.
+        if let Some(own) = here {
+            same(&(flag, &own.letter), &(flag, &flag.letter))?;
+        }
+        let differs = told.lines().any(|line| line.starts_with(&format!("- `{}`", flag.word)));
         let told = match here {
-            // Whoever has the word has the letter.
-            Some(own) => same(&(flag, &own.letter), &(flag, &flag.letter)).map(|()| "the same".to_owned())?,
+            Some(_) if differs => "here, and means something else: see above".to_owned(),
+            Some(_) => "the same".to_owned(),
             None => format!("not here: {}", instead(&["run", &flag.word, "x", "y"], &flag.word)?),
         };
         rows.push(format!("| {name} | {told} |\n"));
