@@ -23,14 +23,17 @@ use table::{Call, Only, TABLE, Who};
 
 /// What the monitor has to do from here on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them can be true beside any other: it is no hidden state")]
 pub struct Duties {
     /// There are threads of processors and devices: an operating system's machine.
     pub threads: bool,
     /// It may be asked to save its machine (`--api`, `--snapshot-at`), or write down in the end which pages it has touched
     /// (`--recorded`): it makes folders and files.
     pub saves: bool,
-    /// It hands out clones that are threads of its own.
+    /// It hands out clones.
     pub serves: bool,
+    /// They are processes, which it makes.
+    pub forks: bool,
 }
 
 /// Why it could not be confined.
@@ -71,8 +74,24 @@ impl Walls {
         .entered();
         share_one_arena();
         drop_capabilities().map_err(ConfineError::Capabilities)?;
-        seccompiler::apply_filter_all_threads(&self.0)?;
-        Ok(())
+        self.close_in()
+    }
+
+    /// What stands between a process with these duties and its child with those: each call that only the first makes. It is short,
+    /// so the kernel has little to do with it. A clone that put up all of its walls itself was seen to take 0.44 ms longer than one
+    /// without any, and one within its server's 0.27 (medians of 150, in turn).
+    pub(crate) fn within(outer: Duties, inner: Duties) -> Result<Self, ConfineError> {
+        let given_up =
+            |call: &&Call| !TABLE.iter().any(|other| other.number == call.number && serves(inner, other.who));
+        let calls = TABLE.iter().filter(|call| serves(outer, call.who)).filter(given_up);
+        let rules = calls.map(|call| (call.number, Vec::new())).collect();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, TargetArch::x86_64)?;
+        Ok(Self(filter.try_into()?))
+    }
+
+    /// Puts them up within others that stand, and by which all else is given up.
+    pub(crate) fn close_in(&self) -> Result<(), ConfineError> {
+        Ok(seccompiler::apply_filter_all_threads(&self.0)?)
     }
 }
 
@@ -117,18 +136,23 @@ fn drop_capabilities() -> io::Result<()> {
     }
 }
 
-/// The filter, as instructions of the kernel's.
-fn program(duties: Duties) -> Result<BpfProgram, ConfineError> {
-    let serves = |who: Who| match who {
+/// Whether a monitor with these duties makes such a call.
+fn serves(duties: Duties, who: Who) -> bool {
+    match who {
         Who::Everybody => true,
         Who::Threads => duties.threads,
         Who::Saves => duties.saves,
         Who::Spawns => duties.threads || duties.saves || duties.serves,
         Who::Files => duties.threads || duties.saves,
         Who::Meets => duties.threads || duties.serves,
-    };
+        Who::Forks => duties.forks,
+    }
+}
+
+/// The filter, as instructions of the kernel's.
+fn program(duties: Duties) -> Result<BpfProgram, ConfineError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for Call { number, only, .. } in TABLE.iter().filter(|call| serves(call.who)) {
+    for Call { number, only, .. } in TABLE.iter().filter(|call| serves(duties, call.who)) {
         let rules = rules.entry(*number).or_default();
         if let Some(only) = only {
             rules.push(rule(*only)?);
@@ -150,8 +174,9 @@ mod tests {
 
     #[test]
     fn every_monitor_has_a_filter_that_the_kernel_takes_for_one() {
-        for bits in 0..8 {
-            let duties = Duties { threads: bits & 1 != 0, saves: bits & 2 != 0, serves: bits & 4 != 0 };
+        for bits in 0..16 {
+            let is_set = |bit: u32| bits >> bit & 1 != 0;
+            let duties = Duties { threads: is_set(0), saves: is_set(1), serves: is_set(2), forks: is_set(3) };
             let program = program(duties).unwrap();
             // BPF_MAXINSNS
             assert!((10..4096).contains(&program.len()), "{}", program.len());

@@ -26,6 +26,8 @@ pub(super) enum Who {
     Files,
     /// One with threads of devices, or of clones.
     Meets,
+    /// One that makes processes, of which each has a machine.
+    Forks,
     /// One with any threads besides the first: those of processors, devices, clones, or of who asks.
     Spawns,
 }
@@ -53,7 +55,7 @@ const fn no_code(number: i64, why: &'static str) -> Call {
     Call { number, who: Everybody, only: Some(Only { argument: 2, mask: PROT_EXEC as u64, value: 0 }), why }
 }
 
-use Who::{Everybody, Files, Meets, Saves, Spawns, Threads};
+use Who::{Everybody, Files, Forks, Meets, Saves, Spawns, Threads};
 
 /// What ioctl(2) is asked for. All of KVM's requests have this type, in bits 8 to 15.
 const KVM: Only = Only { argument: 1, mask: 0xff00, value: 0xae00 };
@@ -159,6 +161,16 @@ pub(super) const TABLE: &[Call] = &[
     call(libc::SYS_recvmsg, Meets, "the same, several buffers, or with open files for a clone"),
     call(libc::SYS_sendmsg, Meets, "the same"),
     call(libc::SYS_unlink, Spawns, "the name of a socket goes with it"),
+
+    // ---- a server and its children: none of these is left to a child
+    call(libc::SYS_wait4, Forks, "how a child has ended"),
+    call(libc::SYS_pidfd_open, Forks, "a file that says when it has"),
+    only(libc::SYS_kill, Forks, 1, libc::SIGKILL as u64, "it ends with who asked for it"),
+    call(libc::SYS_getppid, Forks, "a child whose server is gone already ends"),
+    call(libc::SYS_dup2, Forks, "a child's standard files are those of who asked for it"),
+    only(libc::SYS_prctl, Forks, 0, libc::PR_SET_PDEATHSIG as u64, "a child ends with its server"),
+    only(libc::SYS_prctl, Forks, 0, libc::PR_SET_NO_NEW_PRIVS as u64, "said once more with each filter"),
+    only(libc::SYS_seccomp, Forks, 0, libc::SECCOMP_SET_MODE_FILTER as u64, "the child's own walls, within its server's"),
 
     // ---- files of a snapshot, and disks
     call(libc::SYS_pread64, Files, "a part of a file"),

@@ -14,8 +14,8 @@
 //!                                <-- {"ended":{"status":0}}
 //! ```
 //!
-//! A clone ends with who asked for it, and with the server. It is confined as every monitor is ([`crate::confine`]): a child once
-//! its machine stands; threads together with their server, before the first of them.
+//! A clone ends with who asked for it, and with the server. It is confined as every monitor is ([`crate::confine`]); where it is a
+//! program's, together with its server, and before it is there.
 
 mod client;
 mod clone;

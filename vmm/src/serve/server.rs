@@ -20,7 +20,7 @@ use tracing::info_span;
 use super::clone::{Clone, Failure, status};
 use super::packet::{Received, receive, send};
 use super::{Reply, Request, ServeError};
-use crate::confine::{Duties, Walls};
+use crate::confine::{ConfineError, Duties, Walls};
 use crate::machine::pc::{Pc, Renewal};
 use crate::machine::stop::Ender;
 use crate::machine::{Ended, Machine, Template};
@@ -43,7 +43,9 @@ pub enum Home {
 pub struct Server {
     template: Arc<Template>,
     home: Home,
-    /// Those of each clone that is a process, or of the server and all its threads.
+    /// The server's, where its clones are programs: none of these needs anything that the server could not give up before.
+    own_walls: Option<Walls>,
+    /// Those of each clone that is a process: within the server's, or all that it has.
     walls: Walls,
     listener: OwnedFd,
     signals: SignalFd,
@@ -85,8 +87,7 @@ impl Server {
             Ender::prepare().map_err(ServeError::Interrupt)?;
             as_many_files_as_may_be();
         }
-        let duties = Duties { threads: template.is_pc(), saves: false, serves: home == Home::Threads };
-        let walls = Walls::of(duties).map_err(ServeError::Confine)?;
+        let (own_walls, walls) = walls(&template, home).map_err(ServeError::Confine)?;
         let template = {
             let _span = info_span!(
                 "serve.template",
@@ -112,16 +113,16 @@ impl Server {
         let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ends), Some(&mut mask)).map_err(ServeError::Signals)?;
         let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC).map_err(ServeError::Signals)?;
-        Ok(Self { template, home, walls, listener, signals, mask, clients: Vec::new(), name })
+        Ok(Self { template, home, own_walls, walls, listener, signals, mask, clients: Vec::new(), name })
     }
 
     /// Hands out clones until a signal ends the server; returns its number. The clones end with it.
     ///
-    /// Where they are its threads, nothing stands between them and the server but the walls of both, which are put up now: each
-    /// thread has them from the start, and none has to wait for them.
+    /// Where they are programs, the server gives up first what neither it nor any of them needs: a thread or a child has that from
+    /// the start, and it costs none of them anything.
     pub fn run(mut self) -> Result<i32, ServeError> {
-        if self.home == Home::Threads {
-            self.walls.put_up().map_err(ServeError::Confine)?;
+        if let Some(walls) = &self.own_walls {
+            walls.put_up().map_err(ServeError::Confine)?;
         }
         loop {
             let ready = self.wait()?;
@@ -270,7 +271,7 @@ impl Server {
             return pc.resume().and_then(|running| running.wait(Some(typist.as_fd()))).map_err(Failure::Run);
         }
         let machine = Machine::restore(&self.template, Loading::Lazy, timeout, io::stdout()).map_err(Failure::Boot)?;
-        self.walls.put_up().map_err(Failure::Confine)?;
+        self.walls.close_in().map_err(Failure::Confine)?;
         machine.resume().map_err(Failure::Run)
     }
 }
@@ -285,6 +286,16 @@ impl Drop for Server {
         self.clients.clear();
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
     }
+}
+
+/// The server's own walls, where it has some, and those of its clones. A machine with a kernel opens disks, cards and sockets as it is
+/// made, for which it needs what a server would have given up; so each gives that up itself.
+fn walls(template: &Template, home: Home) -> Result<(Option<Walls>, Walls), ConfineError> {
+    if template.is_pc() {
+        return Ok((None, Walls::of(Duties { threads: true, ..Duties::default() })?));
+    }
+    let server = Duties { serves: true, forks: home == Home::Processes, ..Duties::default() };
+    Ok((Some(Walls::of(server)?), Walls::within(server, Duties::default())?))
 }
 
 /// A machine has a dozen open files, and here all machines have them in one process; by habit it may have 1024.

@@ -123,7 +123,7 @@ fn served() -> Done {
     let mut clone = clone_of(&listens, &[])?;
     clone.answers("count", "count 3 1.5")?;
     let [child] = children(server.pid())?[..] else { return Err("one clone is one process".into()) };
-    assert_eq!(walls::stand_around(child)?, 1);
+    assert_eq!((walls::stand_around(child)?, walls::stand_around(server.pid())?), (1, 1));
     clone.say("exit 4")?;
     assert_eq!(clone.ends()?, Some(4));
 

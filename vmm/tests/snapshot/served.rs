@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::machines::{Live, isolab_vm, place, refused, snapshot};
 use crate::needs::{Done, trial};
+use crate::walls;
 
 const NEEDS: &[&str] = &["kvm", "gcc"];
 
@@ -121,9 +122,9 @@ fn a_clone_ends() -> Done {
     refused(restore_from(&listens), &["cannot reach the server at", "Connection refused"])
 }
 
-/// How many threads a process has.
+/// How many threads a process has. Those that KVM has beside a machine come and go with it when that rests.
 fn threads(pid: u32) -> Result<usize, Failed> {
-    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
+    Ok(walls::threads(pid)?.len())
 }
 
 fn threads_end() -> Done {

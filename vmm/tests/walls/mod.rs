@@ -24,9 +24,12 @@ pub(crate) fn stand_around(process: u32) -> Result<usize, Failed> {
 pub(crate) fn threads(process: u32) -> Result<Vec<String>, Failed> {
     let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
-        if !status.starts_with("Name:\tkvm") {
-            threads.push(status);
+        match fs::read_to_string(task?.path().join("status")) {
+            Ok(status) if !status.starts_with("Name:\tkvm") => threads.push(status),
+            Ok(_) => {}
+            // Such as of who was just answered: gone meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(threads)

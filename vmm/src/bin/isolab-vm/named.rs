@@ -128,7 +128,7 @@ fn start_pc(machine: &Machine, base: Option<Snapshot>, wanted: &Start) -> Result
 }
 
 /// A machine with a name can be asked for snapshots.
-const SAVES: Duties = Duties { threads: false, saves: true, serves: false };
+const SAVES: Duties = Duties { threads: false, saves: true, serves: false, forks: false };
 
 /// Runs the machine to its end.
 fn start(store: &Store, wanted: &Start) -> Result<u8, Failure> {
