@@ -35,8 +35,8 @@ pub use tree::{About, Branch};
 
 use crate::api::ClientError;
 use crate::devices::virtio::block::DiskError;
-use crate::snapshot::SnapshotError;
 use crate::snapshot::format::FormatError;
+use crate::snapshot::{SnapshotError, where_full};
 
 /// Why something was not done to a named machine.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +140,10 @@ impl NamedError {
             }
             Self::Runs(machine) => Some(format!("stop it first: isolab-vm stop {machine}")),
             Self::DoesNotRun(machine) => Some(format!("start it first: isolab-vm start --detach {machine}")),
+            Self::Needed { .. } => Some(
+                "remove those first (isolab-vm rm), or have them start from another (isolab-vm rollback)".to_owned(),
+            ),
+            Self::Files { source, .. } => where_full(source),
             Self::Snapshot(error) => error.hint(),
             Self::Disk(error) => error.hint(),
             _ => None,

@@ -92,6 +92,19 @@ impl Store {
         if let Some((taken, _)) = machines.iter().find(|(name, _)| self.path.join(name).exists()) {
             return Err(NamedError::MachineExists(taken.clone()).into());
         }
+        let added = self.add_whole(machines, fill);
+        if added.is_err() {
+            // Else the next change would: but a disk that is full wants the room now.
+            let _ = remove_remains(&self.path, &[NEW]);
+        }
+        added
+    }
+
+    fn add_whole<E: From<NamedError>>(
+        &self,
+        machines: &[(Name, Record)],
+        fill: &dyn Fn(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         let folder = |name: &Name| self.path.join(format!("{NEW}{name}"));
         for (name, record) in machines {
             let path = folder(name);

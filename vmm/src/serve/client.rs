@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::packet::{Received, receive, send};
-use super::{Reply, Request, ServeError};
+use super::{REACH, Reply, Request, ServeError};
 
 /// Asks the server at `path` for a clone that has this process's standard input, output and error, and waits for its end;
 /// returns its status.
@@ -40,7 +40,7 @@ impl Lent {
         let server = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
             .map_err(failed("make a socket for"))?;
         let address = UnixAddr::new(path).map_err(failed("use the address"))?;
-        connect(server.as_raw_fd(), &address).map_err(failed("reach the server at"))?;
+        connect(server.as_raw_fd(), &address).map_err(failed(REACH))?;
         send(server.as_fd(), &Request::Clone { timeout }, &files).map_err(failed("ask the server at"))?;
         let mut lent = Self { server, path: path.to_owned(), pid: 0 };
         match lent.hear()? {

@@ -24,6 +24,7 @@ mod server;
 
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Lent, clone_here};
@@ -69,7 +70,7 @@ pub enum ServeError {
         /// Where.
         path: std::path::PathBuf,
         /// What the kernel said.
-        source: nix::errno::Errno,
+        source: Errno,
     },
     /// The template's memory could not be taken in.
     #[error("cannot keep the template in memory")]
@@ -96,3 +97,22 @@ pub enum ServeError {
     #[error("what listens at {} hands out no clones", .0.display())]
     NoServer(std::path::PathBuf),
 }
+
+impl ServeError {
+    /// The next thing to try, where there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Socket { source: Errno::EADDRINUSE, .. } => {
+                Some("a server listens there, or one was killed while it did: name another file, or remove that")
+            }
+            Self::Socket { source: Errno::ECONNREFUSED | Errno::ENOENT, attempt: REACH, .. } | Self::NoServer(_) => {
+                Some("nobody hands out clones there: isolab-vm serve NAME@SNAPSHOT --socket FILE does")
+            }
+            Self::NoThreads => Some("leave --in-process out"),
+            _ => None,
+        }
+    }
+}
+
+/// What a client attempts first.
+const REACH: &str = "reach the server at";

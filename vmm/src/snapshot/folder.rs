@@ -30,6 +30,10 @@ fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Snaps
     move |source| SnapshotError::Files { attempt, path, source }
 }
 
+fn no_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
+}
+
 /// A snapshot that was opened and found whole.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -65,13 +69,17 @@ impl Snapshot {
         let open = |name: &'static str| {
             let path = path.join(name);
             let regular = |file: File| {
-                let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-                if file.metadata()?.is_file() { Ok(file) } else { Err(invalid()) }
+                if file.metadata()?.is_file() { Ok(file) } else { Err(no_regular_file()) }
+            };
+            // O_NOFOLLOW says so of a link.
+            let no_link = |error: io::Error| {
+                if error.raw_os_error() == Some(libc::ELOOP) { no_regular_file() } else { error }
             };
             OpenOptions::new()
                 .read(true)
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(inside(name))
+                .map_err(no_link)
                 .and_then(regular)
                 .map_err(failed("open", &path))
         };

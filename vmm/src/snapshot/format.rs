@@ -41,6 +41,9 @@ pub enum FormatError {
         /// What there is.
         there: u64,
     },
+    /// Not even a header.
+    #[error("length: there are {0} bytes, and the header alone has {HEADER}")]
+    Short(u64),
     /// More than any machine has.
     #[error("length: {0} bytes are more than any state has")]
     TooLong(u64),
@@ -90,11 +93,10 @@ pub fn decode(bytes: &[u8]) -> Result<State, FormatError> {
 /// What follows the header, once the header is right.
 fn open(bytes: &[u8]) -> Result<&[u8], FormatError> {
     let there = bytes.len() as u64;
-    let short = FormatError::Length { said: HEADER as u64, there };
     if bytes.first_chunk().is_some_and(|magic| *magic != MAGIC) {
         return Err(FormatError::Magic);
     }
-    let Some((header, body)) = bytes.split_at_checked(HEADER) else { return Err(short) };
+    let Some((header, body)) = bytes.split_at_checked(HEADER) else { return Err(FormatError::Short(there)) };
     let word =
         |at: usize| header.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u32::from_le_bytes(*word));
     if word(8) != VERSION {

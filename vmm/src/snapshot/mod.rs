@@ -114,18 +114,21 @@ pub enum SnapshotError {
     Random(#[source] io::Error),
 }
 
+/// What is to be told where a file could not be written for want of room.
+pub(crate) fn where_full(error: &io::Error) -> Option<String> {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    full.then(|| "the disk is full; nothing was left behind".to_owned())
+}
+
 impl SnapshotError {
     /// The next thing to try, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Files { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Some("the disk is full; nothing was left behind".to_owned())
-                }
-                io::ErrorKind::NotFound => {
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
                     Some("a snapshot is a folder with the files `state` and `memory`".to_owned())
                 }
-                _ => None,
+                _ => where_full(source),
             },
             Self::Format(_, FormatError::Version(_)) => {
                 Some("take it again with this monitor, or use the monitor that wrote it".to_owned())

@@ -129,6 +129,9 @@ fn served() -> Done {
 
     // Threads share all that they have with their server, so it is confined with them, and before them.
     let (mut server, _, listens) = served_with("walled-threads", &["--in-process"])?;
+    // It says that it serves before it has its walls; once it has served, it has them.
+    let mut first = clone_of(&listens, &[])?;
+    first.answers("count", "count 3 1.5")?;
     let alone = walls::stand_around(server.pid())?;
     let mut clones = (0..12).map(|_| clone_of(&listens, &["--timeout", "60"])).collect::<Result<Vec<_>, _>>()?;
     for clone in &mut clones {

@@ -65,6 +65,7 @@ impl Failure {
             ),
             Self::Named(error) => error.hint(),
             Self::Travel(error) => error.hint(),
+            Self::Serve(error) => error.hint().map(str::to_owned),
             Self::EndedAtOnce { console, .. } => Some(format!("what it said is in {}", console.display())),
             _ => None,
         }
