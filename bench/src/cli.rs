@@ -95,6 +95,9 @@ pub(crate) struct TestbedArguments {
     /// CPUs of the machine; with more than one the emulator now and then breaks a virtual machine in it
     #[arg(long, value_name = "N", default_value_t = testbed::CPUS, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
+    /// Features that they shall not have, as QEMU names them: avx2,rdrand
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', value_parser = feature)]
+    without: Vec<String>,
     /// Its memory; all its files are in it
     #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
     memory: u32,
@@ -119,6 +122,7 @@ impl TestbedArguments {
     pub(crate) fn config(&self) -> testbed::Config {
         testbed::Config {
             cpus: self.cpus,
+            without: self.without.clone(),
             memory: self.memory,
             forward: self.forward.clone(),
             kernel: self.kernel.clone(),
@@ -126,6 +130,16 @@ impl TestbedArguments {
             out: self.out.clone(),
             ..testbed::Config::new(self.command.clone())
         }
+    }
+}
+
+/// A name of the emulator's for what a CPU can do: no other of its words.
+fn feature(text: &str) -> Result<String, String> {
+    let names = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if !text.is_empty() && text.chars().all(names) {
+        Ok(text.to_owned())
+    } else {
+        Err("no name of a feature".to_owned())
     }
 }
 
@@ -414,13 +428,16 @@ mod tests {
 
     #[test]
     fn a_command_for_the_testbed_comes_after_two_dashes() {
-        let words = ["isolab-bench", "testbed", "--cpus", "1", "--forward", "/etc/passwd", "--", "ls", "--all"];
+        let machine = ["--cpus", "1", "--without", "avx2,sse4.1", "--forward", "/etc/passwd"];
+        let words = ["isolab-bench", "testbed"].into_iter().chain(machine).chain(["--", "ls", "--all"]);
         let Some(Command::Testbed(arguments)) = Cli::try_parse_from(words).unwrap().command else {
             panic!("not a testbed")
         };
         let config = arguments.config();
         assert_eq!((config.cpus, config.forward.len()), (1, 1));
+        assert_eq!(config.without, ["avx2", "sse4.1"]);
         assert_eq!(config.command, ["ls", "--all"]);
+        assert!(refused(&["testbed", "--without", "avx2 -monitor", "--", "ls"]).contains("feature"));
         assert!(refused(&["testbed"]).contains("COMMAND"));
         assert!(refused(&["testbed", "--memory", "1", "--", "ls"]).contains("256.."));
     }

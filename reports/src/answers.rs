@@ -1,7 +1,7 @@
 //! The questions that the lab exists for, each answered in a few sentences that the intervals bear out.
 
 use crate::analysis::{Analysis, Figures, Summary};
-use crate::copies::{Costed, Costs, Crossing};
+use crate::copies::{Costed, Costs, Crossing, Trend, UNTOUCHED};
 use crate::density::{Climbed, Crowd, Measure};
 use crate::model::{Act, Role, Sweep, Word};
 use crate::stats::Interval;
@@ -161,13 +161,16 @@ fn snapshots(costs: &Costs<'_>) -> Vec<String> {
     if let Some((costed, ready)) = created.and_then(|costed| Some((costed, costed.ready?))) {
         let (size, dirty) = (costed.cell.size_bytes as f64, costed.cell.dirty_bytes as f64);
         let disk = costed.disk().map_or_else(String::new, |disk| format!(" and {} of disk", units::bytes(disk)));
+        let plain = costs.ratio(costed).map(|ratio| of_copies(costs, &ratio));
+        let plain = plain.map_or_else(String::new, |ratio| format!(" (a plain write of as much: ratio {ratio})"));
         sentences.push(format!(
-            "A snapshot of a machine with {} that has written {} takes {}{disk}.",
+            "A snapshot of a machine with {} that has written {} takes {}{disk}{plain}.",
             units::bytes(size),
             units::bytes(dirty),
             units::time(ready.estimate)
         ));
     }
+    sentences.extend(however_large(costs, subject));
     let touch = |act| costs.trend(subject, act, Sweep::Touch).into_iter().flat_map(|trend| costs.of_trend(trend));
     let changed = touch(Act::Diff).next();
     if let Some((costed, ready, ratio)) = changed.and_then(|it| Some((it, it.ready?, costs.ratio(it)?))) {
@@ -192,6 +195,29 @@ fn snapshots(costs: &Costs<'_>) -> Vec<String> {
         ));
     }
     sentences
+}
+
+/// Going on with the least and with the most memory, where nothing of it was written.
+fn however_large(costs: &Costs<'_>, subject: &str) -> Option<String> {
+    let of = |act| {
+        let untouched = |trend: &&Trend<'_>| {
+            let key = &trend.key;
+            (key.subject, key.act, key.sweep, key.share) == (subject, act, Sweep::Size, UNTOUCHED)
+        };
+        let mut cells = costs.of_trend(costs.trends.iter().find(untouched)?);
+        let first = cells.next()?;
+        let last = cells.last()?;
+        let size = |costed: &Costed<'_>| units::bytes(costed.cell.size_bytes as f64);
+        let time = |costed: &Costed<'_>| Some(units::time(costed.ready?.estimate));
+        Some([(size(first), time(first)?), (size(last), time(last)?)])
+    };
+    let [small, large] = of(Act::Lazy)?;
+    let served = of(Act::Served)
+        .map_or_else(String::new, |[small, large]| format!("; asked of a server, {} and {}", small.1, large.1));
+    Some(format!(
+        "Of memory that was never written it costs nothing: a machine goes on after {} with {} of it and after {} with {}{served}.",
+        small.1, small.0, large.1, large.0
+    ))
 }
 
 /// Until when sharing pays.

@@ -131,7 +131,7 @@ impl<'a> Costs<'a> {
         trend.cells.iter().filter_map(|place| self.cells.get(*place))
     }
 
-    /// The cell that shares nothing and is alike in all else; none for one that shares nothing itself.
+    /// The cell of the act beside which it is looked at ([`fuller`]), alike in all else; none where there is no such act.
     pub fn counterpart(&self, costed: &Costed<'_>) -> Option<&Costed<'a>> {
         let act = fuller(costed.cell.act)?;
         let alike = |other: &&Costed<'_>| {
@@ -236,7 +236,11 @@ fn trends<'a>(cells: &[Costed<'a>]) -> Vec<Trend<'a>> {
     let mut places: BTreeMap<Key<'a>, Vec<usize>> = BTreeMap::new();
     for (place, costed) in cells.iter().enumerate() {
         let CopyCell { subject, act, sweep, size_bytes, dirty_bytes, .. } = costed.cell;
-        let share = if *sweep == Sweep::Size { size_bytes / (*dirty_bytes).max(1) } else { 1 };
+        let share = match (*sweep, *dirty_bytes) {
+            (Sweep::Size, 0) => UNTOUCHED,
+            (Sweep::Size, dirty_bytes) => size_bytes / dirty_bytes,
+            _ => 1,
+        };
         places.entry(Key { subject, act: *act, sweep: *sweep, share }).or_default().push(place);
     }
     let trend = |(key, places): (Key<'a>, Vec<usize>)| {
@@ -262,18 +266,23 @@ impl Key<'_> {
     /// As a chart names it: `microvm-app eager`.
     pub fn name(&self) -> String {
         match (self.sweep, self.share) {
+            (Sweep::Size, UNTOUCHED) => format!("{} {} · nothing written", self.subject, word(self.act)),
             (Sweep::Size, 2..) => format!("{} {} · 1 in {}", self.subject, word(self.act), self.share),
             _ => format!("{} {}", self.subject, word(self.act)),
         }
     }
 }
 
-/// The act that shares nothing, beside one that does.
+/// The share of an original that has written nothing: one in endlessly many.
+pub const UNTOUCHED: u64 = u64::MAX;
+
+/// The act beside which one is looked at: of one that shares, that which shares nothing; of a save, a plain write.
 pub fn fuller(act: Act) -> Option<Act> {
     match act {
         Act::Lazy | Act::Prefetched | Act::Served => Some(Act::Eager),
         Act::Linked => Some(Act::Full),
         Act::Diff => Some(Act::Create),
+        Act::Create => Some(Act::Plain),
         _ => None,
     }
 }
@@ -282,6 +291,7 @@ pub fn fuller(act: Act) -> Option<Act> {
 pub fn word(act: Act) -> &'static str {
     match act {
         Act::Create => "create",
+        Act::Plain => "plain write",
         Act::Diff => "changes",
         Act::Lazy => "lazy",
         Act::Eager => "eager",

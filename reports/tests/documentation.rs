@@ -71,6 +71,7 @@ fn every_word_of_an_enumeration_is_described() {
         "eager",
         "prefetched",
         "diff",
+        "plain",
         "served",
         "commit",
         "checkpoint",

@@ -37,7 +37,9 @@ impl<'a> Original<'a> {
         arguments.extend(["--app".into(), monitor.lab.payload().as_os_str().to_owned()]);
         arguments.extend(["--".into(), nonce.to_string().into()]);
         let mut held = monitor.launch(arguments, nonce.token(), None).poise()?.hold(&nonce)?;
-        held.touch(dirty_mib)?;
+        if dirty_mib > 0 {
+            held.touch(dirty_mib)?;
+        }
         Ok(Self { monitor, _held: held, socket, nonce })
     }
 
@@ -57,6 +59,11 @@ impl<'a> Original<'a> {
     pub(crate) fn restored(&self, how: &str, from: OsString) -> Result<Held, String> {
         let arguments = vec!["restore".into(), how.into(), from];
         self.monitor.go_on(arguments, &self.nonce)
+    }
+
+    /// A machine that goes on from what the server at `socket` has, asked for without a command between.
+    pub(crate) fn lent(&self, socket: &Path) -> Result<Held, String> {
+        self.monitor.going_on(Vec::new(), &self.nonce).lend(socket)
     }
 
     /// Where it was made.
@@ -86,8 +93,12 @@ impl Monitor<'_> {
 
     /// Starts a machine that must know a nonce which it is not told.
     pub(crate) fn go_on(self, arguments: Vec<OsString>, nonce: &Nonce) -> Result<Held, String> {
+        self.going_on(arguments, nonce).poise()?.hold(nonce)
+    }
+
+    fn going_on(self, arguments: Vec<OsString>, nonce: &Nonce) -> Launch {
         let remembered = Remembered { nonce: nonce.clone(), question: "nonce\n" };
-        self.launch(arguments, format!("nonce {nonce}\n").into_bytes(), Some(remembered)).poise()?.hold(nonce)
+        self.launch(arguments, format!("nonce {nonce}\n").into_bytes(), Some(remembered))
     }
 
     /// One start of the monitor.

@@ -36,6 +36,8 @@ pub(super) struct Machine {
 /// What a machine is made of.
 pub(super) struct Parts<'a> {
     pub(super) cpus: u32,
+    /// What they lack, as the emulator names it.
+    pub(super) without: &'a [String],
     /// MiB.
     pub(super) memory: u32,
     pub(super) kernel: &'a Kernel,
@@ -102,7 +104,9 @@ fn command(program: &Path, parts: &Parts<'_>, port: RawFd) -> Command {
     // see `CPUS`.
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-no-reboot", "-nodefaults", "-display", "none"]);
     // A CPU with AMD-V and nested paging: the emulator has no VT-x to offer.
-    command.args(["-cpu", "EPYC-Rome,+svm,+npt"]);
+    let without = parts.without.iter().map(|feature| format!("-{feature}"));
+    let cpu: Vec<String> = std::iter::once("EPYC-Rome,+svm,+npt".to_owned()).chain(without).collect();
+    command.args(["-cpu", &cpu.join(",")]);
     command.args(["-smp", &parts.cpus.to_string(), "-m", &parts.memory.to_string()]);
     command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     command.args(["-chardev", &format!("socket,id=port,fd={port}"), "-device", "virtio-serial-pci"]);

@@ -65,6 +65,8 @@ pub const CPUS: u32 = 1;
 pub struct Config {
     /// Its CPUs, at least one.
     pub cpus: u32,
+    /// Features that its CPUs shall not have, as the emulator names them: `avx2`, `rdrand`.
+    pub without: Vec<String>,
     /// Its memory, MiB. The file system is in it too.
     pub memory: u32,
     /// What it is to have besides the lab's own commands.
@@ -87,6 +89,7 @@ impl Config {
     pub fn new(command: Vec<String>) -> Self {
         Self {
             cpus: CPUS,
+            without: Vec::new(),
             memory: 3072,
             forward: Vec::new(),
             kernel: None,
@@ -110,7 +113,8 @@ pub fn run(config: &Config) -> Result<i32, TestbedError> {
         None => Kernel::kept(&Roots::of_user().data.join("testbed"))?,
     };
     let image = file_system(config, &kernel)?;
-    let machine = Machine::start(&Parts { cpus: config.cpus, memory: config.memory, kernel: &kernel, image: &image })?;
+    let Config { cpus, memory, without, .. } = config;
+    let machine = Machine::start(&Parts { cpus: *cpus, without, memory: *memory, kernel: &kernel, image: &image })?;
     // The emulator has its own descriptor, and the archive's pages go once it has closed that.
     drop(image);
     follow(machine, config, started)

@@ -6,7 +6,7 @@ use super::canvas::{Hand, Point};
 use super::curves::{Curve, Extras, Frame, Scale, draw};
 use super::density::byte_unit;
 use super::{Chart, HALF, Ink, WIDE, answer};
-use crate::copies::{Costed, Costs, Crossing, Key, Trend, word};
+use crate::copies::{Costed, Costs, Crossing, Key, Trend, UNTOUCHED, word};
 use crate::model::{Act, CopyCell, Sweep};
 use crate::text::shortened;
 use crate::units;
@@ -83,8 +83,11 @@ pub(crate) fn sizes(costs: &Costs<'_>) -> Option<Chart> {
     for trend in of {
         let name = |what: &str| format!("{what}, {}", written(&trend.key));
         match trend.key.act {
-            Act::Create => {
-                curves.push(plain(name("create"), power(trend), points(costs, trend, ready)));
+            Act::Create | Act::Plain => {
+                curves.push(plain(name(word(trend.key.act)), power(trend), points(costs, trend, ready)));
+            }
+            act if trend.key.share == UNTOUCHED => {
+                curves.push(plain(name(word(act)), power(trend), points(costs, trend, ready)));
             }
             act if trend.key.share == shown => {
                 curves.push(plain(name(word(act)), power(trend), points(costs, trend, ready)));
@@ -108,7 +111,11 @@ pub(crate) fn sizes(costs: &Costs<'_>) -> Option<Chart> {
 
 /// `1 in 8 written`
 fn written(key: &Key<'_>) -> String {
-    if key.share > 1 { format!("1 in {} written", key.share) } else { "all written".to_owned() }
+    match key.share {
+        UNTOUCHED => "nothing written".to_owned(),
+        2.. => format!("1 in {} written", key.share),
+        _ => "all written".to_owned(),
+    }
 }
 
 /// Time of the whole over what is written, with lines and their crossing.

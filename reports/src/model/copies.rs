@@ -60,6 +60,8 @@ pub struct CopyCell {
 pub enum Act {
     /// A whole snapshot of a running machine is taken.
     Create,
+    /// As many bytes as a snapshot of it has are written to a file and synced, by nothing but write(2).
+    Plain,
     /// What has changed in it since another snapshot is saved, on top of that.
     Diff,
     /// A machine goes on from a snapshot whose memory is mapped: a page is found when it is touched.

@@ -39,7 +39,11 @@ fn extent(costs: &Costs<'_>) -> Markup {
 const ACTS: &str = "copies.csv";
 
 fn snapshot(costs: &Costs<'_>, charts: &Charts) -> Markup {
-    let sizes = tables::copies(costs, "Over the size of the original.", |it| it.cell.sweep == Sweep::Size);
+    let sizes = tables::copies(
+        costs,
+        "Over the size of the original. Of a save: beside a plain write of as many bytes.",
+        |it| it.cell.sweep == Sweep::Size,
+    );
     let saved = |it: &Costed<'_>| matches!(it.cell.act, Act::Create | Act::Diff);
     let touched =
         tables::copies(costs, "Over what is written again.", |it| it.cell.sweep == Sweep::Touch && !saved(it));

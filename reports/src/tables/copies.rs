@@ -13,7 +13,7 @@ pub fn copies(costs: &Costs<'_>, caption: &str, wanted: impl Fn(&Costed<'_>) -> 
         figures("95 % interval"),
         figures("with its writes"),
         figures("95 % interval"),
-        figures("beside nothing shared"),
+        figures("beside the plain way"),
         figures("first write"),
         figures("disk"),
         figures("apparent"),

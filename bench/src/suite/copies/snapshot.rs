@@ -5,7 +5,8 @@
 //! their processes.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use isolab_reports::model::{Act, Copies, CopyCell, Cost, Sweep};
@@ -14,6 +15,7 @@ use isolab_vmm::serve::Home;
 
 use super::measure::{MIB, PAGE, disk, machine, with_disk};
 use super::{Group, Outcomes, Single, Terms, all_failed, measure, outcome, singles};
+use crate::clock;
 use crate::host::{memory, tools};
 use crate::subject::family::{Family, Files, ORIGIN};
 use crate::subject::original::{Monitor, Original, save};
@@ -28,6 +30,9 @@ const SIZES: [u32; 4] = [64, 128, 256, 1024];
 /// The shares of it that they have written, one in so many; and how many of the sizes are measured so, all in all or quickly. The
 /// large ones that have written half would take two thirds of the time, and leave too few rounds for any interval.
 const SHARES: [(u32, usize, usize); 2] = [(8, 4, 2), (2, 2, 1)];
+/// The memory of machines that have written nothing, in mebibytes; and when there is little time.
+const UNTOUCHED: [u32; 4] = [64, 256, 1024, 4096];
+const UNTOUCHED_QUICK: [u32; 2] = [64, 4096];
 /// A machine that goes on, in mebibytes: its memory, what it has written, and what of that is written again.
 #[derive(Clone, Copy)]
 struct Touching {
@@ -54,6 +59,8 @@ pub fn measure_all(lab: &Lab, subjects: &[Box<dyn Subject + '_>], terms: &Terms)
             let sizes = SIZES.iter().take(if terms.quick { quick } else { all });
             groups.extend(sizes.map(|size| sized(monitor, *size, size / share)));
         }
+        let untouched_sizes = if terms.quick { &UNTOUCHED_QUICK[..] } else { &UNTOUCHED };
+        groups.extend(untouched_sizes.iter().map(|size| untouched(monitor, *size)));
         let (touching, changing) = if terms.quick { (TOUCHED_QUICK, CHANGED_QUICK) } else { (TOUCHED, CHANGED) };
         groups.extend([touched(monitor, touching), changed(monitor, changing)]);
     }
@@ -65,12 +72,39 @@ pub fn measure_all(lab: &Lab, subjects: &[Box<dyn Subject + '_>], terms: &Terms)
     if groups.is_empty() { None } else { Some(measure(NAME, groups, terms)) }
 }
 
-/// A snapshot of a small machine, and going on from it, for benchmarks; nothing where there is no monitor.
+/// A snapshot of a small machine, and going on from it; going on with little and much memory; and two hundred clones, all alive in
+/// the end: for benchmarks. Nothing where there is no monitor.
 pub fn benches(lab: &Lab) -> Vec<Single<'_>> {
     let Some(program) = command("isolab-vm") else { return Vec::new() };
     // For the rest of the process: a benchmark's program ends with its benchmarks.
     let program = Box::leak(Box::new(program));
-    singles([sized(Monitor { lab, program }, 64, 8)])
+    let monitor = Monitor { lab, program };
+    let untouched = UNTOUCHED_QUICK.map(|size| untouched(monitor, size));
+    let mut all = singles([sized(monitor, 64, 8)].into_iter().chain(untouched));
+    all.push(hundreds(monitor));
+    all
+}
+
+/// How many clones a server shall hand out in a second.
+const HUNDREDS: usize = 200;
+
+/// So many clones of a server, one after the other, until all have proved themselves and live.
+fn hundreds(monitor: Monitor<'_>) -> Single<'_> {
+    let mut settled = None;
+    let act = move || {
+        if settled.is_none() {
+            settled = Some(Untouched::settle(monitor, TOUCHED.size)?);
+        }
+        let Some(untouched) = &settled else { return Err("there is no server".to_owned()) };
+        let held: Vec<Held> = (0..HUNDREDS).map(|_| untouched.lent()).collect::<Result<_, _>>()?;
+        let all = held.iter().map(Held::ready_ns).sum();
+        for mut held in held {
+            held.dismiss();
+            held.end()?;
+        }
+        Ok(all)
+    };
+    (format!("microvm-app served: {HUNDREDS} clones"), Box::new(act))
 }
 
 /// A cell of machines.
@@ -102,13 +136,18 @@ fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
             "A machine that went on from a snapshot and wrote is stopped, and what has changed since is saved on top of that.",
             &["isolab-vm", "ask", "{}", "snapshot", "--diff", "{}"][..],
         ),
+        Act::Plain => (
+            "plain write",
+            "As many bytes as the machine has written, in one file on the same disk, synced: what any save has to do.",
+            &["write(2), fdatasync(2)"][..],
+        ),
         _ => (
             "create",
             "A running machine is stopped, saved whole to two files on the disk, and runs on.",
             &["isolab-vm", "ask", "{}", "snapshot", "{}"][..],
         ),
     };
-    let saves = matches!(act, Act::Create | Act::Diff);
+    let saves = matches!(act, Act::Create | Act::Plain | Act::Diff);
     let over = match (sweep, saves) {
         (Sweep::Touch, true) => format!(" · {touch} MiB written since"),
         (Sweep::Touch, false) => format!(" · {touch} MiB touched"),
@@ -131,10 +170,10 @@ fn cell(act: Act, sweep: Sweep, [size, dirty, touch]: [u32; 3]) -> CopyCell {
     }
 }
 
-/// One size: a snapshot is taken, and gone on from lazily and eagerly.
+/// One size: a snapshot is taken, as many bytes are written plainly, and the snapshot is gone on from lazily and eagerly.
 fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
-    let acts = [Act::Create, Act::Lazy, Act::Eager];
-    let touch = |act| if act == Act::Create { 0 } else { dirty };
+    let acts = [Act::Create, Act::Lazy, Act::Eager, Act::Plain];
+    let touch = |act| if matches!(act, Act::Create | Act::Plain) { 0 } else { dirty };
     let cells = acts.map(|act| cell(act, Sweep::Size, [size, dirty, touch(act)])).into();
     let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
@@ -147,9 +186,65 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
         }
         let pages = u64::from(dirty) * MIB / PAGE;
         let again = |how| outcome(original.restored(how, folder.name()).and_then(|held| machine(held, pages, None)));
-        vec![(0, outcome(created)), (1, again("--lazy")), (2, again("--eager"))]
+        let gone_on = [(0, outcome(created)), (1, again("--lazy")), (2, again("--eager"))];
+        let plain = write_plainly(&folder, u64::from(dirty) * MIB).map_err(|error| error.to_string());
+        gone_on.into_iter().chain([(3, outcome(plain))]).collect()
     };
     Group::on(cells, move || begin(monitor, size, dirty), act)
+}
+
+/// Writes so many bytes to a file beside a snapshot's.
+fn write_plainly(folder: &Folder, bytes: u64) -> io::Result<Cost> {
+    let path = folder.0.join("plain");
+    let piece = vec![1; MIB as usize];
+    let begun = clock::now();
+    let mut file = File::create(&path)?;
+    for _ in 0..bytes / MIB {
+        file.write_all(&piece)?;
+    }
+    file.sync_data()?;
+    let ready_ns = clock::now() - begun;
+    fs::remove_file(&path)?;
+    Ok(Cost { ready_ns, ..Cost::default() })
+}
+
+/// A machine that has written nothing, its snapshot, and a server of that.
+struct Untouched<'a> {
+    original: Original<'a>,
+    folder: Folder,
+    template: Template,
+}
+
+impl<'a> Untouched<'a> {
+    fn settle(monitor: Monitor<'a>, size: u32) -> Result<Self, String> {
+        let (original, folder) = (begin(monitor, size, 0)?, folder(monitor.lab));
+        original.snapshot(&folder.0)?;
+        let template = Template::of(monitor.program, folder.0.clone(), original.nonce().clone());
+        Ok(Self { original, folder, template })
+    }
+
+    /// Another of its server's.
+    fn lent(&self) -> Result<Held, String> {
+        self.original.lent(&self.template.served(Home::Processes)?)
+    }
+}
+
+/// One size of which nothing was written: gone on from lazily, and as a clone of a server that is asked for it directly.
+fn untouched(monitor: Monitor<'_>, size: u32) -> Group<'_> {
+    let served = CopyCell {
+        about:
+            "Goes on as the child of a server that keeps the snapshot in memory; no command is started to ask for it."
+                .to_owned(),
+        command: vec!["isolab-vm".to_owned(), "serve".to_owned()],
+        ..cell(Act::Served, Sweep::Size, [size, 0, 0])
+    };
+    let cells = vec![cell(Act::Lazy, Sweep::Size, [size, 0, 0]), served];
+    let act = |untouched: &Untouched<'_>| {
+        let lazy = untouched.original.restored("--lazy", untouched.folder.name());
+        let cost = |held: Result<Held, String>| outcome(held.and_then(|held| machine(held, 0, None)));
+        vec![(0, cost(lazy)), (1, cost(untouched.lent()))]
+    };
+    Group::on(cells, move || Untouched::settle(monitor, size), act)
 }
 
 /// One size, and more and more of it touched again, in each way of going on.
