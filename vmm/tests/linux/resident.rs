@@ -11,8 +11,9 @@ use super::{Done, trial};
 
 /// KiB: the bound of a released monitor. What runs in a build for tests is several times as large, and its code as well.
 const MOST: u64 = if cfg!(debug_assertions) { 12 << 10 } else { 4 << 10 };
-/// KiB, of what the monitor has written to: none of it is in a file that others share.
-const MOST_OWN: u64 = if cfg!(debug_assertions) { 3 << 10 } else { 1 << 10 };
+/// KiB, of what the monitor has written to: none of it is in a file that others share. In a build for tests that hangs on
+/// which thread happened to need its deep stack for what: 2 to 3.5 MiB were seen.
+const MOST_OWN: u64 = if cfg!(debug_assertions) { 5 << 10 } else { 1 << 10 };
 /// KiB, of the guest.
 const MEMORY: u64 = 128 << 10;
 
