@@ -1,16 +1,18 @@
 //! What instances, snapshots and clones cost, under criterion: for who changes an engine and wants to know at once what that did.
 //!
-//! The group `density` is measured in bytes, not in time: criterion takes any number for which it is told how to add and to show it.
+//! The group `density` is measured in bytes, not in time: criterion takes any number for which it is told how to add and to show it. It counts
+//! proportional sets and the kernel's own memory, as the suite does where other programs move the host.
 
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use isolab_bench::host::hybrid;
 use isolab_bench::host::roots::Roots;
 use isolab_bench::siblings;
 use isolab_bench::subject::{Catalogue, Choice, Held, Lab, Peers, Subject};
 use isolab_bench::suite::copies::{Single, clone, snapshot};
-use isolab_bench::suite::density::proportional;
+use isolab_bench::suite::density::{Rest, accounted};
 use isolab_reports::units;
 
 /// Bytes of memory.
@@ -77,9 +79,11 @@ impl ValueFormatter for InKib {
 /// What one more of several costs, each proved and alive.
 fn density(criterion: &mut Criterion<Bytes>) {
     siblings::build().expect("cargo builds the engines");
+    hybrid::hide_for_all();
     let lab = Lab::open(Roots::of_user()).expect("a lab");
     let peers = Peers::default();
     let (subjects, _) = Catalogue::new(&lab, &peers).select(&Choice::All).expect("subjects");
+    let mut rest = Rest::of_now();
     let mut group = criterion.benchmark_group("density");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
@@ -89,18 +93,25 @@ fn density(criterion: &mut Criterion<Bytes>) {
             continue;
         }
         group.bench_function(subject.about().name, |bencher| {
-            // Never fewer than eight: the first of them pays for what all share.
-            bencher.iter_custom(|count| alive(&**subject, count + 8).saturating_sub(alive(&**subject, 8)).max(1));
+            bencher.iter_custom(|count| {
+                rest.come();
+                more(&**subject, count)
+            });
         });
     }
     group.finish();
 }
 
-/// What so many have, while they are alive.
-fn alive(subject: &dyn Subject, count: u64) -> u64 {
+/// What `count` times eight more cost, over eight that are there already: the first of them pays for what all share. Eight at a time, as
+/// the kernel takes its memory in pieces larger than what one needs.
+fn more(subject: &dyn Subject, count: u64) -> u64 {
+    const EIGHT: u64 = 8;
     let start = |_| subject.hold().unwrap_or_else(|reason| panic!("{}: {reason}", subject.about().name));
-    let held: Vec<Held> = (0..count).map(start).collect();
-    proportional(&held)
+    let mut held: Vec<Held> = (0..EIGHT).map(start).collect();
+    let before = accounted(&held);
+    held.extend((0..EIGHT * count).map(start));
+    // Nothing where another program has given back more meanwhile; criterion takes no 0.
+    (accounted(&held).saturating_sub(before) / EIGHT).max(1)
 }
 
 fn snapshots(criterion: &mut Criterion) {

@@ -1,10 +1,12 @@
 //! Images: fetched, unpacked and made, beside podman, skopeo with umoci, and tar.
 //!
 //! `pull` is a command with an empty store that has the image unpacked at its end, from a registry of ours on loopback;
-//! `unpack` has the layer's archive on the disk already; `layer` makes the archive of a changed folder, unpacked. One
-//! iteration does each of them in turn, and criterion is given the one that it asks for: so a drifting machine bends all
-//! of them alike, and medians of one group may be divided. A line at the group's end does so, over all of its rounds: to
-//! compare all ways of a slow group, ask for one of them (`-- pull/isolab-ctr`).
+//! `unpack` has the layer's archive on the disk already; `layer` makes the archive of a changed folder, unpacked. A round
+//! does each of them in turn, and criterion is given of each round what it asks for: so a drifting machine bends all
+//! of them alike, and medians of one group may be divided. Each round counts for every way, so a slow peer is waited for once a round and
+//! not once for each. A line at the group's end divides the medians.
+//!
+//! A program that hangs is killed after its time-out. One that fails in the first round is left out, with its reason.
 //!
 //! The image is made up of files, the same everywhere; `ISOLAB_IMAGE_TAR` names an archive of a root to be used instead,
 //! such as that of Debian by debootstrap.
@@ -16,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use isolab_bench::siblings;
+use isolab_bench::subject;
 use tempfile::TempDir;
 
 /// The image's files: as many and as large as those of a small distribution's package or two.
@@ -30,53 +33,95 @@ const LARGEST: u32 = 20_000;
 struct Way<'a> {
     name: &'static str,
     clear: Box<dyn Fn() + 'a>,
-    act: Box<dyn Fn() -> Duration + 'a>,
+    act: Box<dyn Fn() -> Result<Duration, String> + 'a>,
 }
+
+/// How long criterion lets each way run before it counts.
+const WARM: Duration = Duration::from_millis(100);
+
+/// How long a program may take. The slowest, podman with Debian, takes seconds; only what hangs meets it.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Way<'_> {
     /// One time. Before it, all that others have written goes to the disk: who syncs what it made would pay for theirs too.
-    fn once(&self) -> Duration {
+    fn once(&self) -> Result<Duration, String> {
         (self.clear)();
-        timed(&mut Command::new("sync"));
+        must(&mut Command::new("sync"));
         (self.act)()
+    }
+
+    /// The same of a way that has done it before.
+    fn again(&self) -> Duration {
+        self.once().unwrap_or_else(|reason| panic!("{} failed after it had worked: {reason}", self.name))
     }
 }
 
 fn image(criterion: &mut Criterion) {
     siblings::build().expect("cargo builds the engines");
     let lab = Lab::new().expect("an image in a registry");
-    group(criterion, "pull", &lab.pulls());
-    group(criterion, "unpack", &lab.unpacks());
-    group(criterion, "layer", &lab.layers());
+    group(criterion, "pull", lab.pulls());
+    group(criterion, "unpack", lab.unpacks());
+    group(criterion, "layer", lab.layers());
 }
 
-fn group(criterion: &mut Criterion, name: &str, ways: &[Way<'_>]) {
+/// The rounds of a group so far: of each way, how long it took in each of them.
+struct Rounds<'a> {
+    ways: Vec<Way<'a>>,
+    all: Vec<Vec<Duration>>,
+}
+
+impl<'a> Rounds<'a> {
+    /// Of the ways that work: each is tried once.
+    fn of(name: &str, ways: Vec<Way<'a>>) -> Self {
+        let works = |way: &Way<'_>| {
+            let tried = way.once();
+            if let Err(reason) = &tried {
+                eprintln!("left out: {name}/{}: {reason}", way.name);
+            }
+            tried.is_ok()
+        };
+        let ways: Vec<_> = ways.into_iter().filter(works).collect();
+        Self { all: vec![Vec::new(); ways.len()], ways }
+    }
+
+    /// How long a way took in a round, which is gone through now if it wasn't yet.
+    fn get(&mut self, round: usize, way: usize) -> Duration {
+        while self.all.first().is_some_and(|times| times.len() <= round) {
+            for (way, times) in self.ways.iter().zip(&mut self.all) {
+                times.push(way.again());
+            }
+        }
+        self.all.get(way).and_then(|times| times.get(round)).copied().unwrap_or_default()
+    }
+}
+
+fn group(criterion: &mut Criterion, name: &str, ways: Vec<Way<'_>>) {
     let mut group = criterion.benchmark_group(name);
-    // Only one way of each round counts for criterion, so that a second of its time is several of yours.
-    group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
-    let mut all: Vec<Vec<Duration>> = vec![Vec::new(); ways.len()];
-    for (asked, way) in ways.iter().enumerate() {
-        group.bench_function(way.name, |bencher| {
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(WARM).measurement_time(Duration::from_secs(2));
+    let mut rounds = Rounds::of(name, ways);
+    for asked in 0..rounds.ways.len() {
+        let way = rounds.ways.get(asked).map_or("", |way| way.name);
+        // Criterion warms up until its time is over, by the clock: no round of before can be handed to it then.
+        let (mut warm, mut round) = (Duration::ZERO, 0);
+        group.bench_function(way, |bencher| {
             bencher.iter_custom(|iterations| {
-                let mut total = Duration::ZERO;
-                for _ in 0..iterations {
-                    for (number, (way, times)) in ways.iter().zip(&mut all).enumerate() {
-                        let took = way.once();
-                        times.push(took);
-                        if number == asked {
-                            total += took;
-                        }
-                    }
+                if warm <= WARM {
+                    let took: Duration = (0..iterations).filter_map(|_| rounds.ways.get(asked)).map(Way::again).sum();
+                    warm += took;
+                    return took;
                 }
-                total
+                let from = round;
+                round += iterations as usize;
+                (from..round).map(|round| rounds.get(round, asked)).sum()
             });
         });
     }
     group.finish();
-    tell(name, ways, &mut all);
+    tell(name, &rounds.ways, &mut rounds.all);
 }
 
-/// What all rounds come to, whichever way criterion asked for; nothing where it asked for none.
+/// What all rounds come to; nothing where criterion asked for none.
 fn tell(name: &str, ways: &[Way<'_>], all: &mut [Vec<Duration>]) {
     let mut medians = Vec::new();
     for times in all.iter_mut() {
@@ -119,16 +164,16 @@ impl Lab {
             Some(archive) => {
                 fs::create_dir(lab.path("tree"))?;
                 let mut tar = Command::new("tar");
-                timed(tar.arg("-xpf").arg(archive).args(["--numeric-owner", "-C"]).arg(lab.path("tree")));
+                must(tar.arg("-xpf").arg(archive).args(["--numeric-owner", "-C"]).arg(lab.path("tree")));
             }
             None => write_tree(&lab.path("tree"))?,
         }
-        timed(Command::new("tar").args(["-C"]).arg(lab.path("tree")).args(["-cf"]).arg(lab.path("root.tar")).arg("."));
-        timed(lab.own("first").arg("import").arg(lab.path("root.tar")).arg(&lab.name));
-        timed(lab.own("first").args(["push", &lab.name]));
+        must(Command::new("tar").args(["-C"]).arg(lab.path("tree")).args(["-cf"]).arg(lab.path("root.tar")).arg("."));
+        must(lab.own("first").arg("import").arg(lab.path("root.tar")).arg(&lab.name));
+        must(lab.own("first").args(["push", &lab.name]));
         // What others begin with: the layers as the registry has them, in an OCI layout.
         if has("skopeo") {
-            timed(&mut lab.skopeo("layout"));
+            must(&mut lab.skopeo("layout"));
         }
         Ok(lab)
     }
@@ -173,22 +218,23 @@ impl Lab {
         let mut ways = vec![Way {
             name: "isolab-ctr",
             clear: Box::new(|| self.without("store")),
-            act: Box::new(|| timed(self.own("store").args(["pull", "--quiet", &self.name]))),
+            act: Box::new(|| run(self.own("store").args(["pull", "--quiet", &self.name]))),
         }];
         if has("podman") {
             ways.push(Way {
                 name: "podman",
                 clear: Box::new(|| {
-                    timed(&mut self.podman(&["rmi", "--all", "--force"]));
+                    // What it can't do shows in the pull.
+                    let _ = run(&mut self.podman(&["rmi", "--all", "--force"]));
                 }),
-                act: Box::new(|| timed(&mut self.podman(&["pull", "--quiet", "--tls-verify=false", &self.name]))),
+                act: Box::new(|| run(&mut self.podman(&["pull", "--quiet", "--tls-verify=false", &self.name]))),
             });
         }
         if has("skopeo") && has("umoci") {
             ways.push(Way {
                 name: "skopeo and umoci",
                 clear: Box::new(|| ["copied", "bundle"].iter().for_each(|name| self.without(name))),
-                act: Box::new(|| timed(&mut self.skopeo("copied")) + timed(&mut self.umoci("copied", "bundle"))),
+                act: Box::new(|| Ok(run(&mut self.skopeo("copied"))? + run(&mut self.umoci("copied", "bundle"))?)),
             });
         }
         ways
@@ -207,7 +253,7 @@ impl Lab {
                     let start = Instant::now();
                     let packed = BufReader::with_capacity(256 << 10, File::open(&layer).expect("the layer"));
                     isolab_runtime::image::unpack_packed(packed, &into).expect("it is unpacked");
-                    start.elapsed()
+                    Ok(start.elapsed())
                 }),
             },
             Way {
@@ -215,7 +261,7 @@ impl Lab {
                 clear: Box::new(|| self.without("untarred")),
                 act: Box::new(move || {
                     fs::create_dir(self.path("untarred")).expect("a folder");
-                    timed(Command::new("tar").arg("-xzf").arg(&tar).arg("-C").arg(self.path("untarred")))
+                    run(Command::new("tar").arg("-xzf").arg(&tar).arg("-C").arg(self.path("untarred")))
                 }),
             },
         ];
@@ -223,7 +269,7 @@ impl Lab {
             ways.push(Way {
                 name: "umoci",
                 clear: Box::new(|| self.without("bundle")),
-                act: Box::new(|| timed(&mut self.umoci("layout", "bundle"))),
+                act: Box::new(|| run(&mut self.umoci("layout", "bundle"))),
             });
         }
         ways
@@ -238,7 +284,7 @@ impl Lab {
                     let out = BufWriter::with_capacity(256 << 10, File::create(self.path("made.tar")).expect("a file"));
                     let start = Instant::now();
                     isolab_runtime::image::diff(&[], &self.path("tree"), None, out).expect("an archive");
-                    start.elapsed()
+                    Ok(start.elapsed())
                 }),
             },
             Way {
@@ -246,7 +292,7 @@ impl Lab {
                 clear: Box::new(|| {}),
                 act: Box::new(|| {
                     let mut tar = Command::new("tar");
-                    timed(tar.arg("-C").arg(self.path("tree")).arg("-cf").arg(self.path("other.tar")).arg("."))
+                    run(tar.arg("-C").arg(self.path("tree")).arg("-cf").arg(self.path("other.tar")).arg("."))
                 }),
             },
         ]
@@ -280,14 +326,14 @@ fn has(program: &str) -> bool {
     found
 }
 
-/// Runs a command, which must succeed, and times it from before its start until it is reaped.
-fn timed(command: &mut Command) -> Duration {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let start = Instant::now();
-    let output = command.output().expect("the command starts");
-    let took = start.elapsed();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    took
+/// Runs a command and times it.
+fn run(command: &mut Command) -> Result<Duration, String> {
+    subject::timed(PATIENCE, command).map(Duration::from_nanos)
+}
+
+/// The same of a command that must succeed, since nothing is measured without it.
+fn must(command: &mut Command) {
+    run(command).unwrap_or_else(|reason| panic!("{command:?}: {reason}"));
 }
 
 /// Files of all sizes, half of whose bytes pack well and half not at all.

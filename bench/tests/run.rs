@@ -3,21 +3,18 @@
 //! Each trial has state, images and report in a folder of its own, so that nothing here meets another run on this host.
 
 mod needs;
+mod place;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use isolab_bench::subject::kernel;
-use isolab_reports::model::{
-    Act, Copies, CopyCell, CopyOutcome, Cost, Density, Ended, Outcome, Role, Run, Stop, Sweep,
-};
-use isolab_reports::read;
+use isolab_reports::model::{Act, Copies, CopyCell, CopyOutcome, Cost, Ended, Outcome, Role, Run, Stop, Sweep};
 use isolab_vmm::guest::bare::long_mode;
 use isolab_vmm::guest::{Entry, Flow, Guest, GuestError};
 use isolab_vmm::machine::{Config, Machine};
@@ -26,12 +23,11 @@ use isolab_vmm::units::Mib;
 use isolab_vmm::vcpu::Cpu;
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_sregs};
 use libtest_mimic::{Arguments, Failed};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
 use vm_memory::{Bytes, GuestAddress};
 
 use needs::{Done, ensure, trial};
+use place::{Measuring, Place, refused, text, tops, with_out};
 
 fn main() {
     let trials = vec![
@@ -42,10 +38,6 @@ fn main() {
         trial("a_folder_that_cannot_be_written_is_refused_before_anything_is_measured", &[], closed_folder),
         trial("control_c_writes_what_there_is", &[], control_c),
         trial("the_harness_compares_itself_with_the_barest_loop", &[], overhead),
-        trial("density_counts_instances_that_answer", &[], density),
-        trial("density_ends_before_memory_is_short_and_says_with_which_figures", &[], density_brake),
-        trial("containers_that_stay_are_all_gone_after_control_c_and_after_a_kill", &["root"], density_ended),
-        trial("processes_containers_and_machines_stay_alive_side_by_side", &["root", "kvm"], density_of_all),
         trial("a_copy_proves_itself_and_a_linked_one_costs_nothing_until_it_writes", &["root", "kvm"], copies),
         trial("twenty_containers_are_proved_and_leave_nothing", &["root"], containers),
         trial("crun_starts_beside_the_others_whatever_control_groups_there_are", &["root", "crun"], crun_too),
@@ -57,136 +49,6 @@ fn main() {
     // One at a time: they measure.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// Folders of one trial.
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Result<Self, Failed> {
-        Ok(Self { folder: tempfile::Builder::new().prefix("isolab-run-").tempdir()? })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The command, its state below this place. `engines`: whether cargo is to build the other commands first.
-    fn bench(&self, engines: bool, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-bench"));
-        command.args(words.split_whitespace()).arg("--root").arg(self.path("root")).stdin(Stdio::null());
-        if !engines {
-            command.env_remove("CARGO");
-        }
-        command
-    }
-
-    /// A run into the folder `out`, to its end.
-    fn run(&self, engines: bool, words: &str) -> Result<Output, Failed> {
-        Ok(self.bench(engines, &format!("run {words}")).arg("--out").arg(self.path("out")).output()?)
-    }
-
-    /// The same; it must succeed and write a record that a report can be made from, and the report.
-    fn record(&self, engines: bool, words: &str) -> Result<Run, Failed> {
-        let output = self.run(engines, words)?;
-        ensure(output.status.success(), format!("{}: {}", output.status, text(&output.stderr)))?;
-        self.written()
-    }
-
-    fn written(&self) -> Result<Run, Failed> {
-        ensure(self.path("out/index.html").is_file(), "there is no page")?;
-        Ok(read::read(&fs::read_to_string(self.path("out/run.json"))?)?)
-    }
-
-    /// Everything of this place that is on the host: processes, mounts, control groups of the bench with this pid, state.
-    fn traces(&self, bench: u32) -> BTreeSet<String> {
-        let mut traces = BTreeSet::new();
-        let place = self.path("root").display().to_string();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        traces.extend(mounts.lines().filter(|line| line.contains(&place)).map(|line| format!("mount {line}")));
-        let mark = format!("bench-{bench}-");
-        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
-        while let Some(folder) = folders.pop() {
-            if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&mark)) {
-                traces.insert(format!("cgroup {}", folder.display()));
-            }
-            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-            let folder = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path());
-            folders.extend(entries.filter_map(folder));
-        }
-        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let inside =
-                |link: &str| fs::read_link(process.path().join(link)).is_ok_and(|target| target.starts_with(&place));
-            if inside("cwd") || inside("exe") {
-                traces.insert(format!("process {}", process.path().display()));
-            }
-        }
-        let runtime = self.path("root/run");
-        for folder in [runtime.join("bench"), runtime.join("oci")] {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            traces.extend(entries.map(|entry| format!("state {}", entry.path().display())));
-        }
-        traces
-    }
-
-    /// Nothing of it may be left. What was killed is given the moment that it takes to go.
-    fn is_clean(&self, bench: u32) -> Done {
-        let begun = Instant::now();
-        while !self.traces(bench).is_empty() && begun.elapsed() < Duration::from_secs(5) {
-            thread::sleep(Duration::from_millis(20));
-        }
-        let traces = self.traces(bench);
-        ensure(traces.is_empty(), format!("left behind: {traces:#?}"))
-    }
-}
-
-/// A bench that measures by now; killed at the latest when the trial ends.
-struct Measuring(Child);
-
-impl Measuring {
-    /// Starts it and waits until it says that it measures.
-    fn begin(mut command: Command) -> Result<Self, Failed> {
-        let mut bench = Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
-        let said = bench.0.stderr.take().ok_or("no standard error")?;
-        let mut lines = BufReader::new(said).lines();
-        let begun = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("measuring"))).is_some();
-        // Read on, so that it never waits for us.
-        thread::spawn(move || lines.for_each(drop));
-        ensure(begun, "it never measured")?;
-        Ok(bench)
-    }
-
-    /// Waits until so many instances are alive: then a ladder of more is being climbed.
-    fn climbs(&self, instances: usize) -> Done {
-        let children = || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten().flatten();
-            let of = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            tasks.map(|task| of(task).split_whitespace().count()).sum::<usize>()
-        };
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while children() < instances {
-            ensure(Instant::now() < deadline, format!("{instances} instances are never alive"))?;
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal) -> Done {
-        Ok(kill(Pid::from_raw(self.0.id() as i32), signal)?)
-    }
-}
-
-impl Drop for Measuring {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // ended already, where all went well
-        let _ = self.0.wait();
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// How many starts of a cell were proved, and how many failed; warm-up included.
@@ -224,13 +86,6 @@ fn same_plan() -> Done {
     let first = plan(7)?;
     ensure(first == plan(7)?, "the plans differ")?;
     ensure(first.order != plan(8)?.order, "another seed makes the same plan")
-}
-
-fn refused(output: &Output, words: &[&str]) -> Done {
-    let said = text(&output.stderr);
-    ensure(output.status.code() == Some(1), format!("{}: {said}", output.status))?;
-    let all = ["error: ", "\nhint: "].iter().chain(words).all(|word| said.contains(word));
-    ensure(all, said)
 }
 
 fn unknown_subject() -> Done {
@@ -277,118 +132,6 @@ fn overhead() -> Done {
     refused(&place.run(false, "--suite overhead --parallel 2")?, &["its own subjects", "--suite startup"])
 }
 
-/// What became of each ladder of a subject: how many were alive at the top, and why it ended.
-fn tops(density: &Density, cell: &str) -> Vec<(u32, Ended)> {
-    let of = |place: usize| density.cells.get(place).is_some_and(|it| it.name == cell);
-    let ladders = density.ladders.iter().filter(|ladder| of(ladder.cell));
-    ladders.map(|ladder| (ladder.rungs.last().map_or(0, |rung| rung.alive), ladder.ended)).collect()
-}
-
-fn density() -> Done {
-    let place = Place::new()?;
-    let run = place.record(false, "--suite density --subjects process,microvm-bare --max 5 --quick")?;
-    ensure(run.samples.is_empty() && run.cells.is_empty() && run.plan.suite == "density", "there are starts")?;
-    let density = run.density.ok_or("no density")?;
-    let names: Vec<_> = density.cells.iter().map(|cell| cell.name.as_str()).collect();
-    ensure(names == ["process", "process.again"], format!("{names:?}"))?;
-    for cell in names {
-        ensure(tops(&density, cell) == [(5, Ended::Complete); 2], format!("{cell}: {:?}", tops(&density, cell)))?;
-    }
-    for ladder in &density.ladders {
-        let alive: Vec<u32> = ladder.rungs.iter().map(|rung| rung.alive).collect();
-        ensure(alive == [0, 1, 2, 4, 5], format!("{alive:?}"))?;
-        let sound = |rung: &isolab_reports::model::Rung| {
-            rung.processes == rung.alive && rung.uss_bytes <= rung.pss_bytes && rung.pss_bytes <= rung.rss_bytes
-        };
-        ensure(ladder.rungs.iter().all(sound), format!("{ladder:?}"))?;
-        // The payload is four kilobytes and a stack.
-        ensure(ladder.rungs.last().is_some_and(|top| top.uss_bytes < 5 * (256 << 10)), format!("{ladder:?}"))?;
-    }
-    refused(&place.run(false, "--suite density --subjects microvm-bare --quick")?, &["stays alive"])
-}
-
-fn density_brake() -> Done {
-    let place = Place::new()?;
-    let meminfo = fs::read_to_string("/proc/meminfo")?;
-    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
-    let available: u64 = available.ok_or("no MemAvailable")?.trim().parse()?;
-    // There is room for 20 of them, and 400 are asked for; each touches 24 MiB. Other programs give and take meanwhile.
-    let reserve = (available >> 10).saturating_sub(480);
-    let words = format!("--suite density --subjects process --max 400 --touch 24 --quick --reserve {reserve}");
-    let output = place.run(false, &words)?;
-    // Another program may have taken the room meanwhile: then not one is started, and it says so.
-    if !output.status.success() {
-        return refused(&output, &["not one instance was alive", "are available"]);
-    }
-    let density = place.written()?.density.ok_or("no density")?;
-    ensure(density.touched_bytes == 24 << 20, "touched")?;
-    for ladder in &density.ladders {
-        let top = ladder.rungs.last().ok_or("no rung")?;
-        ensure(ladder.ended == Ended::Memory, format!("{:?} at {}", ladder.ended, top.alive))?;
-        ensure(top.available_bytes >> 20 > reserve.saturating_sub(300), format!("{} left", top.available_bytes))?;
-        ensure(ladder.reason.as_ref().is_some_and(|reason| reason.contains("are available")), "no reason")?;
-        let touched = u64::from(top.alive) * (24 << 20);
-        ensure(top.uss_bytes >= touched, format!("{} of {touched}", top.uss_bytes))?;
-    }
-    Ok(())
-}
-
-fn density_ended() -> Done {
-    for (signal, moment) in [(Signal::SIGINT, None), (Signal::SIGKILL, Some(1500)), (Signal::SIGKILL, Some(2600))] {
-        let place = Place::new()?;
-        let words = "run --suite density --subjects process,container --max 400 --budget 5m";
-        let mut bench = Measuring::begin(with_out(place.bench(true, words), &place))?;
-        // In the middle of a ladder, which is told of only there; a kill may come at any moment.
-        match moment {
-            None => bench.climbs(20)?,
-            Some(moment) => thread::sleep(Duration::from_millis(moment)),
-        }
-        bench.signal(signal)?;
-        let status = bench.0.wait()?;
-        let pid = bench.0.id();
-        if signal == Signal::SIGKILL {
-            let clean = place.bench(false, "doctor --clean").output()?;
-            ensure(clean.status.success(), text(&clean.stdout))?;
-        } else {
-            ensure(status.code() == Some(130), status.to_string())?;
-            let density = place.written()?.density.ok_or("no density")?;
-            ensure(density.ladders.iter().any(|it| it.ended == Ended::Interrupted), "nothing was interrupted")?;
-        }
-        place.is_clean(pid)?;
-    }
-    Ok(())
-}
-
-fn density_of_all() -> Done {
-    let place = Place::new()?;
-    let machines = ["microvm-app", "microvm-app-restore", "microvm-app-clone", "microvm-app-thread"];
-    let subjects = [&["process", "container", "container-nonet"][..], &machines].concat();
-    let words = format!("run --suite density --subjects {} --max 12 --quick --budget 2m", subjects.join(","));
-    let mut bench = Measuring::begin(with_out(place.bench(true, &words), &place))?;
-    ensure(bench.0.wait()?.success(), "it failed")?;
-    let density = place.written()?.density.ok_or("no density")?;
-    for subject in subjects {
-        ensure(
-            tops(&density, subject) == [(12, Ended::Complete); 2],
-            format!("{subject}: {:?}", tops(&density, subject)),
-        )?;
-    }
-    for ladder in &density.ladders {
-        let contained = density.cells.get(ladder.cell).is_some_and(|cell| cell.subject.starts_with("container"));
-        let top = ladder.rungs.last().ok_or("no rung")?;
-        // One process each: no runtime stays beside a container, and a machine's monitor is the machine. A clone is its server's child,
-        // or a thread in it.
-        let processes = match density.cells.get(ladder.cell).map(|cell| cell.subject.as_str()) {
-            Some("microvm-app-clone") => 13,
-            Some("microvm-app-thread") => 1,
-            _ => 12,
-        };
-        ensure(top.processes == processes, format!("{} processes", top.processes))?;
-        ensure(top.cgroup_bytes.is_some() == contained, format!("{:?}", top.cgroup_bytes))?;
-    }
-    place.is_clean(bench.0.id())
-}
-
 fn containers() -> Done {
     let place = Place::new()?;
     let command = place.bench(
@@ -408,11 +151,6 @@ fn containers() -> Done {
     });
     ensure(attach.filter(|seen| *seen).count() >= 20, "no phase tells of control groups")?;
     place.is_clean(bench.0.id())
-}
-
-fn with_out(mut command: Command, place: &Place) -> Command {
-    command.arg("--out").arg(place.path("out"));
-    command
 }
 
 fn failures(run: &Run) -> BTreeSet<&str> {

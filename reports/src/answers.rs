@@ -143,6 +143,9 @@ fn denser(crowd: &Crowd<'_>) -> Vec<String> {
     if !unsure.is_empty() {
         sentences.push(format!("Of {} the host was too busy to tell.", listed(&unsure)));
     }
+    if crowd.density.ksm {
+        sentences.push("The kernel merged equal pages of different instances meanwhile (KSM on).".to_owned());
+    }
     if crowd.measure == Measure::Accounted {
         sentences.push(
             "Other programs moved the host’s memory more than the instances did; so this counts what can be told apart: \

@@ -309,7 +309,7 @@ mod tests {
     }
 
     fn ladder(cell: usize, rungs: Vec<Rung>) -> Ladder {
-        Ladder { cell, pass: 0, rungs, ended: Ended::Complete, reason: None }
+        Ladder { cell, pass: 0, rungs, ended: Ended::Complete, reason: None, dying_groups: 0 }
     }
 
     fn cell(name: &str, role: Role) -> Cell {

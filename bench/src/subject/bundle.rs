@@ -42,7 +42,7 @@ pub(super) struct Template {
 
 /// What the template has in place of the nonce and of the container's name.
 const NONCE: &str = "@NONCE@";
-const ID: &str = "@ID@";
+pub(super) const ID: &str = "@ID@";
 
 /// A bundle of one start.
 #[derive(Clone, Debug)]

@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::held::open;
 use super::launch::readable_within;
@@ -28,17 +31,24 @@ pub(super) fn run_within(
     arguments: &[impl AsRef<OsStr>],
     folder: &Path,
 ) -> Result<u64, String> {
+    timed(patience, Command::new(program).args(arguments).current_dir(folder))
+}
+
+/// Runs a command of anybody's, and times it from before its start until it is reaped. One that hangs is killed with all that it has
+/// started, and counts as failed.
+pub fn timed(patience: Duration, command: &mut Command) -> Result<u64, String> {
+    let program = command.get_program().to_owned();
     let cannot = |error: std::io::Error| format!("{} cannot be run: {error}", program.display());
     let complaints = memfd_create("stderr", MFdFlags::MFD_CLOEXEC).map_err(|errno| cannot(errno.into()))?;
     let mut complaints = File::from(complaints);
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     command.stderr(complaints.try_clone().map_err(cannot)?);
     let begun = clock::now();
     let mut child = command.spawn().map_err(cannot)?;
     let ended = open(child.id() as i32).and_then(|end| readable_within(&end, patience));
     if !matches!(ended, Ok(true)) {
-        let _ = child.kill();
+        // Its group has its number, which nobody else gets before it is reaped.
+        let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
     }
     let status = child.wait().map_err(cannot)?;
     let took = clock::now() - begun;

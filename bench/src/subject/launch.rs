@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use nix::unistd::Pid;
 use super::child::{Child, Ending, Ready, Used};
 use super::errand;
 use super::gate::Gate;
+use super::peers::MountedRoot;
 use super::timeline::{self, Span};
 use super::{Lab, Nonce};
 use crate::clock;
@@ -62,6 +64,9 @@ pub struct Launch {
     pub(crate) undo: Option<Vec<OsString>>,
     /// What was made for this start alone.
     pub(crate) litter: Option<PathBuf>,
+    /// A peer's root file system that nobody else has; unmounted when the last copy of this value goes.
+    #[expect(dead_code, reason = "it is kept for what its end does")]
+    pub(super) root: Option<Arc<MountedRoot>>,
     /// How long it may take to be ready, and as long again to be gone.
     pub(crate) patience: Duration,
 }
@@ -371,6 +376,7 @@ impl Launch {
             detached: None,
             undo: None,
             litter: None,
+            root: None,
             patience: PATIENCE,
         }
     }

@@ -44,6 +44,7 @@ use isolab_reports::model::{Role, SpanText};
 use isolab_reports::stats::Random;
 
 pub use catalogue::{Catalogue, Choice, LeftOut, SelectError};
+pub use errand::timed;
 pub use held::Held;
 pub use lab::{Lab, LabError, command};
 pub use launch::{Launch, Started};

@@ -26,6 +26,7 @@ fn is_here(need: &str) -> bool {
         "root" => is_root(),
         "cgroup" => is_root() && Path::new("/sys/fs/cgroup").is_dir(),
         "kvm" => fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok(),
+        "ksm" => Path::new("/sys/kernel/mm/ksm/run").exists(),
         // The emulator, and a kernel or a way to get one.
         "testbed" => ["qemu-system-x86_64", "busybox", "apt-get", "dpkg"].into_iter().all(on_path),
         program => on_path(program),

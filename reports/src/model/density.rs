@@ -42,6 +42,10 @@ pub struct Ladder {
     pub ended: Ended,
     /// Why it ended before the most, in words.
     pub reason: Option<String>,
+    /// Control groups that earlier ladders had removed and the kernel still had, with their memory, when this one began: what it puts back
+    /// meanwhile makes instances seem lighter.
+    #[serde(default)]
+    pub dying_groups: u32,
 }
 
 /// Why a ladder ends.

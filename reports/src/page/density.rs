@@ -40,6 +40,14 @@ fn terms(crowd: &Crowd<'_>) -> Markup {
                 "as it does for a virtual machine, are not in it."
             }
         }
+        @let unrested = density.ladders.iter().filter(|ladder| ladder.dying_groups > 0).count();
+        @if unrested > 0 {
+            p {
+                strong { "Not at rest: " }
+                (unrested) " of " (units::count(density.ladders.len(), "ladder"))
+                " began while the kernel still had control groups that an earlier one had removed. What it puts back meanwhile makes an instance seem lighter."
+            }
+        }
         @if crowd.floor > 0.0 {
             p { "The noise floor is " (units::percent(crowd.floor)) ": so far may the slopes of one subject and its A/A twin lie apart." }
         }

@@ -20,7 +20,8 @@ pub fn density(crowd: &Crowd<'_>) -> Table {
         figures("alive"),
         figures("processes each"),
     ];
-    let caption = format!("Slopes by least squares of {}, over the number alive.", crowd.measure.name());
+    let merged = if crowd.density.ksm { ", with equal pages merged (KSM on)" } else { "" };
+    let caption = format!("Slopes by least squares of {}, over the number alive{merged}.", crowd.measure.name());
     Table::new(&caption, head, crowd.cells.iter().map(density_row).collect())
 }
 

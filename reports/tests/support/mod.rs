@@ -187,6 +187,7 @@ pub(crate) fn density_of(cells: usize, each: impl Fn(usize) -> u64) -> Run {
         rungs: [0, 1, 2, 4, 8].map(|alive| rung(alive, each(cell))).into(),
         ended: Ended::Complete,
         reason: None,
+        dying_groups: 0,
     };
     run.density = Some(Density {
         most: 8,

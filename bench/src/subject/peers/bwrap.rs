@@ -1,14 +1,15 @@
 //! bubblewrap: namespaces and a root folder, and nothing else of a container.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use isolab_reports::model::Role;
 
 use super::super::catalogue::LeftOut;
 use super::super::launch::Launch;
 use super::super::{About, Lab, Nonce, Subject};
-use super::Peers;
+use super::{MountedRoot, Peers};
 
 pub(in super::super) struct Bwrap<'a> {
     lab: &'a Lab,
@@ -36,9 +37,21 @@ impl Subject for Bwrap<'_> {
     }
 
     fn launch(&self, _: u64, nonce: &Nonce) -> Result<Launch, String> {
-        let mut arguments: Vec<OsString> = vec!["--unshare-all".into(), "--bind".into(), self.root.clone().into()];
+        Ok(self.launch_in(&self.root, nonce))
+    }
+
+    fn launch_to_stay(&self, number: u64, nonce: &Nonce) -> Result<Launch, String> {
+        let root = Arc::new(MountedRoot::own(self.lab, &self.lab.scratch().name(number))?);
+        let launch = self.launch_in(root.path(), nonce);
+        Ok(Launch { root: Some(root), ..launch })
+    }
+}
+
+impl Bwrap<'_> {
+    fn launch_in(&self, root: &Path, nonce: &Nonce) -> Launch {
+        let mut arguments: Vec<OsString> = vec!["--unshare-all".into(), "--bind".into(), root.into()];
         arguments.extend(["/", "--proc", "/proc", "--dev", "/dev", "/isolab-payload"].map(OsString::from));
         arguments.push(nonce.to_string().into());
-        Ok(Launch::new(self.lab, &self.program, arguments, nonce.token()))
+        Launch::new(self.lab, &self.program, arguments, nonce.token())
     }
 }

@@ -24,8 +24,7 @@ pub(super) use firecracker::Firecracker;
 pub(super) use linux::LinuxMonitor;
 pub use linux::qemu_microvm;
 pub(super) use oci::Oci;
-
-use root::MountedRoot;
+pub(crate) use root::MountedRoot;
 
 /// The peers that the lab can start.
 const NAMES: [&str; 9] =
@@ -40,7 +39,7 @@ pub(crate) fn program(peer: &'static str) -> &'static str {
 #[derive(Debug, Default)]
 pub struct Peers {
     paths: BTreeMap<&'static str, PathBuf>,
-    /// The image's layers, mounted once for all of them.
+    /// The image's layers, mounted once for all starts that follow each other.
     root: OnceLock<Result<MountedRoot, String>>,
 }
 
@@ -118,7 +117,7 @@ impl Peers {
 
     /// The image's layers, stacked by the harness before anything is timed, as a container engine does for its runtime.
     fn root(&self, name: &'static str, lab: &Lab) -> Result<&Path, LeftOut> {
-        let mounted = self.root.get_or_init(|| MountedRoot::mount(lab));
+        let mounted = self.root.get_or_init(|| MountedRoot::mount(lab, &lab.scratch().path().join("peers")));
         mounted.as_ref().map(MountedRoot::path).map_err(|reason| {
             LeftOut::new(name, reason.clone(), "run as root: only root can mount the image's layers for a peer")
         })

@@ -2,28 +2,34 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use isolab_reports::model::Role;
 
-use super::super::bundle::{Network, Root, Template};
+use super::super::bundle::{ID, Network, Root, Template};
 use super::super::catalogue::LeftOut;
 use super::super::launch::Launch;
 use super::super::{About, Lab, Nonce, Subject};
-use super::Peers;
+use super::{MountedRoot, Peers, root};
 
 pub(in super::super) struct Oci<'a> {
     lab: &'a Lab,
     about: About,
     program: PathBuf,
     template: Template,
+    /// The same bundle on a root file system of the instance's own.
+    staying: Template,
 }
 
 impl<'a> Oci<'a> {
     pub(in super::super) fn new(name: &'static str, lab: &'a Lab, peers: &Peers) -> Result<Self, LeftOut> {
         let (program, version) = peers.find(name)?;
-        let root = Root::Mounted(peers.root(name, lab)?.to_owned());
-        let template = Template::new(lab, Network::Own, &root)
-            .map_err(|error| LeftOut::new(name, format!("no bundle: {error}"), "isolab-bench doctor"))?;
+        let template = |root: PathBuf| {
+            Template::new(lab, Network::Own, &Root::Mounted(root))
+                .map_err(|error| LeftOut::new(name, format!("no bundle: {error}"), "isolab-bench doctor"))
+        };
+        let shared = template(peers.root(name, lab)?.to_owned())?;
+        let staying = template(root::own_folder(lab).join(ID).join(root::POINT))?;
         let about = match name {
             "crun" => {
                 "crun, the OCI runtime beneath podman, from the same bundle; its root file system was mounted beforehand, as \
@@ -38,7 +44,13 @@ impl<'a> Oci<'a> {
             }
         };
         let command = [name, "run", "--bundle", "{}", "{}"].map(str::to_owned).into();
-        Ok(Self { lab, about: About { name, role: Role::Peer, about, command, version }, program, template })
+        Ok(Self {
+            lab,
+            about: About { name, role: Role::Peer, about, command, version },
+            program,
+            template: shared,
+            staying,
+        })
     }
 }
 
@@ -59,7 +71,9 @@ impl Subject for Oci<'_> {
 impl Oci<'_> {
     fn launch_of(&self, number: u64, nonce: &Nonce, stays: bool) -> Result<Launch, String> {
         let scratch = self.lab.scratch();
-        let bundle = self.template.write(scratch.name(number), nonce)?;
+        let template = if stays { &self.staying } else { &self.template };
+        let bundle = template.write(scratch.name(number), nonce)?;
+        let root = stays.then(|| MountedRoot::own(self.lab, &bundle.id).map(Arc::new)).transpose()?;
         let states = scratch.path().join(self.about.name);
         let mut owned = bundle.groups;
         owned.push(states.join(&bundle.id));
@@ -79,6 +93,6 @@ impl Oci<'_> {
         undo.extend(with_root(&["delete", "--force", &bundle.id]));
         let launch = Launch::new(self.lab, &self.program, words, nonce.token());
         let (detached, litter) = (stays.then_some(pid), Some(bundle.folder.clone()));
-        Ok(Launch { owned, detached, undo: Some(undo), litter, ..launch })
+        Ok(Launch { owned, detached, undo: Some(undo), litter, root, ..launch })
     }
 }

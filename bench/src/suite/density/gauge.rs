@@ -59,12 +59,6 @@ pub(super) fn read_rung(held: &[Held], keeper: Option<i32>, starts_ns: Vec<u64>)
     }
 }
 
-/// Proportional sets of all processes of instances, in bytes.
-pub(super) fn proportional(held: &[Held]) -> u64 {
-    let ours = family(&held.iter().map(Held::pid).collect());
-    ours.iter().filter_map(|pid| sets_of(*pid)).map(|sets| sets.pss).sum()
-}
-
 /// Memory that is available, in bytes; `/proc/meminfo` in 30 µs.
 pub(super) fn available() -> u64 {
     memory::meminfo().get("MemAvailable").copied().unwrap_or(u64::MAX)
@@ -172,7 +166,25 @@ fn parse_rollup(text: &str) -> Sets {
     }
 }
 
-/// The control groups of the instances in the hierarchy that counts memory.
+/// The hierarchy of control groups that counts memory.
+pub(super) struct Hierarchy {
+    /// Where it is mounted.
+    pub(super) top: PathBuf,
+    /// Whether it is the one of version 2.
+    pub(super) unified: bool,
+}
+
+impl Hierarchy {
+    /// This host's.
+    pub(super) fn of_memory() -> Option<Self> {
+        let table = mounts::table();
+        let version1 = table.iter().find(|it| it.kind == "cgroup" && it.options.iter().any(|word| word == "memory"));
+        let mount = version1.or_else(|| table.iter().find(|it| it.kind == "cgroup2"))?;
+        Some(Self { top: mount.point.clone(), unified: version1.is_none() })
+    }
+}
+
+/// The control groups of the instances in that hierarchy.
 struct Groups {
     folders: Vec<PathBuf>,
     unified: bool,
@@ -180,14 +192,12 @@ struct Groups {
 
 impl Groups {
     fn of(held: &[Held]) -> Self {
-        let table = mounts::table();
-        let version1 = table.iter().find(|it| it.kind == "cgroup" && it.options.iter().any(|word| word == "memory"));
-        let Some(mount) = version1.or_else(|| table.iter().find(|it| it.kind == "cgroup2")) else {
+        let Some(Hierarchy { top, unified }) = Hierarchy::of_memory() else {
             return Self { folders: Vec::new(), unified: false };
         };
-        let inside = |path: &&PathBuf| path.starts_with(&mount.point);
+        let inside = |path: &&PathBuf| path.starts_with(&top);
         let folders = held.iter().filter_map(|held| held.owned().iter().find(inside).cloned()).collect();
-        Self { folders, unified: version1.is_none() }
+        Self { folders, unified }
     }
 
     fn charged(&self) -> Option<u64> {

@@ -10,12 +10,14 @@
 mod brake;
 pub(super) mod gauge;
 mod ksm;
+mod rest;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_reports::model::{Cell, Density, Ended, Ladder, Role};
 use isolab_reports::stats::Random;
+use isolab_reports::units;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{cell, twin};
@@ -25,6 +27,7 @@ use crate::plan::shuffled;
 use crate::subject::{Held, Subject};
 use brake::{Brake, Halt};
 use ksm::Ksm;
+pub use rest::Rest;
 
 /// The suite's name.
 pub const NAME: &str = "density";
@@ -32,14 +35,6 @@ pub const NAME: &str = "density";
 /// What the kernel puts off (freeing a network namespace, a control group) is done within this after a change; and by then a
 /// machine whose program waits has given back what it need not have meanwhile.
 const SETTLE: Duration = Duration::from_millis(120);
-
-/// How long the host may take to come to rest before a ladder, at the most: two seconds after two hundred containers.
-const REST: Duration = Duration::from_secs(5);
-
-/// It is at rest when the kernel's own memory shrinks by no more than this in each of so many looks in a row, a moment apart.
-const RESTING: u64 = 256 << 10;
-const STILL: u32 = 3;
-const APART: Duration = Duration::from_millis(120);
 
 /// What an instance whose cost is not known yet may take, without what it is told to touch.
 const UNKNOWN: u64 = 64 << 20;
@@ -101,7 +96,7 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Opti
         cells: places.iter().map(|place| place.cell.clone()).collect(),
         ladders: Vec::new(),
     };
-    let brake = Brake::new(reserve, deadline);
+    let (brake, mut rest) = (Brake::new(reserve, deadline), Rest::of_now());
     let mut random = Random::new(terms.seed);
     let mut given_up = vec![false; places.len()];
     for pass in 0..terms.passes {
@@ -114,9 +109,14 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Opti
             let waiting = places.len().saturating_sub(turn + 1);
             let brake =
                 if pass == 0 { brake.leaving(kept_for(waiting, places.len(), terms.budget)) } else { brake.clone() };
-            let ladder = climb(place, cell, pass, &brake, terms);
+            let dying_groups = rest.come();
+            let ladder = Ladder { dying_groups, ..climb(place, cell, pass, &brake, terms) };
             if ladder.ended == Ended::Failed && ladder.rungs.len() < 2 {
                 *given_up = true;
+            }
+            if dying_groups > 0 {
+                let groups = units::count(dying_groups as usize, "removed control group");
+                eprintln!("density: {}: the kernel still has {groups} of an earlier ladder", place.cell.name);
             }
             if let Some(reason) = &ladder.reason {
                 eprintln!("density: {}: {reason}", place.cell.name);
@@ -124,6 +124,8 @@ pub fn measure(subjects: &[Box<dyn Subject + '_>], terms: &Terms) -> Result<Opti
             density.ladders.push(ladder);
         }
     }
+    // What is measured next begins on a host at rest too.
+    rest.come();
     Ok(Some(density))
 }
 
@@ -155,7 +157,6 @@ fn numbers(most: u32) -> Vec<u32> {
 
 /// One ladder, from its foot to where it ends; nothing of it is alive afterwards.
 fn climb(place: &Place<'_>, cell: usize, pass: u32, brake: &Brake, terms: &Terms) -> Ladder {
-    come_to_rest();
     let (mut held, keeper): (Vec<Held>, _) = (Vec::new(), place.subject.keeper());
     let mut ladder = Ladder {
         cell,
@@ -163,6 +164,7 @@ fn climb(place: &Place<'_>, cell: usize, pass: u32, brake: &Brake, terms: &Terms
         rungs: vec![gauge::read_rung(&[], keeper, Vec::new())],
         ended: Ended::Complete,
         reason: None,
+        dying_groups: 0,
     };
     let foot = ladder.rungs.first().map_or(0, |rung| rung.available_bytes);
     for number in numbers(terms.most) {
@@ -252,19 +254,6 @@ fn end_all(mut held: Vec<Held>) -> Result<(), String> {
     ended
 }
 
-/// Waits until the kernel has taken the last ladder's namespaces and groups apart. It goes on with that for seconds after they are
-/// removed, and the next ladder would be given what it puts back: its instances would seem to cost half.
-fn come_to_rest() {
-    let begun = Instant::now();
-    let (mut before, mut still) = (gauge::kept_by_kernel(), 0);
-    while still < STILL && begun.elapsed() < REST {
-        thread::sleep(APART);
-        let now = gauge::kept_by_kernel();
-        still = if before.saturating_sub(now) <= RESTING { still + 1 } else { 0 };
-        before = now;
-    }
-}
-
 /// Each instance has a few descriptors here: the pipes to and from it, and what stands for its process.
 fn room_for_descriptors(most: u32) {
     let wanted = u64::from(most) * 8 + 256;
@@ -276,9 +265,12 @@ fn room_for_descriptors(most: u32) {
     }
 }
 
-/// What instances have of memory: proportional sets of all their processes, in bytes.
-pub fn proportional(held: &[Held]) -> u64 {
-    gauge::proportional(held)
+/// What can be accounted for while these are alive: proportional sets of all their processes, and all that the kernel keeps for itself on
+/// the whole host, in bytes. Two of these figures can be subtracted from each other; one alone says nothing.
+pub fn accounted(held: &[Held]) -> u64 {
+    thread::sleep(SETTLE);
+    let rung = gauge::read_rung(held, None, Vec::new());
+    rung.pss_bytes.saturating_add(rung.kernel_bytes())
 }
 
 /// Whether any instance of any subject was ever alive.
