@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         Ok(recorder) => recorder,
         Err(error) => return complain(&Failure::Recorder(error)),
     };
-    // Before the machine: once that runs this command opens no file any more.
+    // Before the machine: once that runs this command opens no file any more, and asks no terminal what it is.
+    let width = arguments.explain.then(spans::width);
     let timeline = match arguments.timeline.as_deref().map(open).transpose() {
         Ok(timeline) => timeline,
         Err(failure) => return complain(&failure),
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         if debug && !arguments.explain {
             recorder.notes().iter().for_each(|note| eprintln!("debug: {note}"));
         }
-        let told = tell(recorder, arguments.explain, timeline);
+        let told = tell(recorder, width, timeline);
         outcome = outcome.and_then(|status| told.map(|()| status));
     }
     match outcome {
@@ -73,11 +74,11 @@ fn open(to: &str) -> Result<(String, File), Failure> {
     }
 }
 
-/// Hands out what was recorded.
-fn tell(recorder: &Recorder, explain: bool, timeline: Option<(String, File)>) -> Result<(), Failure> {
-    if explain {
+/// Hands out what was recorded: the lesson where it has a width, the timeline where it has a place.
+fn tell(recorder: &Recorder, lesson: Option<usize>, timeline: Option<(String, File)>) -> Result<(), Failure> {
+    if let Some(width) = lesson {
         let failed = |source| Failure::Write { to: "standard error".to_owned(), source };
-        recorder.explain(&mut BufWriter::new(io::stderr().lock()), spans::width()).map_err(failed)?;
+        recorder.explain(&mut BufWriter::new(io::stderr().lock()), width).map_err(failed)?;
     }
     let Some((to, file)) = timeline else { return Ok(()) };
     recorder.timeline(&mut BufWriter::new(file)).map_err(|source| Failure::Write { to, source })
