@@ -3,6 +3,7 @@
 //! A distribution's kernel takes a KVM with virtualization hardware, or an emulated one ([`stock`]). So most of these are kernels
 //! of a few instructions, made here, which a KVM that interprets them can run too ([`tiny`]).
 
+mod answers;
 #[path = "linux/confined.rs"]
 mod confined;
 #[path = "linux/copies.rs"]

@@ -4,6 +4,7 @@
 //! tells them right has that memory. A trial that needs what is missing is ignored and says so, or fails where
 //! `ISOLAB_REQUIRE` names it.
 
+mod answers;
 #[path = "snapshot/bad.rs"]
 mod bad;
 #[path = "snapshot/changes.rs"]

@@ -42,17 +42,20 @@ pub enum Home {
 #[derive(Debug)]
 pub struct Server {
     template: Arc<Template>,
-    home: Home,
-    /// The server's, where its clones are programs: none of these needs anything that the server could not give up before.
-    own_walls: Option<Walls>,
-    /// Those of each clone that is a process: within the server's, or all that it has.
-    walls: Walls,
+    clones: Clones,
     listener: OwnedFd,
     signals: SignalFd,
     /// Signals as they were, for the children.
     mask: SigSet,
     clients: Vec<Client>,
     name: SocketName,
+}
+
+/// What clones are, and what each that is a process confines itself with: within its server's walls, or all that it has.
+#[derive(Debug)]
+enum Clones {
+    Processes(Walls),
+    Threads,
 }
 
 /// The socket's name; removed with the server, and not with a child that has a copy of it.
@@ -79,6 +82,9 @@ struct Client {
 
 impl Server {
     /// Takes the template's memory in, and listens at `path`, where nothing is yet.
+    ///
+    /// Where clones are programs, the whole process gives up then what neither it nor any of them needs: a thread or a child has
+    /// that from the start, and it costs none of them anything.
     pub fn listen(path: &Path, template: Template, home: Home) -> Result<Self, ServeError> {
         if home == Home::Threads {
             if template.is_pc() {
@@ -87,7 +93,7 @@ impl Server {
             Ender::prepare().map_err(ServeError::Interrupt)?;
             as_many_files_as_may_be();
         }
-        let (own_walls, walls) = walls(&template, home).map_err(ServeError::Confine)?;
+        let (own_walls, clones) = walls(&template, home).map_err(ServeError::Confine)?;
         let template = {
             let _span = info_span!(
                 "serve.template",
@@ -113,17 +119,14 @@ impl Server {
         let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ends), Some(&mut mask)).map_err(ServeError::Signals)?;
         let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC).map_err(ServeError::Signals)?;
-        Ok(Self { template, home, own_walls, walls, listener, signals, mask, clients: Vec::new(), name })
+        if let Some(walls) = own_walls {
+            walls.put_up().map_err(ServeError::Confine)?;
+        }
+        Ok(Self { template, clones, listener, signals, mask, clients: Vec::new(), name })
     }
 
     /// Hands out clones until a signal ends the server; returns its number. The clones end with it.
-    ///
-    /// Where they are programs, the server gives up first what neither it nor any of them needs: a thread or a child has that from
-    /// the start, and it costs none of them anything.
     pub fn run(mut self) -> Result<i32, ServeError> {
-        if let Some(walls) = &self.own_walls {
-            walls.put_up().map_err(ServeError::Confine)?;
-        }
         loop {
             let ready = self.wait()?;
             if ready.signal
@@ -207,15 +210,15 @@ impl Server {
 
     /// Makes a clone for a client; false where there is none.
     fn make(&mut self, index: usize, timeout: Option<Duration>, files: Vec<OwnedFd>) -> bool {
-        let made = match <[OwnedFd; 3]>::try_from(files) {
-            Ok(files) if self.home == Home::Threads => Clone::thread(self.template.clone(), timeout, files),
+        let made = match (<[OwnedFd; 3]>::try_from(files), &self.clones) {
+            (Ok(files), Clones::Threads) => Clone::thread(self.template.clone(), timeout, files),
             // SAFETY: this process has one thread, so the child may do whatever this one may.
-            Ok(files) => match unsafe { fork() } {
-                Ok(ForkResult::Child) => self.become_clone(timeout, &files),
+            (Ok(files), Clones::Processes(walls)) => match unsafe { fork() } {
+                Ok(ForkResult::Child) => self.become_clone(timeout, &files, walls),
                 Ok(ForkResult::Parent { child }) => Clone::process(child),
                 Err(errno) => Err(errno.into()),
             },
-            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a request comes with three open files")),
+            (Err(_), _) => Err(io::Error::new(io::ErrorKind::InvalidInput, "a request comes with three open files")),
         };
         let Some(client) = self.clients.get_mut(index) else { return false };
         let reply = match made {
@@ -231,7 +234,7 @@ impl Server {
     }
 
     /// The child: a machine of its own, with the client's open files, to its end.
-    fn become_clone(&self, timeout: Option<Duration>, files: &[OwnedFd; 3]) -> ! {
+    fn become_clone(&self, timeout: Option<Duration>, files: &[OwnedFd; 3], walls: &Walls) -> ! {
         for (file, number) in files.iter().zip(0..) {
             // SAFETY: onto the three that every process has; Rust's own handles know them by number only.
             unsafe { libc::dup2(file.as_raw_fd(), number) };
@@ -244,7 +247,7 @@ impl Server {
             unsafe { libc::_exit(1) };
         }
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
-        let status = status(self.live(timeout), &mut io::stderr());
+        let status = status(self.live(timeout, walls), &mut io::stderr());
         // SAFETY: as above. What the machine has printed was passed on when it ended.
         unsafe { libc::_exit(i32::from(status)) }
     }
@@ -261,17 +264,17 @@ impl Server {
         }
     }
 
-    fn live(&self, timeout: Option<Duration>) -> Result<Ended, Failure> {
+    fn live(&self, timeout: Option<Duration>, walls: &Walls) -> Result<Ended, Failure> {
         if self.template.is_pc() {
             let console = Box::new(io::stdout());
             let renewal = Renewal::default();
             let pc = Pc::restore(&self.template, Loading::Lazy, timeout, console, &renewal).map_err(Failure::Boot)?;
             let typist = io::stdin();
-            self.walls.put_up().map_err(Failure::Confine)?;
+            walls.put_up().map_err(Failure::Confine)?;
             return pc.resume().and_then(|running| running.wait(Some(typist.as_fd()))).map_err(Failure::Run);
         }
         let machine = Machine::restore(&self.template, Loading::Lazy, timeout, io::stdout()).map_err(Failure::Boot)?;
-        self.walls.close_in().map_err(Failure::Confine)?;
+        walls.close_in().map_err(Failure::Confine)?;
         machine.resume().map_err(Failure::Run)
     }
 }
@@ -288,14 +291,18 @@ impl Drop for Server {
     }
 }
 
-/// The server's own walls, where it has some, and those of its clones. A machine with a kernel opens disks, cards and sockets as it is
-/// made, for which it needs what a server would have given up; so each gives that up itself.
-fn walls(template: &Template, home: Home) -> Result<(Option<Walls>, Walls), ConfineError> {
+/// The server's own walls, where it has some, and its clones. A machine with a kernel opens disks, cards and sockets as it is made,
+/// for which it needs what a server would have given up; so each gives that up itself.
+fn walls(template: &Template, home: Home) -> Result<(Option<Walls>, Clones), ConfineError> {
     if template.is_pc() {
-        return Ok((None, Walls::of(Duties { threads: true, ..Duties::default() })?));
+        return Ok((None, Clones::Processes(Walls::of(Duties { threads: true, ..Duties::default() })?)));
     }
     let server = Duties { serves: true, forks: home == Home::Processes, ..Duties::default() };
-    Ok((Some(Walls::of(server)?), Walls::within(server, Duties::default())?))
+    let clones = match home {
+        Home::Processes => Clones::Processes(Walls::within(server, Duties::default())?),
+        Home::Threads => Clones::Threads,
+    };
+    Ok((Some(Walls::of(server)?), clones))
 }
 
 /// A machine has a dozen open files, and here all machines have them in one process; by habit it may have 1024.

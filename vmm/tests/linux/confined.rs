@@ -20,7 +20,7 @@ use isolab_vmm::memory::Loading;
 use isolab_vmm::units::Mib;
 use libtest_mimic::{Failed, Trial};
 
-use super::{Done, devices_go_on, isolab_vm, tiny, trial, walls};
+use super::{Done, answers, devices_go_on, isolab_vm, tiny, trial, walls};
 
 /// What this program is called with to be such a monitor: its machine and its misdeed follow.
 pub(super) const CONFINED: &str = "confined";
@@ -117,7 +117,7 @@ fn goes_on_behind_walls() -> Done {
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Killed)
     };
     let mut restored = vm(&["restore", &one, "--timeout", "60", "--api", &format!("{at}/api")])?;
-    asked_when_it_listens(&api, &Request::Status)?;
+    answers::once_at(&api)?;
     walls::stand_around(restored.0.id())?;
     let requests = [
         Request::Pause,
@@ -144,18 +144,6 @@ fn goes_on_behind_walls() -> Done {
         assert!(Instant::now() < deadline, "no clone with a processor's thread");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Asks a monitor that may still be on its way.
-fn asked_when_it_listens(api: &Path, request: &Request) -> Done {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = ask(api, request) {
-        if Instant::now() > deadline {
-            return Err(error.into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 /// A child that does not outlive its trial.

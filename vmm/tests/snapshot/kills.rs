@@ -9,7 +9,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use isolab_vmm::api::{Request, ask};
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -110,7 +109,7 @@ impl Lab {
         if counts.is_none() {
             machine.expect("ISOLAB-READY web")?;
         }
-        lab.until_it_runs()?;
+        lab.root.until_it_answers("web")?;
         for snapshot in ["base", "side"] {
             lab.root.does(&format!("snapshot web {snapshot}"))?;
         }
@@ -172,7 +171,7 @@ impl Lab {
         if self.counts.is_none() {
             machine.answers("nonce", "nonce web")?;
         }
-        self.until_it_runs()?;
+        self.root.until_it_answers("web")?;
         Ok(machine)
     }
 
@@ -182,18 +181,6 @@ impl Lab {
             None => machine.answers("nonce", "nonce web"),
             Some(far) => machine.expect(&far.to_string()),
         }
-    }
-
-    /// Waits until the machine can be asked.
-    fn until_it_runs(&self) -> Done {
-        let since = Instant::now();
-        while ask(&self.root.machine("web").join("socket"), &Request::Status).is_err() {
-            if since.elapsed() > Duration::from_secs(20) {
-                return Err("it can't be asked".into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
     }
 
     /// Who is listed, and whether he runs.

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use isolab_vmm::api::{Request, ask};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
+use crate::answers;
 use crate::machines::{Live, done, isolab_vm, place, refused, teller};
 use crate::needs::{Done, trial};
 
@@ -63,17 +63,9 @@ impl Root {
         Live::start(self.vm(&["start", name]))
     }
 
-    /// Waits until a machine that was just started can be asked: it stands, or runs.
+    /// Waits until a machine that was just started can be asked.
     pub(crate) fn until_it_answers(&self, name: &str) -> Done {
-        let socket = self.machine(name).join("socket");
-        let since = std::time::Instant::now();
-        while ask(&socket, &Request::Status).is_err() {
-            if since.elapsed() > std::time::Duration::from_secs(30) {
-                return Err(format!("{name} does not answer").into());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Ok(())
+        answers::once_at(&self.machine(name).join("socket"))
     }
 
     fn inspect(&self, name: &str) -> Result<Value, Failed> {

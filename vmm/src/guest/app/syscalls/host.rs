@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Waits until there is something to read, or the end of it; whether that is long in coming. `EINTR` where the machine shall
 /// stop.
+///
+/// It asks before it is known that there is nothing: a read that does not wait (preadv2(2), `RWF_NOWAIT`) may give less of a file
+/// than there is, and what it saves is small beside the exit that brought the call here.
 pub(super) fn is_silent(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut waited = [PollFd::new(fd, PollFlags::POLLIN)];
     if retry(|| poll(&mut waited, PollTimeout::ZERO))? != 0 {
