@@ -13,8 +13,14 @@ pub fn times(low: f64, high: f64) -> String {
     if !bounded(low, high) {
         return NO_INTERVAL.to_owned();
     }
-    let (scale, unit) = time_unit(high);
-    format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
+    let (scale, unit) = time_unit(low.abs().max(high.abs()));
+    format!("{}\u{a0}{unit}", range(low / scale, high / scale))
+}
+
+/// Two figures with a dash between them; with a word where a sign would make it two: `−3.10 to 4.20`.
+fn range(low: f64, high: f64) -> String {
+    let between = if low < 0.0 { " to " } else { "–" };
+    format!("{}{between}{}", digits(low), digits(high))
 }
 
 /// What stands where too few rounds have a say for an interval.
@@ -47,7 +53,7 @@ pub fn byte_range(low: f64, high: f64) -> String {
         return NO_INTERVAL.to_owned();
     }
     let (scale, unit) = byte_scale(low.abs().max(high.abs()));
-    format!("{}–{}\u{a0}{unit}", digits(low / scale), digits(high / scale))
+    format!("{}\u{a0}{unit}", range(low / scale, high / scale))
 }
 
 fn byte_scale(bytes: f64) -> (f64, &'static str) {
@@ -66,7 +72,7 @@ pub fn ratios(low: f64, high: f64) -> String {
     if !bounded(low, high) {
         return NO_INTERVAL.to_owned();
     }
-    format!("{}–{}×", digits(low), digits(high))
+    format!("{}×", range(low, high))
 }
 
 /// A ratio with its interval: `4.52× (4.31–4.70×)`.
@@ -74,9 +80,10 @@ pub fn ratio_within(interval: &Interval) -> String {
     format!("{} ({})", ratio(interval.estimate), ratios(interval.low, interval.high))
 }
 
-/// A share of 1 as a percentage: `2.4 %`.
+/// A share of 1 as a percentage: `2.4 %`; past the whole without a decimal, which would say nothing: `222 %`.
 pub fn percent(share: f64) -> String {
-    format!("{:.1}\u{a0}%", share * 100.0)
+    let decimals = usize::from(share.abs() < 0.9995);
+    format!("{:.decimals$}\u{a0}%", share * 100.0)
 }
 
 /// A count and its noun: `1 round`, `2 rounds`.
@@ -93,7 +100,8 @@ pub fn digits(number: f64) -> String {
         size if size < 99.95 => 1,
         _ => 0,
     };
-    format!("{number:.decimals$}")
+    // The sign as the rest of typography has it: a hyphen would be a line's end, and a dash's twin.
+    format!("{number:.decimals$}").replace('-', "−")
 }
 
 #[cfg(test)]
@@ -113,6 +121,7 @@ mod tests {
     #[test]
     fn an_interval_has_one_unit() {
         assert_eq!(times(980_000.0, 1_240_000.0), "0.98–1.24\u{a0}ms");
+        assert_eq!(times(-345_000.0, 59_000.0), "−345 to 59.0\u{a0}µs");
         let none = Interval::unbounded(2.5);
         assert_eq!(times(none.low, none.high), "no interval");
         assert_eq!(byte_range(none.low, none.high), "no interval");
@@ -124,7 +133,7 @@ mod tests {
         assert_eq!([512.0, 655_360.0, 2_422_210.0].map(|size| spaced(&bytes(size))), ["512 B", "640 KiB", "2.31 MiB"]);
         assert_eq!([0.05, 0.98, 5.634, 48.21, 512.4].map(ratio), ["0.050×", "0.98×", "5.63×", "48.2×", "512×"]);
         assert_eq!(byte_range(389_120.0, 409_600.0), "380–400\u{a0}KiB");
-        assert_eq!(percent(0.0241), "2.4\u{a0}%");
+        assert_eq!([0.0241, 2.216].map(percent), ["2.4\u{a0}%", "222\u{a0}%"]);
         assert_eq!([count(1, "round"), count(2, "round")], ["1 round", "2 rounds"]);
     }
 }

@@ -29,7 +29,12 @@ pub(crate) fn of_cell(cell: &Summary<'_>, verdict: &Verdict) -> &'static str {
 pub fn verdict(analysis: &Analysis<'_>) -> Vec<String> {
     let mut sentences = vec![headline(analysis)];
     sentences.extend(analysis.compared().filter_map(|cell| cell.verdict.as_ref()).map(sentence));
-    sentences.extend(inconclusive(analysis));
+    sentences.iter().map(|sentence| printable(sentence)).chain(trust(analysis)).collect()
+}
+
+/// How far the figures of start-up can be trusted.
+pub fn trust(analysis: &Analysis<'_>) -> Vec<String> {
+    let mut sentences: Vec<String> = inconclusive(analysis).into_iter().collect();
     sentences.push(noise(analysis));
     sentences.extend(failures(analysis));
     sentences.extend(stopped(analysis));

@@ -2,13 +2,15 @@
 
 use super::axis::{Axis, tick_ratio};
 use super::canvas::{Hand, Mark};
-use super::{Chart, Ink};
+use super::{Chart, Ink, LETTERS};
 use crate::stats::Interval;
 use crate::text::shortened;
 use crate::units;
 
 const WIDTH: f64 = 480.0;
+/// Room for the longest of our subjects' names, and for as many letters more as hosts need.
 const LEFT: f64 = 158.0;
+const MORE: usize = 4;
 const RIGHT: f64 = WIDTH - 152.0;
 const TOP: f64 = 12.0;
 const ROW: f64 = 26.0;
@@ -31,14 +33,16 @@ pub(crate) fn draw(slug: &'static str, title: &str, axis: &str, rows: &[Row], fl
     }
     let bottom = TOP + ROW * rows.len() as f64 + 4.0;
     let ends = rows.iter().flat_map(|row| row.ratio.points());
-    let scale = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), LEFT, RIGHT);
+    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).clamp(LETTERS, LETTERS + MORE);
+    let left = LEFT * longest as f64 / LETTERS as f64;
+    let scale = Axis::log(ends.chain([1.0, 1.0 - floor, 1.0 + floor]), left, RIGHT);
     Some(Chart::draw(slug, title, describe(rows), (WIDTH, bottom + 44.0), |canvas| {
         canvas.rectangle((scale.place(1.0 - floor), TOP), (scale.place(1.0 + floor), bottom), Ink::Band);
         scale.draw_below(canvas, (TOP, bottom), &scale.named_ticks(tick_ratio), axis);
         canvas.line([(scale.place(1.0), TOP), (scale.place(1.0), bottom)], Ink::Text, 1.2);
         for (row, place) in rows.iter().zip(0..) {
             let y = TOP + 2.0 + ROW * (f64::from(place) + 0.5);
-            canvas.text(&shortened(&row.name, 19), (LEFT - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
+            canvas.text(&shortened(&row.name, longest), (left - 10.0, y), Hand::plain(Ink::Text).sized(13.0).ending());
             scale.whisker(canvas, &row.ratio, y);
             canvas.mark(Mark::of(row.place), (scale.place(row.ratio.estimate), y), 5.0, Ink::Series(row.place));
             let figure = Hand::plain(Ink::Text).sized(12.5);

@@ -55,16 +55,42 @@ pub(crate) enum Mark {
     Plus,
     /// A circle.
     Ring,
+    /// A square's outline.
+    Box,
+    /// A diamond's outline.
+    Lozenge,
+    /// A triangle's outline.
+    Tent,
+    /// A wedge's outline.
+    Funnel,
+    /// Six rays.
+    Star,
+    /// Two triangles, corner to corner.
+    Bow,
+    /// The same upright.
+    Glass,
+    /// A circle around a disc.
+    Target,
 }
 
 impl Mark {
     /// The shape of the subject in a place.
     pub(crate) fn of(place: usize) -> Self {
-        let all =
-            [Self::Disc, Self::Square, Self::Ring, Self::Diamond, Self::Triangle, Self::Cross, Self::Wedge, Self::Plus];
+        let first = [Self::Disc, Self::Square, Self::Ring, Self::Diamond];
+        let second = [Self::Triangle, Self::Cross, Self::Wedge, Self::Plus];
+        let third = [Self::Box, Self::Lozenge, Self::Star, Self::Tent];
+        let fourth = [Self::Bow, Self::Target, Self::Funnel, Self::Glass];
+        let all = [first, second, third, fourth].concat();
         all.get(place % all.len()).copied().unwrap_or(Self::Disc)
     }
 }
+
+/// Corners of marks, as shares of their radius.
+const SQUARE: [Point; 4] = [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)];
+const DIAMOND: [Point; 4] = [(0.0, -1.2), (1.2, 0.0), (0.0, 1.2), (-1.2, 0.0)];
+const TRIANGLE: [Point; 3] = [(0.0, -1.1), (1.1, 0.9), (-1.1, 0.9)];
+const WEDGE: [Point; 3] = [(0.0, 1.1), (1.1, -0.9), (-1.1, -0.9)];
+const BOW: [Point; 4] = [(-1.1, -0.9), (1.1, 0.9), (1.1, -0.9), (-1.1, 0.9)];
 
 /// How a text is written.
 #[derive(Clone, Copy)]
@@ -156,25 +182,48 @@ impl<'s> Canvas<'s> {
     /// A subject's shape.
     pub(crate) fn mark(&self, mark: Mark, place: Point, radius: f64, ink: Ink) {
         let at = |dx: f64, dy: f64| (place.0 + dx * radius, place.1 + dy * radius);
-        let polygon = |corners: &[Point]| self.polygon(corners, ink);
+        let corners = |corners: &[Point]| corners.iter().map(|(dx, dy)| at(*dx, *dy)).collect::<Vec<_>>();
+        let solid = |shape: &[Point]| self.polygon(&corners(shape), ink);
+        // As one polygon that goes around twice, and back on the inner side: a line of this ink gets its dashes, and a mark has none.
+        let hollow = |shape: &[Point]| {
+            let number = shape.len().max(1) as f64;
+            let middle = shape.iter().fold((0.0, 0.0), |(x, y), (dx, dy)| (x + dx / number, y + dy / number));
+            let share = (1.0 - 1.4 / radius).max(0.45);
+            let inner = |(x, y): &Point| (middle.0 + (x - middle.0) * share, middle.1 + (y - middle.1) * share);
+            let outer: Vec<Point> = shape.iter().chain(shape.first()).copied().collect();
+            let around: Vec<Point> = outer.iter().copied().chain(outer.iter().rev().map(inner)).collect();
+            self.polygon(&corners(&around), ink);
+        };
+        let circle = |share: f64| {
+            let style = ShapeStyle { color: ink.colour().to_rgba(), filled: false, stroke_width: fine(1.5) as u32 };
+            self.put(&Circle::new(fine_point(place), fine(radius * share), style));
+        };
+        let disc = |share: f64| self.put(&Circle::new(fine_point(place), fine(radius * share), ink.colour().filled()));
+        let across = |(dx, dy): Point| self.stroke([at(-dx, -dy), at(dx, dy)], ink);
         match mark {
-            Mark::Disc => self.put(&Circle::new(fine_point(place), fine(radius), ink.colour().filled())),
-            Mark::Ring => self.put(&Circle::new(
-                fine_point(place),
-                fine(radius * 0.85),
-                ShapeStyle { color: ink.colour().to_rgba(), filled: false, stroke_width: fine(1.5) as u32 },
-            )),
-            Mark::Square => self.rectangle(at(-0.85, -0.85), at(0.85, 0.85), ink),
-            Mark::Diamond => polygon(&[at(0.0, -1.2), at(1.2, 0.0), at(0.0, 1.2), at(-1.2, 0.0)]),
-            Mark::Triangle => polygon(&[at(0.0, -1.1), at(1.1, 0.9), at(-1.1, 0.9)]),
-            Mark::Wedge => polygon(&[at(0.0, 1.1), at(1.1, -0.9), at(-1.1, -0.9)]),
-            Mark::Cross => {
-                self.stroke([at(-0.9, -0.9), at(0.9, 0.9)], ink);
-                self.stroke([at(-0.9, 0.9), at(0.9, -0.9)], ink);
+            Mark::Disc => disc(1.0),
+            Mark::Ring => circle(0.85),
+            Mark::Target => {
+                circle(1.05);
+                disc(0.45);
             }
-            Mark::Plus => {
-                self.stroke([at(0.0, -1.1), at(0.0, 1.1)], ink);
-                self.stroke([at(-1.1, 0.0), at(1.1, 0.0)], ink);
+            Mark::Square => self.rectangle(at(-0.85, -0.85), at(0.85, 0.85), ink),
+            Mark::Box => hollow(&SQUARE),
+            Mark::Diamond => solid(&DIAMOND),
+            Mark::Lozenge => hollow(&DIAMOND),
+            Mark::Triangle => solid(&TRIANGLE),
+            Mark::Tent => hollow(&TRIANGLE),
+            Mark::Wedge => solid(&WEDGE),
+            Mark::Funnel => hollow(&WEDGE),
+            Mark::Bow => solid(&BOW),
+            Mark::Glass => solid(&BOW.map(|(dx, dy)| (dy, dx))),
+            Mark::Cross => [(0.9, 0.9), (0.9, -0.9)].into_iter().for_each(across),
+            Mark::Plus => [(0.0, 1.1), (1.1, 0.0)].into_iter().for_each(across),
+            Mark::Star => {
+                let turn = |corner: u32| f64::from(corner) * std::f64::consts::PI / 6.0;
+                let ray = |corner: u32| if corner.is_multiple_of(2) { 1.35 } else { 0.4 };
+                let rays: Vec<Point> = (0..12).map(|n| (ray(n) * turn(n).sin(), -ray(n) * turn(n).cos())).collect();
+                solid(&rays);
             }
         }
     }

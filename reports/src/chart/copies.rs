@@ -5,7 +5,7 @@ use super::axis::{Axis, tick_time};
 use super::canvas::{Hand, Point};
 use super::curves::{Curve, Extras, Frame, Scale, draw};
 use super::density::byte_unit;
-use super::{Chart, HALF, Ink, WIDE, answer};
+use super::{Chart, HALF, Ink, NAME, WIDE, answer};
 use crate::copies::{Costed, Costs, Crossing, Key, Trend, UNTOUCHED, word};
 use crate::model::{Act, CopyCell, Sweep};
 use crate::text::shortened;
@@ -14,7 +14,7 @@ use crate::units;
 const WHOLE: Frame = Frame { size: (WIDE, 430.0), names: 270.0 };
 /// A mebibyte.
 const MIB: f64 = 1_048_576.0;
-const PART: Frame = Frame { size: (HALF, 330.0), names: 150.0 };
+const PART: Frame = Frame { size: (HALF, 330.0), names: 30.0 + NAME };
 
 /// The name of bytes on an axis.
 fn tick_bytes(bytes: f64) -> String {

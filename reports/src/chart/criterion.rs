@@ -26,8 +26,8 @@ pub(crate) fn draw(groups: &[Group]) -> Option<Chart> {
         axis.draw_below(canvas, (TOP, bottom), &axis.named_ticks(tick_time), "time of one iteration, log scale");
         let mut y = TOP;
         for (place, group) in groups.iter().enumerate() {
+            canvas.text(&shortened(&group.name, 34), (8.0, y + 2.0), Hand::plain(Ink::Text).sized(13.0).bold());
             y += HEADING;
-            canvas.text(&shortened(&group.name, 34), (8.0, y - ROW / 2.0), Hand::plain(Ink::Text).sized(13.0).bold());
             for one in &group.benchmarks {
                 row(canvas, &axis, y, one, place);
                 y += ROW;

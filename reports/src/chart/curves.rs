@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::canvas::{Hand, Mark, Point};
-use super::{Chart, Ink};
+use super::{Chart, Ink, LETTERS, NAME};
 use crate::stats::Line;
 use crate::text::shortened;
 
@@ -21,6 +21,15 @@ pub(crate) struct Curve {
     pub(crate) scatter: Vec<Point>,
     /// A straight line through them, on linear axes.
     pub(crate) line: Option<Line>,
+}
+
+impl Curve {
+    /// Where its line begins and ends: at 0, and at its last point.
+    fn ends(&self) -> Option<[Point; 2]> {
+        let line = self.line.as_ref()?;
+        let end = self.points.iter().map(|point| point.0).fold(0.0, f64::max);
+        Some([0.0, end].map(|x| (x, line.intercept.value + line.slope.value * x)))
+    }
 }
 
 /// One of the two axes.
@@ -61,8 +70,13 @@ pub(crate) fn draw(
     let (right, bottom) = (frame.size.0 - frame.names, frame.size.1 - 46.0);
     let across =
         if x.log { Axis::log(all.iter().map(|point| point.0), LEFT, right) } else { Axis::linear(most.0, LEFT, right) };
-    let up =
-        if y.log { Axis::log(all.iter().map(|point| point.1), bottom, TOP) } else { Axis::linear(most.1, bottom, TOP) };
+    // A line may end above all points: an axis that ended below it would bend it.
+    let highest = curves.iter().filter_map(Curve::ends).flatten().map(|end| end.1).fold(most.1, f64::max);
+    let up = if y.log {
+        Axis::log(all.iter().map(|point| point.1), bottom, TOP)
+    } else {
+        Axis::linear(highest, bottom, TOP)
+    };
     let place = |(a, b): Point| (across.place(a), up.place(b));
     Some(Chart::draw(slug, title, describe(curves, y), frame.size, |canvas| {
         let ticks = if x.ticks.is_empty() {
@@ -87,12 +101,8 @@ pub(crate) fn draw(
             for point in &curve.scatter {
                 canvas.mark(Mark::of(number), place(*point), 1.7, ink);
             }
-            match &curve.line {
-                Some(line) => {
-                    let end = curve.points.iter().map(|point| point.0).fold(0.0, f64::max);
-                    let at = |x: f64| place((x, line.intercept.value + line.slope.value * x));
-                    canvas.line([at(0.0), at(end)], ink, 1.7);
-                }
+            match curve.ends() {
+                Some(ends) => canvas.line(ends.map(place), ink, 1.7),
                 None => canvas.line(curve.points.iter().map(|point| place(*point)), ink, 1.7),
             }
             for point in &curve.points {
@@ -100,7 +110,7 @@ pub(crate) fn draw(
             }
             let row = TOP + 8.0 + 35.0 * number as f64;
             canvas.mark(Mark::of(number), (right + 19.0, row), 4.2, ink);
-            let letters = ((frame.names - 34.0) / 6.9) as usize;
+            let letters = ((frame.names - 30.0) / NAME * LETTERS as f64) as usize;
             canvas.text(&shortened(&curve.name, letters), (right + 30.0, row), Hand::plain(Ink::Text));
             canvas.text(
                 &shortened(&curve.note, letters + 2),

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, spread, tick_time};
 use super::canvas::{Canvas, Hand, Mark, Point};
-use super::{Chart, HALF, Ink, WIDE};
+use super::{Chart, HALF, Ink, LETTERS, NAME, WIDE};
 use crate::analysis::Analysis;
 use crate::density::{Climbed, Crowd};
 use crate::text::shortened;
@@ -13,7 +13,7 @@ const RIGHT: f64 = WIDE - 290.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 400.0;
 /// The two smaller charts.
-const HALF_RIGHT: f64 = HALF - 142.0;
+const HALF_RIGHT: f64 = HALF - 30.0 - NAME;
 const HALF_BOTTOM: f64 = 300.0;
 
 /// The cells that were ever alive and have a line.
@@ -178,7 +178,7 @@ fn key(canvas: &Canvas<'_>, analysis: &Analysis<'_>, cells: &[&Climbed<'_>]) {
     for (climbed, row) in cells.iter().zip(0..) {
         let (y, place) = (TOP + 8.0 + 19.0 * f64::from(row), analysis.place(climbed.cell));
         canvas.mark(Mark::of(place), (HALF_RIGHT + 19.0, y), 4.0, Ink::Series(place));
-        canvas.text(&shortened(&climbed.cell.name, 16), (HALF_RIGHT + 30.0, y), Hand::plain(Ink::Text));
+        canvas.text(&shortened(&climbed.cell.name, LETTERS), (HALF_RIGHT + 30.0, y), Hand::plain(Ink::Text));
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::axis::{Axis, tick_time};
 use super::canvas::{Canvas, Hand, Mark, Point};
-use super::{Chart, HALF, Ink};
+use super::{Chart, HALF, Ink, LETTERS, NAME};
 use crate::analysis::{Analysis, Figures, Summary};
 use crate::stats::ecdf;
 use crate::text::shortened;
 use crate::units;
 
 const LEFT: f64 = 46.0;
-const RIGHT: f64 = HALF - 158.0;
+const RIGHT: f64 = HALF - 47.0 - NAME;
 const TOP: f64 = 34.0;
 const KEY_ROW: f64 = 34.0;
 /// Steps that are smaller than this, in pixels, in both directions are not drawn.
@@ -68,7 +68,7 @@ fn key(canvas: &Canvas<'_>, y: f64, (cell, figures): (&Summary<'_>, &Figures), p
     let x = RIGHT + 14.0;
     canvas.line([(x, y), (x + 26.0, y)], Ink::Series(place), 1.8);
     canvas.mark(Mark::of(place), (x + 13.0, y), 4.2, Ink::Series(place));
-    canvas.text(&shortened(&cell.cell().name, 16), (x + 33.0, y), Hand::plain(Ink::Text));
+    canvas.text(&shortened(&cell.cell().name, LETTERS), (x + 33.0, y), Hand::plain(Ink::Text));
     let median = units::time(figures.median.estimate);
     canvas.text(&median, (x + 33.0, y + 14.0), Hand::plain(Ink::Muted).sized(11.0));
 }

@@ -8,7 +8,7 @@ use crate::hosts::{Across, Hosts, letter};
 pub(crate) fn draw(hosts: &Hosts<'_>) -> [Option<Chart>; 2] {
     let rows = |lines: &[Across]| -> Vec<Row> {
         let row = |line: &Across, (host, ratio)| {
-            let name = format!("{} · {}", crate::text::shortened(&line.subject, 15), letter(host));
+            let name = format!("{} · {}", crate::text::shortened(&line.subject, super::LETTERS), letter(host));
             Row { name, place: host, ratio }
         };
         lines.iter().flat_map(|line| line.ratios().map(|it| row(line, it)).collect::<Vec<_>>()).collect()

@@ -5,9 +5,10 @@
 
 use plotters::style::RGBColor;
 
-/// Colour blind eyes tell these apart (Okabe and Ito, "Color Universal Design", 2008, with grey and brown for their
-/// black and yellow): first the light page's colour, then the dark page's.
-const SERIES: [(u32, u32); 8] = [
+/// Colour blind eyes tell the first eight apart (Okabe and Ito, "Color Universal Design", 2008, with grey and brown for their
+/// black and yellow); nobody tells sixteen colours apart, so the other eight, for a run with many peers, have hollow marks as
+/// well. First the light page's colour, then the dark page's.
+const SERIES: [(u32, u32); 16] = [
     (0x4d_5561, 0xb3_bbc6),
     (0x00_72b2, 0x4a_a8e0),
     (0x3c_9fd6, 0x8f_d3f8),
@@ -16,6 +17,14 @@ const SERIES: [(u32, u32); 8] = [
     (0x00_9e73, 0x2f_c79b),
     (0xb8_5f90, 0xe2_9bc4),
     (0x7a_4b1f, 0xc4_9468),
+    (0x6b_4fbb, 0xb3_9df5),
+    (0xb8_2e62, 0xff_8fb5),
+    (0x6b_7a12, 0xbd_c95a),
+    (0x1f_6f78, 0x6c_c5cf),
+    (0x23_407f, 0x8f_a8ee),
+    (0x7d_2a6b, 0xd9_8ac8),
+    (0x3c_6e2f, 0x93_cf82),
+    (0x8a_6d4b, 0xd9_bd98),
 ];
 
 /// Light fills on which dark text reads well (Paul Tol's "light" scheme, made for colour blind eyes, and four more of its kind).

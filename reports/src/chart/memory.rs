@@ -40,7 +40,7 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let (scale, unit) = byte_unit(longest);
     let axis = Axis::linear(longest / scale, LEFT, RIGHT);
     let bottom = TOP + ROW * rows.len() as f64;
-    let title = "What an instance's memory is made of";
+    let title = "What an instance’s memory is made of";
     Some(Chart::draw("memory", title, describe(&rows), (WIDE, bottom + 46.0), |canvas| {
         key(canvas);
         axis.draw_below(

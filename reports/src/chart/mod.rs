@@ -34,6 +34,10 @@ use canvas::{FINE, Point};
 const WIDE: f64 = 1120.0;
 /// The width of one of two charts beside each other.
 const HALF: f64 = 552.0;
+/// So many letters of a subject's name are written beside the smaller charts: as many as our longest has.
+const LETTERS: usize = 19;
+/// The room for that many, in pixels, in the widest of common faces.
+const NAME: f64 = 140.0;
 
 /// A cell that has a bar in the phase chart, and how long its typical start is, in nanoseconds.
 pub(crate) type Mapped<'r, 'a> = (&'r Summary<'a>, f64);

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, spread, tick_time};
 use super::canvas::{Canvas, Hand, Mark, Point};
-use super::{Chart, Ink, WIDE};
+use super::{Chart, HALF, Ink, LETTERS, NAME, WIDE};
 use crate::analysis::{Analysis, Figures, Summary};
 use crate::model::Role;
 use crate::text::shortened;
@@ -11,7 +11,7 @@ use crate::units;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 350.0;
 /// The plots of the two panels, from left to right; their labels stand to the right of each.
-const PANELS: [Point; 2] = [(56.0, 400.0), (616.0, 960.0)];
+const PANELS: [Point; 2] = [(56.0, HALF - 42.0 - NAME), (WIDE - HALF + 56.0, WIDE - 42.0 - NAME)];
 
 /// A figure of a cell.
 type Figure = fn(&Figures) -> f64;
@@ -97,7 +97,7 @@ fn panel(
     for ((end, name, place), label) in ends.iter().zip(spread(&wanted, 17.0, (TOP, BOTTOM))) {
         canvas.line([(end.0 + 7.0, end.1), (end.0 + 26.0, label)], Ink::Muted, 0.8);
         canvas.mark(Mark::of(*place), (end.0 + 33.0, label), 4.0, Ink::Series(*place));
-        canvas.text(&shortened(name, 16), (end.0 + 42.0, label), Hand::plain(Ink::Text));
+        canvas.text(&shortened(name, LETTERS), (end.0 + 42.0, label), Hand::plain(Ink::Text));
     }
 }
 

@@ -115,7 +115,7 @@ fn key(areas: &[Area<'_>]) -> Vec<Entry> {
         x += width;
         Entry { ink, name, place }
     };
-    areas.iter().copied().chain([("in no span", Ink::Rest)]).map(entry).collect()
+    areas.iter().copied().chain([("in no step", Ink::Rest)]).map(entry).collect()
 }
 
 /// One subject: its name, its bar, the strip of steps within steps, the bracket of the interval, its median.

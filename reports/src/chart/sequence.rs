@@ -3,14 +3,14 @@
 use super::axis::{Axis, spread, tick_time};
 use super::canvas::{Canvas, Hand, Mark};
 use super::distribution::bottom;
-use super::{Chart, HALF, Ink};
+use super::{Chart, HALF, Ink, LETTERS, NAME};
 use crate::analysis::{Analysis, Summary};
 use crate::series::Start;
 use crate::text::shortened;
 use crate::units;
 
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = HALF - 142.0;
+const RIGHT: f64 = HALF - 28.0 - NAME;
 const TOP: f64 = 34.0;
 /// Under the plot, for starts that failed: they have a round and no time.
 const FAILED_LANE: f64 = 16.0;
@@ -117,7 +117,7 @@ fn labels(canvas: &Canvas<'_>, analysis: &Analysis<'_>, times: &Axis, cells: &[&
         let place = analysis.place(cell.cell());
         canvas.line([(RIGHT + 2.0, *y), (RIGHT + 12.0, label)], Ink::Muted, 0.8);
         canvas.mark(Mark::of(place), (RIGHT + 19.0, label), 4.0, Ink::Series(place));
-        canvas.text(&shortened(&cell.cell().name, 16), (RIGHT + 28.0, label), Hand::plain(Ink::Text));
+        canvas.text(&shortened(&cell.cell().name, LETTERS), (RIGHT + 28.0, label), Hand::plain(Ink::Text));
     }
     if analysis.compared().any(|cell| !cell.series.failed.is_empty()) {
         let y = ends.1 + 4.0 + FAILED_LANE / 2.0;

@@ -73,7 +73,7 @@ fn header(analysis: &Analysis<'_>) -> Markup {
     let run = analysis.run;
     html! {
         header {
-            p.kicker { "isolab · suite " (run.plan.suite) }
+            p.kicker { "isolab · suite " (run.plan.suite.replace(',', ", ")) }
             h1 { "What isolation costs on this machine" }
             p.meta { (readable(&run.started)) " · " (run.host.cpus) " × " (run.host.cpu) " · Linux " (run.host.kernel) }
         }
@@ -122,14 +122,11 @@ fn first_screen(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
 }
 
 fn verdict(analysis: &Analysis<'_>) -> Markup {
-    let sentences = words::verdict(analysis);
+    let proved = analysis.compared().any(|cell| cell.figures.is_some());
     html! {
         section aria-label="Verdict" {
-            @if let Some((headline, rest)) = sentences.split_first() {
-                p.lead { (headline) }
-                (cards(analysis))
-                ul.plain { @for sentence in rest { li { (sentence) } } }
-            }
+            @if proved { (cards(analysis)) } @else { p.lead { (words::headline(analysis)) } }
+            ul.plain { @for sentence in words::trust(analysis) { li { (sentence) } } }
         }
     }
 }
@@ -142,7 +139,7 @@ fn sign(status: Status) -> &'static str {
     }
 }
 
-/// The headline's figures again, large, one box a subject.
+/// The medians, large, one box a subject; of peers the table below tells, beside the same baseline.
 fn cards(analysis: &Analysis<'_>) -> Markup {
     let emulated = analysis.run.host.emulated;
     html! {
@@ -157,6 +154,9 @@ fn cards(analysis: &Analysis<'_>) -> Markup {
                         } @else {
                             p.figure { (units::time(figures.median.estimate)) }
                             @if let Some(ratio) = ratio { p.ratio { (ratio) " the baseline" } } @else { p.ratio { "the baseline" } }
+                        }
+                        @if let Some(verdict) = cell.verdict.as_ref().filter(|verdict| verdict.interval().is_bounded()) {
+                            p.ratio { "(" (units::ratios(verdict.low, verdict.high)) ")" }
                         }
                     }
                 }
@@ -234,7 +234,7 @@ fn forest(analysis: &Analysis<'_>, charts: &Charts) -> Markup {
     html! {
         (chart_section(chart, &guide, &table(&tables::ratios(analysis)), SAMPLES))
         @if !pairs.rows.is_empty() {
-            section aria-labelledby="pairs" {
+            section.matrix aria-labelledby="pairs" {
                 h3 id="pairs" { "Each subject against each other" }
                 (table(&pairs))
             }

@@ -75,12 +75,22 @@ pub(super) fn table(table: &Table) -> Markup {
                         tr {
                             @for (place, text) in row.iter().enumerate() {
                                 @if place == 0 { th scope="row" class=[class(place)] { (text) } }
-                                @else { td class=[class(place)] { (text) } }
+                                @else { td class=[class(place)] { (words(text)) } }
                             }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// A text in which no line ends between the hyphens of an option and its name.
+fn words(text: &str) -> Markup {
+    html! {
+        @for (place, word) in text.split(' ').enumerate() {
+            @if place > 0 { " " }
+            @if word.starts_with("--") { span.flag { (word) } } @else { (word) }
         }
     }
 }

@@ -65,7 +65,7 @@ pub fn runs(comparison: &Comparison<'_>) -> Table {
             run.tool.command.join(" "),
             analysis.measured_rounds().to_string(),
             units::percent(analysis.floor()),
-            run.tool.revision.clone().unwrap_or_else(|| "unknown".to_owned()),
+            run.tool.revision.as_ref().map_or_else(|| "unknown".to_owned(), |whole| whole.chars().take(12).collect()),
         ]
     };
     let rows = [("A", &comparison.before), ("B", &comparison.after)].map(row).into();

@@ -56,7 +56,8 @@ pub fn trends(costs: &Costs<'_>) -> Table {
                 format!(
                     "size to the power of {:.2} ({:.2} to {:.2})",
                     line.slope.value, line.slope.low, line.slope.high
-                ),
+                )
+                .replace('-', "−"),
             ),
             Sweep::Touch => {
                 let mib = f64::from(1 << 20);
