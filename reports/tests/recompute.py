@@ -1,14 +1,12 @@
 """Computes the statistics of a report again, from run.json alone and with Python's standard library alone.
 
 Nothing is shared with the Rust code but what is published: the generator (SplitMix64, which makes the resamples the same), the
-definition of a quantile (linear between order statistics), least squares, Student's t, Fieller's interval. Writes a JSON object of
-the shape {file: {row: {column: number}}}; the test holds it against the report's CSV files.
+definition of a quantile (linear between order statistics), least squares, Student's t, Fieller's interval. Rows and columns are named
+as in the report's CSV files; `shown.py` holds them against the tables.
 """
 
-import json
 import math
 import statistics
-import sys
 
 MASK = (1 << 64) - 1
 
@@ -125,7 +123,7 @@ def startup(run):
             row.update(ratio(place, against))
         if cell["parallel"] == 1 and len(ready) >= 8:
             row.update(drift(sorted(times[place]), run["plan"]["seed"]))
-    return rows
+    return rows, ratio
 
 
 def drift(times, seed):
@@ -174,35 +172,56 @@ def fieller(above, below):
     return {"ratio": a / b, "ratio_low": (a * b - root) / square, "ratio_high": (a * b + root) / square}
 
 
+def kernel(rung):
+    return sum(rung[name + "_bytes"] for name in ("slab", "page_tables", "kernel_stacks", "percpu"))
+
+
+def charged(of):
+    """Where there is no instance there is no group, and nothing charged to one."""
+    return lambda rung, _: rung.get(of) if rung["alive"] else rung.get(of) or 0
+
+
+# Bytes of a rung, beside its ladder's foot.
+FIGURES = {
+    "available": lambda rung, foot: foot["available_bytes"] - rung["available_bytes"]
+    - (rung["others_bytes"] - foot["others_bytes"]),
+    "rss": lambda rung, foot: rung["rss_bytes"] - foot["rss_bytes"],
+    "pss": lambda rung, foot: rung["pss_bytes"] - foot["pss_bytes"],
+    "uss": lambda rung, foot: rung["uss_bytes"] - foot["uss_bytes"],
+    "kernel": lambda rung, foot: kernel(rung) - kernel(foot),
+    "accounted": lambda rung, foot: rung["pss_bytes"] + kernel(rung) - foot["pss_bytes"] - kernel(foot),
+    "cgroup": charged("cgroup_bytes"),
+    "cgroup_kernel": charged("cgroup_kernel_bytes"),
+}
+
+
 def density(run):
-    kernel = lambda rung: sum(rung[name + "_bytes"] for name in ("slab", "page_tables", "kernel_stacks", "percpu"))
-    figures = {
-        "available": lambda rung, foot: foot["available_bytes"] - rung["available_bytes"]
-        - (rung["others_bytes"] - foot["others_bytes"]),
-        "rss": lambda rung, foot: rung["rss_bytes"] - foot["rss_bytes"],
-        "pss": lambda rung, foot: rung["pss_bytes"] - foot["pss_bytes"],
-        "uss": lambda rung, foot: rung["uss_bytes"] - foot["uss_bytes"],
-        "kernel": lambda rung, foot: kernel(rung) - kernel(foot),
-        "accounted": lambda rung, foot: rung["pss_bytes"] + kernel(rung) - foot["pss_bytes"] - kernel(foot),
-    }
     lines, alive = {}, {}
     for place, cell in enumerate(run["density"]["cells"]):
         ladders = [ladder["rungs"] for ladder in run["density"]["ladders"] if ladder["cell"] == place]
         alive[cell["name"]] = max((rungs[-1]["alive"] for rungs in ladders), default=0)
-        for name, bytes_of in figures.items():
+        for name, bytes_of in FIGURES.items():
             points = [(rung["alive"], bytes_of(rung, rungs[0])) for rungs in ladders for rung in rungs]
+            points = [(x, bytes) for x, bytes in points if bytes is not None]
+            if not any(x for x, _ in points):
+                continue
             if len(points) >= 3 and len({x for x, _ in points}) > 1:
                 lines[cell["name"], name] = line(points)
     sure = lambda it: it["slope_high"] - it["slope"] < it["slope"] / 2
     busy = any(alive[name] and not sure(it) for (name, figure), it in lines.items() if figure == "available")
     compared = "accounted" if busy else "available"
     rows = {f"{name}/{figure}": it for (name, figure), it in lines.items()}
-    baseline = next(cell["name"] for cell in run["density"]["cells"] if cell["role"] == "baseline")
-    for cell in run["density"]["cells"]:
-        own, below = lines.get((cell["name"], compared)), lines.get((baseline, compared))
+    cells = run["density"]["cells"]
+    for cell in cells:
+        against = next(
+            it["name"]
+            for it in cells
+            if (it["role"] == "baseline" if cell["role"] != "control" else it["role"] != "control" and it["subject"] == cell["subject"])
+        )
+        own, below = lines.get((cell["name"], compared)), lines.get((against, compared))
         if cell["role"] != "baseline" and own and below and sure(own) and sure(below):
             rows[f"{cell['name']}/{compared}"] = own | fieller(own, below)
-    return {name: {key: it[key] for key in it if key not in ("error", "t")} for name, it in rows.items()}
+    return rows, compared
 
 
 def copies(part, seed):
@@ -248,6 +267,7 @@ def copies(part, seed):
         if extra:
             row["first_write_ns"] = statistics.median(extra)
     beside = {"lazy": "eager", "prefetched": "eager", "served": "eager", "linked": "full", "diff": "create"}
+    beside["create"] = "plain"
     alike = ("subject", "sweep", "size_bytes", "dirty_bytes", "touch_bytes", "depth", "together")
     for place, cell in enumerate(cells):
         for other, it in enumerate(cells):
@@ -262,14 +282,15 @@ def copies(part, seed):
 
 
 def named(subject, act):
-    return f"{subject} {'changes' if act == 'diff' else act}"
+    return f"{subject} {dict(diff='changes', plain='plain write').get(act, act)}"
 
 
 def trends(cells, done, whole, beside):
     points, most = {}, {}
     for cell, samples in zip(cells, done):
         share = cell["size_bytes"] // max(1, cell["dirty_bytes"]) if cell["sweep"] == "size" else 1
-        name = named(cell["subject"], cell["act"]) + (f" · 1 in {share}" if share > 1 else "")
+        told = f" · 1 in {share}" if cell["dirty_bytes"] else " · nothing written"
+        name = named(cell["subject"], cell["act"]) + (told if share > 1 else "")
         key = (cell["subject"], cell["act"], cell["sweep"], name)
         most[key] = max(most.get(key, 0), cell["touch_bytes"])
         for s in samples:
@@ -291,16 +312,3 @@ def trends(cells, done, whole, beside):
             if (ahead > 0) != (ahead - closing * most[key] > 0):
                 row["crossing_bytes"] = ahead / closing
     return rows
-
-
-with open(sys.argv[1]) as file:
-    run = json.load(file)
-report = {"summary.csv": startup(run)}
-if run.get("density"):
-    report["slopes.csv"] = density(run)
-for suite in ("snapshot", "clone"):
-    if run.get(suite):
-        costs, lines = copies(run[suite], run["plan"]["seed"])
-        report.setdefault("costs.csv", {}).update(costs)
-        report.setdefault("trends.csv", {}).update(lines)
-json.dump(report, sys.stdout)
