@@ -104,10 +104,7 @@ fn renewed(path: &str, should: &str) -> String {
 fn every_figure_of_the_readme_is_in_the_committed_sample() {
     const BEGIN: &str = "<!-- figures of docs/sample/run.json.gz, made by docs/sample/renew -->\n";
     const BESIDE: &str = "<!-- figures of docs/sample/criterion, made by docs/sample/renew -->\n";
-    let packed = fs::read(place("docs/sample/run.json.gz")).expect("the sample is there");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
-    let run = runs::read(&text).expect("a run");
+    let run = runs::read(&sample()).expect("a run");
     for file in report::render(&run) {
         if ["index.html", "charts/phases.svg"].contains(&file.name.as_str()) {
             let should = String::from_utf8(file.bytes).expect("UTF-8");
@@ -127,6 +124,48 @@ fn every_figure_of_the_readme_is_in_the_committed_sample() {
     let should = with_figures(&readme, BEGIN, &figures::figures(&run));
     let should = with_figures(&should, BESIDE, &figures::runtimes(&groups).expect("the group of containers"));
     assert!(renewed("README.md", &should) == should, "the README has other figures (ISOLAB_RENEW=1 renews them)");
+}
+
+/// Besides those figures there is none but versions: of what is needed, and of what was measured.
+#[test]
+fn the_readme_states_no_figure_that_the_sample_does_not_hold() {
+    const NEEDED: [&str; 8] = ["95", "1", "2", "v1", "v2", "x86-64", "1.95", "Apache-2.0"];
+    let run = runs::read(&sample()).expect("a run");
+    let measured: Vec<&str> = run.cells.iter().filter_map(|cell| cell.version.as_deref()).collect();
+    let mut told = read("../README.md");
+    for mark in ["<!-- figures", "```", "`", "]("] {
+        let end = match mark {
+            "<!-- figures" => "<!-- end of figures -->",
+            "](" => ")",
+            same => same,
+        };
+        told = without(&told, mark, end);
+    }
+    let words = told.split_whitespace().map(|word| word.trim_matches(|it: char| !it.is_alphanumeric()));
+    let figures: Vec<&str> = words.filter(|word| word.contains(|it: char| it.is_ascii_digit())).collect();
+    assert!(figures.contains(&"1.95"), "figures are found in the text: {figures:?}");
+    for figure in figures {
+        let version = measured.iter().any(|version| version.starts_with(figure));
+        assert!(NEEDED.contains(&figure) || version, "{figure} is in no sample");
+    }
+}
+
+/// A text without what stands from one mark to another.
+fn without(text: &str, from: &str, to: &str) -> String {
+    let mut parts = text.split(from);
+    let first = parts.next().unwrap_or_default().to_owned();
+    if from == to {
+        return parts.skip(1).step_by(2).fold(first, |text, part| text + " " + part);
+    }
+    parts.fold(first, |text, part| text + " " + part.split_once(to).map_or("", |(_, rest)| rest))
+}
+
+/// The committed run.
+fn sample() -> String {
+    let packed = fs::read(place("docs/sample/run.json.gz")).expect("the sample is there");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
+    text
 }
 
 /// A text with figures where a mark says that they are.
