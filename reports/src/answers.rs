@@ -121,7 +121,14 @@ fn denser(crowd: &Crowd<'_>) -> Vec<String> {
         return vec!["The host was too busy with other things to tell what an instance of ours costs.".to_owned()];
     };
     let fit = first.per_gib().map_or_else(String::new, |fit| format!(", so one GiB holds {:.0}", fit.estimate));
-    let mut sentences = vec![format!("{}: one more costs {}{fit}.", first.cell.name, units::bytes(each(first)))];
+    let unsure = crowd.compared().filter(|it| it.cell.role == Role::Subject && !it.cost().is_sure());
+    let unsure: Vec<String> = unsure.map(|climbed| climbed.cell.name.clone()).collect();
+    let among = if unsure.is_empty() { "" } else { ", of those that can be told" };
+    let mut sentences = vec![format!("{}{among}: one more costs {}{fit}.", first.cell.name, units::bytes(each(first)))];
+    // A single one that is sure has beaten nobody.
+    if unsure.len() > ours.len() {
+        sentences.insert(0, "It can’t be told: the host was too busy with other things.".to_owned());
+    }
     let others: Vec<(&Climbed<'_>, Interval)> =
         rest.iter().filter_map(|climbed| Some((*climbed, Crowd::ratio(climbed, first)?))).collect();
     let (alike, heavier): (Vec<_>, Vec<_>) =
@@ -138,8 +145,6 @@ fn denser(crowd: &Crowd<'_>) -> Vec<String> {
         let named: Vec<String> = alike.iter().map(|(climbed, _)| climbed.cell.name.clone()).collect();
         sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
     }
-    let unsure = crowd.compared().filter(|it| it.cell.role == Role::Subject && !it.cost().is_sure());
-    let unsure: Vec<String> = unsure.map(|climbed| climbed.cell.name.clone()).collect();
     if !unsure.is_empty() {
         sentences.push(format!("Of {} the host was too busy to tell.", listed(&unsure)));
     }

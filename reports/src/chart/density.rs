@@ -11,7 +11,9 @@ use crate::units;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = WIDE - 290.0;
 const TOP: f64 = 40.0;
-const BOTTOM: f64 = 400.0;
+/// The least height of the lines' plot, and how far apart the labels beside it stand.
+const LOWEST: f64 = 400.0;
+const LABEL: f64 = 30.0;
 /// The two smaller charts.
 const HALF_RIGHT: f64 = HALF - 30.0 - NAME;
 const HALF_BOTTOM: f64 = 300.0;
@@ -30,14 +32,15 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let (low, high) = all.fold((0.0_f64, 0.0_f64), |(low, high), bytes| (low.min(bytes), high.max(bytes)));
     let (scale, unit) = byte_unit(high.max(-low));
     let alive = Axis::linear(f64::from(most), LEFT, RIGHT);
-    let bytes = Axis::between(low / scale, high / scale, BOTTOM, TOP);
+    let bottom = LOWEST.max(TOP + LABEL * cells.len() as f64);
+    let bytes = Axis::between(low / scale, high / scale, bottom, TOP);
     let title = "What one more costs";
-    Some(Chart::draw("density", title, describe(&cells, crowd), (WIDE, BOTTOM + 46.0), |canvas| {
+    Some(Chart::draw("density", title, describe(&cells, crowd), (WIDE, bottom + 46.0), |canvas| {
         // Bands lie behind everything, the grid included.
         for climbed in &cells {
             canvas.polygon(&band(climbed, &alive, &bytes, scale), Ink::Shade);
         }
-        alive.draw_below(canvas, (TOP, BOTTOM), &alive.named_ticks(whole), "instances alive at once");
+        alive.draw_below(canvas, (TOP, bottom), &alive.named_ticks(whole), "instances alive at once");
         let title = format!("{}, {unit}", crowd.measure.name());
         bytes.draw_left(canvas, (LEFT, RIGHT), &bytes.named_ticks(|tick| tick.to_string()), &title);
         for climbed in &cells {
@@ -49,7 +52,7 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
             let line = [0.0, end].map(|x| (alive.place(x), bytes.place(climbed.cost().at(x).estimate / scale)));
             canvas.line(line, Ink::Series(place), 1.8);
         }
-        labels(canvas, analysis, &cells, |climbed| {
+        labels(canvas, analysis, (&cells, bottom), |climbed| {
             let end = f64::from(climbed.most());
             (alive.place(end), bytes.place(climbed.cost().at(end).estimate / scale))
         });
@@ -68,11 +71,16 @@ fn band(climbed: &Climbed<'_>, alive: &Axis, bytes: &Axis, scale: f64) -> Vec<Po
 }
 
 /// Each subject's name and slope to the right of its line's end.
-fn labels(canvas: &Canvas<'_>, analysis: &Analysis<'_>, cells: &[&Climbed<'_>], end: impl Fn(&Climbed<'_>) -> Point) {
+fn labels(
+    canvas: &Canvas<'_>,
+    analysis: &Analysis<'_>,
+    (cells, bottom): (&[&Climbed<'_>], f64),
+    end: impl Fn(&Climbed<'_>) -> Point,
+) {
     let mut ends: Vec<_> = cells.iter().map(|climbed| (end(climbed), *climbed)).collect();
     ends.sort_by(|a, b| a.0.1.total_cmp(&b.0.1));
     let wanted: Vec<f64> = ends.iter().map(|(place, _)| place.1).collect();
-    for ((from, climbed), y) in ends.iter().zip(spread(&wanted, 36.0, (TOP + 10.0, BOTTOM - 12.0))) {
+    for ((from, climbed), y) in ends.iter().zip(spread(&wanted, LABEL, (TOP + 6.0, bottom - 8.0))) {
         let place = analysis.place(climbed.cell);
         canvas.line([(from.0 + 4.0, from.1), (RIGHT + 18.0, y)], Ink::Muted, 0.8);
         canvas.mark(Mark::of(place), (RIGHT + 27.0, y), 4.2, Ink::Series(place));

@@ -85,12 +85,12 @@ pub(super) fn table(table: &Table) -> Markup {
     }
 }
 
-/// A text in which no line ends between the hyphens of an option and its name.
+/// A text in which no line ends between the hyphens of an option and its name, nor within an interval.
 fn words(text: &str) -> Markup {
     html! {
         @for (place, word) in text.split(' ').enumerate() {
             @if place > 0 { " " }
-            @if word.starts_with("--") { span.flag { (word) } } @else { (word) }
+            @if word.starts_with("--") || word.starts_with('(') && word.ends_with(')') { span.flag { (word) } } @else { (word) }
         }
     }
 }

@@ -231,7 +231,8 @@ pub fn pairs(analysis: &Analysis<'_>) -> Table {
     let ratio = |slower: usize, faster: usize| {
         let pair = analysis.pairs.iter().find(|pair| pair.slower == slower && pair.faster == faster)?;
         let interval = &pair.interval;
-        Some(units::ratio_within(interval))
+        // Of too few rounds none has an interval, and the ratios alone say it without a word in each of a hundred fields.
+        Some(if interval.is_bounded() { units::ratio_within(interval) } else { units::ratio(interval.estimate) })
     };
     let row = |slower: &usize| {
         let ratios = order.iter().take(order.len() - 1).map(|faster| ratio(*slower, *faster).unwrap_or_default());
