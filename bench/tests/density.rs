@@ -60,7 +60,7 @@ fn density() -> Done {
             rung.processes == rung.alive && rung.uss_bytes <= rung.pss_bytes && rung.pss_bytes <= rung.rss_bytes
         };
         ensure(ladder.rungs.iter().all(sound), format!("{ladder:?}"))?;
-        // The payload is four kilobytes and a stack.
+        // The payload is five kilobytes and a stack.
         ensure(ladder.rungs.last().is_some_and(|top| top.uss_bytes < 5 * (256 << 10)), format!("{ladder:?}"))?;
     }
     refused(&place.run(false, "--suite density --subjects microvm-bare --quick")?, &["stays alive"])
@@ -153,25 +153,37 @@ fn merged() -> Done {
     let setting = |name: &str| fs::read_to_string(format!("/sys/kernel/mm/ksm/{name}"));
     let settings = || FILES.iter().map(|name| setting(name)).collect::<Result<Vec<_>, _>>();
     let before = settings()?;
-    for interrupted in [false, true] {
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGKILL)] {
         let place = Place::new()?;
         // Each rung waits for the merging to end: two seconds.
-        let (most, alive) = if interrupted { (400, 8) } else { (2, 2) };
+        let (most, alive) = if signal.is_some() { (400, 8) } else { (2, 2) };
         let words = format!("run --suite density --subjects process --touch 4 --max {most} --budget 1m --quick --ksm");
         let mut bench = Measuring::begin(with_out(place.bench(false, &words), &place))?;
         climbs(&bench, alive)?;
         ensure(setting("run")?.trim() == "1", "nothing is merged while it measures")?;
-        if interrupted {
-            bench.signal(Signal::SIGINT)?;
+        if let Some(signal) = signal {
+            bench.signal(signal)?;
         }
         let status = bench.0.wait()?;
-        ensure(status.code() == Some(if interrupted { 130 } else { 0 }), status.to_string())?;
+        if signal == Some(Signal::SIGKILL) {
+            // A shell that outlives it sees to that.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while settings()? != before && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            ensure(settings()? == before, format!("{:?} is not {before:?} after a kill", settings()?))?;
+            let cleaned = place.bench(false, "doctor --clean").output()?;
+            ensure(cleaned.status.success(), text(&cleaned.stderr))?;
+            place.is_clean(bench.0.id())?;
+            continue;
+        }
+        ensure(status.code() == Some(if signal.is_some() { 130 } else { 0 }), status.to_string())?;
         ensure(settings()? == before, format!("{:?} is not {before:?}", settings()?))?;
         let density = place.written()?.density.ok_or("no density")?;
         ensure(density.ksm, "the run does not say so")?;
         let page = fs::read_to_string(place.path("out/index.html"))?;
         ensure(page.contains("KSM on"), "the page does not say so beside the figures")?;
-        if !interrupted {
+        if signal.is_none() {
             // Each wrote the same four mebibytes, so the second costs next to nothing.
             let tops = density.ladders.iter().filter_map(|ladder| ladder.rungs.last());
             let merged = |top: &isolab_reports::model::Rung| top.pss_bytes < u64::from(top.alive) * (3 << 20);

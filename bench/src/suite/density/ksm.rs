@@ -3,10 +3,15 @@
 //! KSM looks only at memory that asks for it. A process that has said so for all of its own (`PR_SET_MEMORY_MERGE`, Linux 6.4) hands that
 //! on to whatever it starts (since Linux 6.7). So the harness says it, and all instances have it. It saves memory, and tells who
 //! can measure the time of a write what his neighbours have in theirs; that is why no cloud has it on.
+//!
+//! So it must not stay on by accident, and a harness that is killed gives nothing back. A shell beside it does, which waits for
+//! the end of its input: a pipe's other end is closed with whoever had it, whatever he died of.
 
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,22 +26,31 @@ const WANTED: [(&str, &str); 3] = [("pages_to_scan", "20000"), ("sleep_millisecs
 const PATIENCE: Duration = Duration::from_secs(10);
 const STILL: Duration = Duration::from_millis(1500);
 
+/// What the shell does at the end of its input, in the settings' folder. It is stopped before it is slowed down; what is merged
+/// stays so where it was on before, else it is parted (2).
+const GIVE_BACK: &str = r#"read -r _; test "$1" = 0 && echo 2 >run; echo "$1" >run
+echo "$2" >sleep_millisecs; echo "$3" >pages_to_scan"#;
+
 /// KSM is on while this lives.
 #[derive(Debug)]
 pub(super) struct Ksm {
-    before: Vec<(&'static str, String)>,
+    keeper: Child,
 }
 
 impl Ksm {
     /// Switches it on. The error says in words why it can't be had.
     pub(super) fn on() -> Result<Self, String> {
         let cannot = |what: &str, error: io::Error| format!("KSM can't be had: {what}: {error}");
-        let mut ksm = Self { before: Vec::new() };
-        for (name, value) in WANTED {
+        let mut before = Vec::new();
+        for (name, _) in WANTED.iter().rev() {
             let path = Path::new(FOLDER).join(name);
             let old = fs::read_to_string(&path).map_err(|error| cannot(&path.display().to_string(), error))?;
-            // Remembered first: what is half done is undone too.
-            ksm.before.push((name, old.trim().to_owned()));
+            before.push(old.trim().to_owned());
+        }
+        // First: what is half done is undone too.
+        let ksm = Self { keeper: keeper(&before).map_err(|error| cannot("sh", error))? };
+        for (name, value) in WANTED {
+            let path = Path::new(FOLDER).join(name);
             fs::write(&path, value).map_err(|error| cannot(&path.display().to_string(), error))?;
         }
         merge(true).map_err(|errno| cannot("prctl(PR_SET_MEMORY_MERGE)", errno.into()))?;
@@ -60,15 +74,17 @@ impl Ksm {
 impl Drop for Ksm {
     fn drop(&mut self) {
         let _ = merge(false);
-        // Backwards: it is stopped before it is slowed down. What is merged stays so where it was on before; else it is parted (2).
-        for (name, old) in self.before.iter().rev() {
-            let path = Path::new(FOLDER).join(name);
-            if *name == "run" && old == "0" {
-                let _ = fs::write(&path, "2");
-            }
-            let _ = fs::write(&path, old);
-        }
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
     }
+}
+
+/// Starts the shell that gives back what was before: `run`, `sleep_millisecs`, `pages_to_scan`.
+fn keeper(before: &[String]) -> io::Result<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", GIVE_BACK, "sh"]).args(before).current_dir(FOLDER);
+    // In a group of its own: a terminal's Ctrl-C is for the harness, which ends in its own time.
+    shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 /// Whether all anonymous memory of this process, and of what it starts from now on, may be merged.
