@@ -76,6 +76,10 @@ impl ValueFormatter for InKib {
     }
 }
 
+/// How long the host may take to come to rest before each sample. A ladder is given more; but here are eleven samples to each of a
+/// dozen subjects, and on a busy host each would wait all its time.
+const REST: Duration = Duration::from_secs(1);
+
 /// What one more of several costs, each proved and alive.
 fn density(criterion: &mut Criterion<Bytes>) {
     siblings::build().expect("cargo builds the engines");
@@ -94,7 +98,7 @@ fn density(criterion: &mut Criterion<Bytes>) {
         }
         group.bench_function(subject.about().name, |bencher| {
             bencher.iter_custom(|count| {
-                rest.come();
+                rest.come_within(REST);
                 more(&**subject, count)
             });
         });

@@ -38,11 +38,16 @@ impl Rest {
     /// Waits until the last ladder's namespaces and groups are gone; how many more removed groups than before the kernel still has
     /// when it is given up. Those count as rest from then on: they may stay for hours, and must not be waited for again each time.
     pub fn come(&mut self) -> u32 {
+        self.come_within(REST)
+    }
+
+    /// The same, for no longer than `patience`.
+    pub fn come_within(&mut self, patience: Duration) -> u32 {
         let begun = Instant::now();
         let (mut before, mut still) = (gauge::kept_by_kernel(), 0);
         loop {
             let left = self.left();
-            let over = begun.elapsed() >= REST || interrupt::received().is_some();
+            let over = begun.elapsed() >= patience || interrupt::received().is_some();
             if over || (still >= STILL && left == 0) {
                 self.dying = dying_groups();
                 return left;
