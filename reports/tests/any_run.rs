@@ -226,12 +226,14 @@ fn a_cell_without_a_sample_is_named() {
 
 #[test]
 fn a_run_of_a_hundred_thousand_starts_has_a_page_below_a_mebibyte() {
-    let run = run_of(5, 20_000, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r) * 7919 % 200_003));
-    let files = report::render(&run);
-    let page = support::file(&files, "index.html");
-    assert!(page.len() < 1 << 20, "{} bytes", page.len());
-    for chart in files.iter().filter(|file| file.name.starts_with("charts/")) {
-        assert!(chart.bytes.len() < 1 << 19, "{}: {} bytes", chart.name, chart.bytes.len());
+    for (subjects, rounds) in [(5, 20_000), (16, 6_250)] {
+        let run = run_of(subjects, rounds, |n, r| ready(500_000 * (n as u64 + 1) + u64::from(r) * 7919 % 200_003));
+        let files = report::render(&run);
+        let page = support::file(&files, "index.html");
+        assert!(page.len() < 1 << 20, "{subjects} subjects: {} bytes", page.len());
+        for chart in files.iter().filter(|file| file.name.starts_with("charts/")) {
+            assert!(chart.bytes.len() < 1 << 19, "{subjects} subjects: {}: {} bytes", chart.name, chart.bytes.len());
+        }
     }
 }
 

@@ -28,16 +28,16 @@ pub(crate) fn draw(analysis: &Analysis<'_>) -> Option<Chart> {
     let times = Axis::log(all.map(|start| start.timing.ready_ns as f64), floor - 4.0, TOP);
     let rounds = Axis::linear(f64::from(last) + 1.0, LEFT, RIGHT);
     let title = "Start-up times in the order of the run";
-    Some(Chart::draw("sequence", title, describe(analysis), (HALF, bottom + 46.0), |canvas| {
+    Some(Chart::draw("sequence", title, describe(analysis, cells.len()), (HALF, bottom + 46.0), |canvas| {
         bands(canvas, analysis, &rounds, bottom);
         let whole = |round: f64| if round.fract() == 0.0 { format!("{round}") } else { String::new() };
         rounds.draw_below(canvas, (TOP, bottom), &rounds.named_ticks(whole), "round");
         times.draw_left(canvas, (LEFT, RIGHT), &times.named_ticks(tick_time), "start-up time, log scale");
         for cell in &cells {
-            points(canvas, &rounds, &times, cell, analysis.place(cell.cell()));
+            points(canvas, (&rounds, &times), cell, analysis.place(cell.cell()), most(cells.len()));
         }
         for cell in analysis.compared() {
-            failures(canvas, &rounds, cell, bottom - FAILED_LANE / 2.0);
+            failures(canvas, &rounds, cell, bottom - FAILED_LANE / 2.0, most(cells.len()));
         }
         labels(canvas, analysis, &times, &cells, (TOP + 6.0, floor - 4.0));
     }))
@@ -73,21 +73,27 @@ fn bands(canvas: &Canvas<'_>, analysis: &Analysis<'_>, rounds: &Axis, bottom: f6
     }
 }
 
-/// So many starts of a subject are drawn one by one; of a longer run the median and the slowest of as many in a row each.
-const MOST: usize = 400;
+/// So many starts are drawn one by one, of all subjects: a page has room for no more. Of a longer run the median and the slowest of as
+/// many in a row each.
+const ALL: usize = 3200;
 
-fn points(canvas: &Canvas<'_>, rounds: &Axis, times: &Axis, cell: &Summary<'_>, place: usize) {
+/// How many that is for each of so many subjects.
+fn most(subjects: usize) -> usize {
+    (ALL / subjects.max(1)).min(400)
+}
+
+fn points(canvas: &Canvas<'_>, (rounds, times): (&Axis, &Axis), cell: &Summary<'_>, place: usize, most: usize) {
     let starts: Vec<Start<'_>> = cell.series.warmup.iter().chain(&cell.series.ready).copied().collect();
     let radius = if cell.series.ready.len() > 100 { 1.8 } else { 2.6 };
-    for start in thinned(&starts) {
+    for start in thinned(&starts, most) {
         let x = rounds.place(f64::from(start.round) + 0.5);
         let y = times.place(start.timing.ready_ns as f64);
         canvas.mark(Mark::of(place), (x, y), radius, Ink::Series(place));
     }
 }
 
-fn thinned<'a>(starts: &[Start<'a>]) -> Vec<Start<'a>> {
-    if starts.len() <= MOST {
+fn thinned<'a>(starts: &[Start<'a>], most: usize) -> Vec<Start<'a>> {
+    if starts.len() <= most {
         return starts.to_vec();
     }
     let middle_and_slowest = |block: &[Start<'a>]| {
@@ -96,11 +102,11 @@ fn thinned<'a>(starts: &[Start<'a>]) -> Vec<Start<'a>> {
         let middle = block.get(block.len() / 2).copied();
         [middle, block.last().copied()].into_iter().flatten().collect::<Vec<_>>()
     };
-    starts.chunks(starts.len().div_ceil(MOST / 2)).flat_map(middle_and_slowest).collect()
+    starts.chunks(starts.len().div_ceil((most / 2).max(1))).flat_map(middle_and_slowest).collect()
 }
 
-fn failures(canvas: &Canvas<'_>, rounds: &Axis, cell: &Summary<'_>, y: f64) {
-    let every = cell.series.failed.len().div_ceil(MOST).max(1);
+fn failures(canvas: &Canvas<'_>, rounds: &Axis, cell: &Summary<'_>, y: f64, most: usize) {
+    let every = cell.series.failed.len().div_ceil(most.max(1)).max(1);
     for (round, _) in cell.series.failed.iter().step_by(every) {
         canvas.mark(Mark::Cross, (rounds.place(f64::from(*round) + 0.5), y), 3.4, Ink::Alarm);
     }
@@ -126,9 +132,9 @@ fn labels(canvas: &Canvas<'_>, analysis: &Analysis<'_>, times: &Axis, cells: &[&
     }
 }
 
-fn describe(analysis: &Analysis<'_>) -> String {
+fn describe(analysis: &Analysis<'_>, subjects: usize) -> String {
     let failed: usize = analysis.compared().map(|cell| cell.series.failed.len()).sum();
-    let long = analysis.compared().any(|cell| cell.series.ready.len() + cell.series.warmup.len() > MOST);
+    let long = analysis.compared().any(|cell| cell.series.ready.len() + cell.series.warmup.len() > most(subjects));
     let points =
         if long { "The median and the slowest of so many starts in a row each" } else { "Every start as a point" };
     format!(

@@ -17,8 +17,8 @@ pub(crate) fn render_criterion(groups: &[Group], chart: Option<&Chart>) -> Strin
             p {
                 "Each mark is the median over criterion’s samples, of which each is the mean over many iterations. The thick line is its "
                 "95 % interval, by the bootstrap; the thin one is where nine tenths of the samples lie. Two benchmarks differ "
-                "for sure only where their thick lines are apart. In the groups " code { "container" } " and " code { "image" }
-                " all took turns; elsewhere one ran after another, and a verdict on two subjects is " code { "isolab-bench run" } "’s to give."
+                "for sure only where their thick lines are apart. In the groups " code { "container" } ", "
+                code { "pull" } ", " code { "unpack" } " and " code { "layer" } " all took turns; elsewhere one ran after another, and a verdict on two subjects is " code { "isolab-bench run" } "’s to give."
             }
             @if let Some(chart) = chart { (figure(chart)) }
             @for group in groups { (table(&tables::benchmarks(group))) }
