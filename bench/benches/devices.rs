@@ -12,6 +12,8 @@ mod guest;
 mod host;
 #[path = "devices/monitor.rs"]
 mod monitor;
+#[path = "../../vmm/tests/linux/smaps.rs"]
+mod smaps;
 #[path = "devices/testbed.rs"]
 mod testbed;
 

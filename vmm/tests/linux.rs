@@ -21,6 +21,8 @@ mod hostile;
 mod needs;
 #[path = "linux/resident.rs"]
 mod resident;
+#[path = "linux/smaps.rs"]
+mod smaps;
 #[path = "linux/stock.rs"]
 mod stock;
 #[path = "linux/tiny.rs"]

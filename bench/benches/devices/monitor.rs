@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::guest::{DONE, IN_THE_GUEST, TOOK};
 use super::host::Cable;
+use super::smaps::Resident;
 use super::{Done, command, word};
 
 /// In the order of a table's columns.
@@ -34,8 +35,8 @@ const DRIVERS: [&str; 7] = [
 
 /// MiB of a machine.
 const MEMORY: &str = "256";
-/// The same as `/proc/PID/smaps` says it.
-const RAM: &str = "262144 kB";
+/// The same in KiB.
+const RAM: u64 = 256 << 10;
 /// No bus is searched that no machine here has, and nothing is printed but what the guest's half prints.
 const LINE: &str = "console=ttyS0 loglevel=1 panic=-1 pci=off reboot=t";
 /// How long one machine may take, in an emulated machine on a loaded host.
@@ -135,27 +136,12 @@ impl Monitor {
     ) -> Done<(Vec<(String, u64)>, u64)> {
         let child = self.command(ground, initrd, disk, &cable.tap)?.spawn();
         let mut child = child.map_err(|error| format!("cannot start {self:?}'s monitor: {error}"))?;
-        let told = cable.switch_on().and_then(|()| Ok((listen(&mut child)?, beside(child.id())?)));
+        let told = cable.switch_on().and_then(|()| Ok((listen(&mut child)?, Resident::of(child.id(), RAM)?.others)));
         // It has said all, or never will; and its tap goes with it.
         child.kill()?;
         child.wait()?;
         told.map_err(|error| format!("{self:?}: {error}").into())
     }
-}
-
-/// What a process has in memory but for the mapping that is the guest's, in KiB (proc(5)).
-fn beside(process: u32) -> Done<u64> {
-    let maps = fs::read_to_string(format!("/proc/{process}/smaps"))?;
-    let (mut guest, mut kib) = (false, 0);
-    for line in maps.lines() {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        match (name, value.trim()) {
-            ("Size", size) => guest = size == RAM,
-            ("Rss", value) if !guest => kib += value.trim_end_matches(" kB").parse::<u64>()?,
-            _ => {}
-        }
-    }
-    Ok(kib)
 }
 
 /// What the guest's half says, until it says that it is done.

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 
+use super::smaps::Resident;
 use super::stock::{CMDLINE, busybox, files, initrd, text};
 use super::{Done, trial};
 
@@ -42,40 +43,11 @@ fn beside() -> Done {
     let mut said = String::new();
     let mut output = BufReader::new(monitor.stdout.take().ok_or("no output")?);
     while !said.ends_with("up\r\n") && !said.ends_with("up\n") && output.read_line(&mut said)? > 0 {}
-    let maps = fs::read_to_string(format!("/proc/{}/smaps", monitor.id()));
+    let found = Resident::of(monitor.id(), MEMORY);
     monitor.kill()?;
     monitor.wait()?;
-    let found = resident(&maps?)?;
+    let found = found?;
     assert!(found.guest > 16 << 10, "{found:?}: {said}");
     assert!(found.others <= MOST && found.own <= MOST_OWN, "{found:?}");
     Ok(())
-}
-
-/// What is in memory, in KiB.
-#[derive(Debug, Default)]
-struct Resident {
-    /// Of the guest's RAM.
-    guest: u64,
-    /// Of all else.
-    others: u64,
-    /// Of that, what is the monitor's alone.
-    own: u64,
-}
-
-/// From `/proc/PID/smaps` (proc(5)).
-fn resident(maps: &str) -> Result<Resident, Failed> {
-    let field = |line: &str, name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
-    let (mut found, mut size) = (Resident::default(), 0);
-    for line in maps.lines() {
-        if let Some(kib) = field(line, "Size:") {
-            size = kib;
-        } else if let Some(kib) = field(line, "Rss:") {
-            *(if size == MEMORY { &mut found.guest } else { &mut found.others }) += kib;
-        } else if let Some(kib) = field(line, "Anonymous:")
-            && size != MEMORY
-        {
-            found.own += kib;
-        }
-    }
-    if found.guest + found.others > 0 { Ok(found) } else { Err("nothing of it is in memory".into()) }
 }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use isolab_reports::model::Cost;
 
-use crate::host::read;
 use crate::subject::Held;
-use crate::suite::density::gauge;
+use crate::suite::density::gauge::{self, Rollup};
 
 /// The unit of memory, in bytes.
 pub(super) const PAGE: u64 = 4096;
@@ -56,13 +55,8 @@ pub(super) fn machine(mut held: Held, pages: u64, made_ns: Option<u64>) -> Resul
 
 /// Anonymous memory of all its processes: what it shares with nobody, neither another process nor a file.
 fn anonymous(held: &Held) -> u64 {
-    let of = |pid: &i32| {
-        let rollup = read::text(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
-        let kib: Option<u64> = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
-        kib.unwrap_or_default() * 1024
-    };
-    gauge::family(&BTreeSet::from([held.pid()])).iter().map(of).sum()
+    let family = gauge::family(&BTreeSet::from([held.pid()]));
+    family.into_iter().filter_map(Rollup::of).map(|rollup| rollup.bytes("Anonymous")).sum()
 }
 
 #[cfg(test)]

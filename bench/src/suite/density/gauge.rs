@@ -148,21 +148,33 @@ fn anonymous_of(pid: i32) -> Option<u64> {
 }
 
 fn sets_of(pid: i32) -> Option<Sets> {
-    Some(parse_rollup(&read::text(format!("/proc/{pid}/smaps_rollup"))?))
+    Some(Rollup::of(pid)?.sets())
 }
 
-/// `Pss:    304 kB` and its neighbours.
-fn parse_rollup(text: &str) -> Sets {
-    let of = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+/// `/proc/PID/smaps_rollup`: all that a process has mapped, summed up by the kernel (proc(5)).
+#[derive(Debug, Default)]
+pub(in crate::suite) struct Rollup(String);
+
+impl Rollup {
+    /// Nothing where there is no such process any more.
+    pub(in crate::suite) fn of(pid: i32) -> Option<Self> {
+        read::text(format!("/proc/{pid}/smaps_rollup")).map(Self)
+    }
+
+    /// What one of its lines says, in bytes: `Pss:    304 kB`.
+    pub(in crate::suite) fn bytes(&self, name: &str) -> u64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let kib: Option<u64> = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
         kib.unwrap_or_default() * 1024
-    };
-    let hugetlb = of("Private_Hugetlb");
-    Sets {
-        rss: of("Rss") + hugetlb,
-        pss: of("Pss") + hugetlb,
-        uss: of("Private_Clean") + of("Private_Dirty") + hugetlb,
+    }
+
+    fn sets(&self) -> Sets {
+        let hugetlb = self.bytes("Private_Hugetlb");
+        Sets {
+            rss: self.bytes("Rss") + hugetlb,
+            pss: self.bytes("Pss") + hugetlb,
+            uss: self.bytes("Private_Clean") + self.bytes("Private_Dirty") + hugetlb,
+        }
     }
 }
 
@@ -237,8 +249,8 @@ mod tests {
     fn a_rollup_is_read_in_bytes() {
         let text = "5645-7ffe ---p 00000000 00:00 0   [rollup]\nRss:       1756 kB\nPss:        304 kB\nPss_Dirty:  116 kB\n\
                     Private_Clean:   40 kB\nPrivate_Dirty:  116 kB\nPrivate_Hugetlb: 0 kB\n";
-        assert_eq!(parse_rollup(text), Sets { rss: 1756 << 10, pss: 304 << 10, uss: 156 << 10 });
-        assert_eq!(parse_rollup(""), Sets::default());
+        assert_eq!(Rollup(text.to_owned()).sets(), Sets { rss: 1756 << 10, pss: 304 << 10, uss: 156 << 10 });
+        assert_eq!(Rollup::default().sets(), Sets::default());
     }
 
     #[test]
