@@ -4,6 +4,7 @@
 //! it lets the guest run until it does something that the processor can't do alone, does that in its place, and lets it
 //! run again. While the guest waits for long, the machine rests.
 
+mod error;
 pub mod overseer;
 pub mod pc;
 mod place;
@@ -11,24 +12,22 @@ mod rest;
 mod saved;
 pub mod stop;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 use tracing::{debug, info_span};
 
-use crate::devices::acpi::AcpiError;
-use crate::devices::virtio::mmio::TransportError;
-use crate::devices::{Board, DeviceError};
-use crate::guest::{Entry, Flow, Guest, GuestError};
-use crate::kvm::{self, KvmError, Slots};
+use crate::devices::Board;
+use crate::guest::{Entry, Flow, Guest};
+use crate::kvm::{self, Slots};
 use crate::memory::{Memory, MemoryError};
-use crate::snapshot::SnapshotError;
 use crate::units::Mib;
 use crate::vcpu::{Vcpu, VcpuError};
+use error::Reason;
+pub use error::{BootError, RunError};
 use overseer::{Moment, Overseer, Unattended, Verdict};
-use pc::WiringError;
 pub use place::Place;
 pub use saved::{Saved, Standing, Template, WORKING_SET};
 use stop::{Cause, Ender, Stop};
@@ -40,166 +39,6 @@ pub struct Config {
     pub memory: Mib,
     /// How long it may run.
     pub timeout: Option<Duration>,
-}
-
-/// Why there is no machine.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// KVM can't be used, or gives no machine.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// It has no memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// It has no processor.
-    #[error(transparent)]
-    Vcpu(#[from] VcpuError),
-    /// The guest can't be put inside.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-    /// A device can't be as it was.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// It can't go on from its snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// The guest can't be told what its machine has.
-    #[error(transparent)]
-    Acpi(#[from] AcpiError),
-    /// It shall have more devices than there are interrupt lines.
-    #[error("a machine can't have {given} devices: at most {most}")]
-    Devices {
-        /// How many it was given.
-        given: usize,
-        /// How many it can have.
-        most: usize,
-    },
-    /// A device has nothing on the host's side.
-    #[error(transparent)]
-    Wiring(#[from] WiringError),
-    /// A device can't be made.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// It shall have more processors than it can, or none.
-    #[error("a machine can't have {0} processors: at least 1, at most {most}", most = pc::MOST_CPUS)]
-    Cpus(u8),
-    /// A system call failed.
-    #[error("cannot {attempt}")]
-    Host {
-        /// What was attempted.
-        attempt: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl BootError {
-    /// The next thing to try, where there is one.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Kvm(error) => error.hint().map(str::to_owned),
-            Self::Guest(error) => error.hint(),
-            Self::Snapshot(error) => error.hint(),
-            Self::Wiring(error) => error.hint(),
-            _ => None,
-        }
-    }
-}
-
-/// Why a machine did not end by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Signals could not be listened for.
-    #[error("cannot listen for signals")]
-    Signals(#[source] io::Error),
-    /// Three faults, each while the one before was being handled: a PC resets.
-    #[error("the guest shut down: a fault while it handled a fault (triple fault) at {0}")]
-    TripleFault(Place),
-    /// KVM met an instruction that it would have to interpret, and can't.
-    #[error("KVM cannot interpret the guest's instruction at {0}")]
-    Uninterpreted(Place),
-    /// The hardware refused the guest's state.
-    #[error("the processor refuses to run the guest (hardware reason {reason:#x}) at {place}")]
-    Entry {
-        /// What the hardware said.
-        reason: u64,
-        /// Where.
-        place: Place,
-    },
-    /// It halted, and nothing will ever wake it.
-    #[error("the guest halted for ever at {0}")]
-    Halted(Place),
-    /// An operating system wanted to start anew.
-    #[error("the guest reset its machine, which ends here")]
-    Reset,
-    /// It took longer than allowed.
-    #[error("the guest still ran after {after:?}, at {place}")]
-    Timeout {
-        /// How long it was allowed to.
-        after: Duration,
-        /// Where it was.
-        place: Place,
-    },
-    /// It stopped for a reason that no guest of this monitor has.
-    #[error("the guest stopped for an unexpected reason ({reason}) at {place}")]
-    Unexpected {
-        /// KVM's name for it.
-        reason: String,
-        /// Where.
-        place: Place,
-    },
-    /// KVM could not run it.
-    #[error("cannot run the guest")]
-    Run(#[source] kvm_ioctls::Error),
-    /// A device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The guest's own servant ended it.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-    /// The processor could not be read or set.
-    #[error(transparent)]
-    Vcpu(#[from] VcpuError),
-    /// KVM did not give the guest more of its memory.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// The snapshot that was asked for could not be taken.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// A system call failed.
-    #[error("cannot {attempt}")]
-    Host {
-        /// What was attempted.
-        attempt: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl RunError {
-    /// The next thing to try, where there is one.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Guest(error) => error.hint(),
-            Self::Snapshot(error) => error.hint(),
-            Self::Reset => Some("if it did not do so on purpose, its last words are on its console".to_owned()),
-            Self::Timeout { .. } => Some("give it more time with --timeout, or look at what it does there".to_owned()),
-            Self::Uninterpreted(_) => Some(
-                "where the processor has no virtualization of its own KVM interprets kernel code, and knows only part of \
-                 the instruction set; `isolab-bench doctor` tells whether this host is one"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
-    }
-
-    /// The status to end with, where the guest itself died of something that has one.
-    pub fn status(&self) -> Option<u8> {
-        match self {
-            Self::Guest(error) => error.status(),
-            _ => None,
-        }
-    }
 }
 
 /// How a machine ended.
@@ -418,12 +257,7 @@ impl<G: Guest, W: Write> Paused<G, W> {
                 exits.interrupted += 1;
                 return Ok(Flow::Continue);
             }
-            Ok(VcpuExit::Shutdown) => Reason::TripleFault,
-            Ok(VcpuExit::InternalError) => Reason::Uninterpreted,
-            Ok(VcpuExit::FailEntry(reason, _)) => Reason::Entry(reason),
-            Ok(VcpuExit::Hlt) => Reason::Halted,
-            Ok(other) => Reason::Other(format!("{other:?}")),
-            Err(error) => return Err(RunError::Run(error)),
+            end => Reason::of(end)?,
         };
         Err(reason.at(self.place()))
     }
@@ -448,26 +282,5 @@ impl<G: Guest, W: Write> Paused<G, W> {
         )
         .entered();
         drop(self);
-    }
-}
-
-/// Why a guest can't go on.
-enum Reason {
-    TripleFault,
-    Uninterpreted,
-    Entry(u64),
-    Halted,
-    Other(String),
-}
-
-impl Reason {
-    fn at(self, place: Place) -> RunError {
-        match self {
-            Self::TripleFault => RunError::TripleFault(place),
-            Self::Uninterpreted => RunError::Uninterpreted(place),
-            Self::Entry(reason) => RunError::Entry { reason, place },
-            Self::Halted => RunError::Halted(place),
-            Self::Other(reason) => RunError::Unexpected { reason, place },
-        }
     }
 }

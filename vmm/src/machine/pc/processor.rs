@@ -7,7 +7,8 @@ use kvm_ioctls::VcpuExit;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::devices::pc::{Board, Wish};
-use crate::machine::{Ended, Place, Reason, RunError};
+use crate::machine::error::Reason;
+use crate::machine::{Ended, Place, RunError};
 use crate::memory::Memory;
 use crate::vcpu::Vcpu;
 
@@ -77,12 +78,7 @@ fn step(vcpu: &mut Vcpu, shared: &Shared) -> Result<Wish, RunError> {
         Ok(VcpuExit::Intr | VcpuExit::IoapicEoi(_)) => return Ok(Wish::GoOn),
         // Somebody wants it to stand still; or it has not been woken yet.
         Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Ok(Wish::GoOn),
-        Ok(VcpuExit::Shutdown) => Reason::TripleFault,
-        Ok(VcpuExit::InternalError) => Reason::Uninterpreted,
-        Ok(VcpuExit::FailEntry(reason, _)) => Reason::Entry(reason),
-        Ok(VcpuExit::Hlt) => Reason::Halted,
-        Ok(other) => Reason::Other(format!("{other:?}")),
-        Err(error) => return Err(RunError::Run(error)),
+        end => Reason::of(end)?,
     };
     Err(reason.at(Place::of(vcpu, &shared.memory)))
 }
