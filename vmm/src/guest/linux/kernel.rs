@@ -5,7 +5,7 @@
 //! a note for PVH, it can be entered without even page tables.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use super::LinuxError;
 use super::layout::HIGH;
 use crate::memory::Memory;
 
+/// Where the header of a bzImage begins.
+const HEADER: u64 = 0x1f1;
 /// The 64-bit entry of a bzImage lies so far behind its start.
 const ENTRY_64: u64 = 0x200;
 /// `setup_header.xloadflags`: it has that entry.
@@ -207,8 +209,14 @@ fn header_for_elf() -> setup_header {
 fn bz_image(path: &Path, file: &File) -> Result<Form, KernelError> {
     use vm_memory::ByteValued;
     let read = |source| KernelError::Read { path: path.to_owned(), source };
+    let length = file.metadata().map_err(read)?.len();
+    let truncated = |expected| KernelError::Truncated { path: path.to_owned(), length, expected };
     let mut header = setup_header::default();
-    file.read_exact_at(header.as_mut_slice(), 0x1f1).map_err(read)?;
+    let header_end = HEADER + size_of::<setup_header>() as u64;
+    if length < header_end {
+        return Err(truncated(header_end));
+    }
+    file.read_exact_at(header.as_mut_slice(), HEADER).map_err(read)?;
     let (version, flags) = (header.version, header.xloadflags);
     if version < PROTOCOL_64 || flags & XLF_KERNEL_64 == 0 {
         return Err(refuse(path, "it can't be entered in 64-bit mode (a 32-bit kernel, or one older than 3.8)"));
@@ -217,11 +225,10 @@ fn bz_image(path: &Path, file: &File) -> Result<Form, KernelError> {
         0 => 4, // boot.rst: for backwards compatibility
         sectors => u64::from(sectors),
     };
-    let length = file.metadata().map_err(read)?.len();
     let expected = (sectors + 1) * 512 + u64::from(header.syssize) * 16;
     // The size in the header is rounded up to a multiple of 16.
     if length + 16 <= expected {
-        return Err(KernelError::Truncated { path: path.to_owned(), length, expected });
+        return Err(truncated(expected));
     }
     Ok(Form::BzImage(Box::new(header)))
 }
@@ -247,9 +254,13 @@ impl Segment {
 /// Looks at the headers of a vmlinux.
 fn elf(path: &Path, file: &File) -> Result<Form, KernelError> {
     let read = |source| KernelError::Read { path: path.to_owned(), source };
+    let length = file.metadata().map_err(read)?.len();
+    let truncated = |expected| KernelError::Truncated { path: path.to_owned(), length, expected };
     let mut header = [0; 64];
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut header)).map_err(read)?;
+    if length < header.len() as u64 {
+        return Err(truncated(header.len() as u64));
+    }
+    file.read_exact_at(&mut header, 0).map_err(read)?;
     let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     // Class 2: 64 bits; byte order 1: the low byte first; machine 62: x86-64; types 2 and 3: executables.
     if header[4] != 2 || header[5] != 1 || short(18) != 62 || !matches!(short(16), 2 | 3) {
@@ -259,8 +270,6 @@ fn elf(path: &Path, file: &File) -> Result<Form, KernelError> {
         return Err(refuse(path, "an ELF file whose program headers have an odd size"));
     }
     let table = u64::from_le_bytes(header[32..40].try_into().unwrap_or_default());
-    let length = file.metadata().map_err(read)?.len();
-    let truncated = |expected| KernelError::Truncated { path: path.to_owned(), length, expected };
     let mut bytes = vec![0; usize::from(short(56)) * Segment::SIZE];
     let table_end = table.saturating_add(bytes.len() as u64);
     if table_end > length {

@@ -82,6 +82,9 @@ impl LinuxError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Kernel(KernelError::NoKernel { .. }) => Some("on Debian kernels are /boot/vmlinuz-*".to_owned()),
+            Self::Kernel(KernelError::Truncated { .. }) => {
+                Some("copy or unpack it again: the file ends before the kernel does".to_owned())
+            }
             Self::Kernel(KernelError::TooLarge { needed, .. }) => {
                 Some(format!("give the machine more: --memory {}", needed + 64))
             }

@@ -100,11 +100,12 @@ fn what_is_no_kernel_is_refused_with_what_is_wrong() {
     refused(&bz_image(|header| header.xloadflags = 0), "64-bit mode");
     refused(&bz_image(|header| header.version = 0x206), "64-bit mode");
     refused(&bz_image(|header| header.syssize = 3000), "truncated: it has 1056 bytes of 49024");
-    refused(&bz_image(|_| ())[..600], "cannot read the kernel");
+    refused(&bz_image(|_| ())[..600], "truncated: it has 600 bytes of");
     refused(&vmlinux(0x1000, 4096, false), "below 1 MiB");
     refused(&vmlinux(0x20_0000, 8, false), "larger in the file");
     refused(&vmlinux(0x20_0000, 4096, false)[..260], "truncated: it has 260 bytes of 272");
     refused(&vmlinux(0x20_0000, 4096, false)[..100], "truncated");
+    refused(&vmlinux(0x20_0000, 4096, false)[..40], "truncated: it has 40 bytes of 64");
     let mut arm = vmlinux(0x20_0000, 4096, false);
     arm[18] = 183;
     refused(&arm, "no x86-64 executable");

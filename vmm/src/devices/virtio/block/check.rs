@@ -71,7 +71,7 @@ pub(super) fn check(file: &File) -> io::Result<()> {
     let bits = number(&header, 20);
     let order = if version >= 3 { number(&header, 96) } else { 4 };
     if !header.starts_with(b"QFI\xfb") || !(9..=21).contains(&bits) || order > 6 {
-        return Err(broken("the header is not one of a qcow2 image"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is not one of a qcow2 image"));
     }
     let features = if version >= 3 { long(&header, 72) } else { 0 };
     if features & EXTERNAL != 0 {

@@ -53,6 +53,9 @@ pub enum VsockError {
     /// Somebody listens there.
     #[error("the socket {0} is in use by another program")]
     InUse(PathBuf),
+    /// A file that nobody can connect to.
+    #[error("{0} is there already, and is no socket")]
+    NoSocket(PathBuf),
     /// It could not be made.
     #[error("cannot listen on the socket {path}")]
     Listen {
@@ -94,7 +97,10 @@ impl Vsock {
                 // A monitor that was killed leaves its socket behind. One that lives answers.
                 let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
                 let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-                if !is_socket || !reach(path).is_err_and(refused) {
+                if !is_socket {
+                    return Err(VsockError::NoSocket(path.to_owned()));
+                }
+                if !reach(path).is_err_and(refused) {
                     return Err(VsockError::InUse(path.to_owned()));
                 }
                 std::fs::remove_file(path).map_err(failed)?;
