@@ -110,30 +110,43 @@ impl Payload {
         self.nonce.get(..self.length).unwrap_or_default()
     }
 
-    /// Reads commands a line at a time until the end of input.
+    /// Carries out commands, one a line, until the end of input. It takes all that is there in one read(2): for a machine without
+    /// a kernel each call is a stop.
     fn obey_standard_input(&mut self) {
-        let mut line = [0_u8; LINE_MAX];
+        let mut taken = [0_u8; LINE_MAX + 1];
         let mut length = 0;
-        let mut byte = [0_u8; 1];
         loop {
-            let got = syscall(SYS_READ, [0, byte.as_mut_ptr() as usize, 1, 0, 0, 0]);
-            match (got, byte[0]) {
-                (EINTR, _) => {}
-                (1, b'\n') => {
-                    self.obey(line.get(..length).unwrap_or_default());
-                    length = 0;
-                }
-                (1, other) if length < LINE_MAX => {
-                    line[length] = other;
-                    length += 1;
-                }
-                (1, _) => {
-                    say(2, &[b"error: the command is longer than 128 bytes\n"]);
-                    exit(2);
-                }
+            let rest = taken.get_mut(length..).unwrap_or_default();
+            if rest.is_empty() {
+                say(2, &[b"error: the command is longer than 128 bytes\n"]);
+                exit(2);
+            }
+            match syscall(SYS_READ, [0, rest.as_mut_ptr() as usize, rest.len(), 0, 0, 0]) {
+                EINTR => {}
+                got @ 1.. => length = self.obey_lines(&mut taken, length + got as usize),
                 _ => return,
             }
         }
+    }
+
+    /// Carries out the whole lines among the first `length` bytes, and moves what is behind them to the front; how much that is.
+    fn obey_lines(&mut self, taken: &mut [u8; LINE_MAX + 1], length: usize) -> usize {
+        let mut begin = 0;
+        for end in 0..length {
+            if taken.get(end) == Some(&b'\n') {
+                self.obey(taken.get(begin..end).unwrap_or_default());
+                begin = end + 1;
+            }
+        }
+        let rest = length - begin;
+        for at in 0..rest {
+            if let Some(byte) = taken.get(begin + at).copied()
+                && let Some(place) = taken.get_mut(at)
+            {
+                *place = byte;
+            }
+        }
+        rest
     }
 
     /// Carries out one command and answers.

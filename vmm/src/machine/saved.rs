@@ -174,6 +174,7 @@ impl Template {
             snapshot::check(&vcpu.cpuid, supported.as_slice()).map_err(SnapshotError::from)?;
             cpuids.push(snapshot::vcpu::cpuid(vcpu)?);
         }
+        snapshot::vcpu::is_emulated(); // asked before a server forks, so that no clone has to
         Ok(Self { kvm, snapshot, cpuids })
     }
 

@@ -48,6 +48,8 @@ pub struct Server {
     /// Signals as they were, for the children.
     mask: SigSet,
     clients: Vec<Client>,
+    /// Clones that were told to end, and have not yet: that takes KVM milliseconds, in which others can be served.
+    leaving: Vec<Clone>,
     name: SocketName,
 }
 
@@ -122,7 +124,7 @@ impl Server {
         if let Some(walls) = own_walls {
             walls.put_up().map_err(ServeError::Confine)?;
         }
-        Ok(Self { template, clones, listener, signals, mask, clients: Vec::new(), name })
+        Ok(Self { template, clones, listener, signals, mask, clients: Vec::new(), leaving: Vec::new(), name })
     }
 
     /// Hands out clones until a signal ends the server; returns its number. The clones end with it.
@@ -138,6 +140,11 @@ impl Server {
             for index in ready.clients.into_iter().rev() {
                 self.look_at(index);
             }
+            for index in ready.left.into_iter().rev() {
+                if self.leaving.get_mut(index).is_some_and(|clone| clone.ended().is_some()) {
+                    self.leaving.swap_remove(index);
+                }
+            }
             if ready.caller {
                 self.let_in();
             }
@@ -145,10 +152,11 @@ impl Server {
     }
 
     fn wait(&self) -> Result<Ready, ServeError> {
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-        ];
+        // Who finds no room waits at the door, and nobody needs to be told of him.
+        let door = if self.is_full() { PollFlags::empty() } else { PollFlags::POLLIN };
+        let mut fds =
+            vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.listener.as_fd(), door)];
+        fds.extend(self.leaving.iter().map(|clone| PollFd::new(clone.end(), PollFlags::POLLIN)));
         for client in &self.clients {
             fds.push(PollFd::new(client.socket.as_fd(), PollFlags::POLLIN));
             // One slot each, also for who has no clone yet: so that places stay known.
@@ -163,18 +171,25 @@ impl Server {
             }
         }
         let stirs = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        let (own, clients) = fds.split_at(2);
+        let (own, others) = fds.split_at(2);
+        let (leaving, clients) = others.split_at(self.leaving.len());
+        let left = leaving.iter().enumerate().filter(|(_, end)| stirs(end)).map(|(index, _)| index);
         let clients = clients.chunks(2).enumerate().filter(|(_, pair)| pair.iter().any(stirs)).map(|(index, _)| index);
         Ok(Ready {
             signal: own.first().is_some_and(stirs),
             caller: own.get(1).is_some_and(stirs),
+            left: left.collect(),
             clients: clients.collect(),
         })
     }
 
-    /// Lets in whoever waits at the door, and serves him at once if he has already said what he wants.
+    fn is_full(&self) -> bool {
+        self.clients.len() + self.leaving.len() >= CLIENTS
+    }
+
+    /// Lets in whoever waits at the door.
     fn let_in(&mut self) {
-        while self.clients.len() < CLIENTS {
+        while !self.is_full() {
             let Ok(number) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { return };
             // SAFETY: accept4(2) has just made this descriptor; nobody else has it.
             let socket = unsafe { OwnedFd::from_raw_fd(number) };
@@ -187,11 +202,14 @@ impl Server {
         let Some(client) = self.clients.get_mut(index) else { return };
         let gone = match &mut client.clone {
             Some(clone) => {
-                // Else it is the client: he is gone, or says something more, which nobody has asked for.
                 if let Some(status) = clone.ended() {
                     let _ = send(client.socket.as_fd(), &Reply::Ended { status }, &[]);
+                } else {
+                    // It is the client: he is gone, or says something more, which nobody has asked for.
+                    clone.stop();
+                    self.leaving.extend(client.clone.take());
                 }
-                true // what of it is still there ends with it
+                true
             }
             None => match receive(client.socket.as_fd()) {
                 Ok(Received::Value(Request::Clone { timeout }, files)) => !self.make(index, timeout, files),
@@ -233,6 +251,11 @@ impl Server {
         client.clone.is_some()
     }
 
+    /// All that have not ended.
+    fn clones(&self) -> impl Iterator<Item = &Clone> {
+        self.clients.iter().filter_map(|client| client.clone.as_ref()).chain(&self.leaving)
+    }
+
     /// The child: a machine of its own, with the client's open files, to its end.
     fn become_clone(&self, timeout: Option<Duration>, files: &[OwnedFd; 3], walls: &Walls) -> ! {
         for (file, number) in files.iter().zip(0..) {
@@ -255,7 +278,7 @@ impl Server {
     /// In the child: what it has of the server's and of other clients' is nothing to a clone, nor to a guest that breaks out.
     fn let_go_of_others(&self, files: &[OwnedFd; 3]) {
         let sockets = self.clients.iter().map(|client| client.socket.as_fd());
-        let ends = self.clients.iter().filter_map(|client| client.clone.as_ref()).map(Clone::end);
+        let ends = self.clones().map(Clone::end);
         let own = [self.listener.as_fd(), self.signals.as_fd()];
         let others = own.into_iter().chain(sockets).chain(ends).chain(files.iter().map(AsFd::as_fd));
         for number in others.map(|file| file.as_raw_fd()).filter(|number| *number > 2) {
@@ -285,8 +308,9 @@ impl Drop for Server {
             return;
         }
         // All are told before one is waited for.
-        self.clients.iter().filter_map(|client| client.clone.as_ref()).for_each(Clone::stop);
+        self.clones().for_each(Clone::stop);
         self.clients.clear();
+        self.leaving.clear();
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
     }
 }
@@ -319,5 +343,6 @@ fn as_many_files_as_may_be() {
 struct Ready {
     signal: bool,
     caller: bool,
+    left: Vec<usize>,
     clients: Vec<usize>,
 }

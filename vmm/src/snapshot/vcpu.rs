@@ -16,6 +16,7 @@
 //! for a processor that halts, and the events after all else.
 
 use std::arch::x86_64::__cpuid;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_sregs};
@@ -150,11 +151,15 @@ fn sregs_for(saved: &kvm_sregs, emulated: bool) -> kvm_sregs {
     sregs
 }
 
-/// Whether this host's processor is QEMU's own: its signature is in the leaf that hypervisors have.
-fn is_emulated() -> bool {
-    let hypervisor = __cpuid(1).ecx >> 31 != 0;
-    let leaf = hypervisor.then(|| __cpuid(0x4000_0000));
-    leaf.is_some_and(|leaf| [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat() == b"TCGTCGTCGTCG")
+/// Whether this host's processor is QEMU's own: its signature is in the leaf that hypervisors have. Asked once: in a virtual machine
+/// the instruction is a stop of its own.
+pub(crate) fn is_emulated() -> bool {
+    static EMULATED: LazyLock<bool> = LazyLock::new(|| {
+        let hypervisor = __cpuid(1).ecx >> 31 != 0;
+        let leaf = hypervisor.then(|| __cpuid(0x4000_0000));
+        leaf.is_some_and(|leaf| [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat() == b"TCGTCGTCGTCG")
+    });
+    *EMULATED
 }
 
 fn write_msrs(fd: &VcpuFd, state: &VcpuState) -> Result<(), VcpuError> {
