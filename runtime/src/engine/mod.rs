@@ -8,6 +8,7 @@
 //! | `document`, `user`, `layered` | what an image says about itself, and whom it knows |
 //! | `wishes`, `rights`, `limits`, `users` | what a user wants otherwise |
 //! | `prepare`, `specification`, `place` | a bundle made of both, and the folder that it lies in |
+//! | `machine` | what stands for a bundle where a machine runs the image |
 //! | `record`, `shelf`, `names` | what is known between commands; where that is kept; names for who has none |
 //! | `create`, `launch`, `end`, `control` | made, started, ended, and what can be done between |
 //! | `keeper`, `monitor`, `wire` | the process that stands by a container, in its two forms; what is said to it and by it |
@@ -45,6 +46,7 @@ mod limits;
 mod log_file;
 mod logs;
 mod look;
+mod machine;
 mod monitor;
 mod names;
 mod networking;
@@ -85,6 +87,7 @@ pub(crate) use layered::has;
 pub use limits::{DiskKind, DiskLimit, Limits};
 pub use log_file::Rotation;
 pub use logs::{Reading, parse_moment};
+pub use machine::MachineInit;
 pub use monitor::{inherited, monitor};
 pub use networking::Networking;
 pub use place::Place;

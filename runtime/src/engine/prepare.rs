@@ -118,7 +118,7 @@ pub(super) fn arguments(config: &RunConfig, wishes: &Wishes) -> Result<Vec<Strin
     if all.is_empty() { Err(EngineError::NoCommand) } else { Ok(all) }
 }
 
-fn environment(config: &RunConfig, wishes: &Wishes, identity: &Identity, hostname: &str) -> Vec<String> {
+pub(super) fn environment(config: &RunConfig, wishes: &Wishes, identity: &Identity, hostname: &str) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if wishes.terminal {
         env.push("TERM=xterm".to_owned());

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_initramfs_has_what_overlayfs_shows", &["root", "overlay", "cpio", "setfattr"], initramfs),
         trial("a_disk_is_the_same_bytes_wherever_it_is_made", &["root", "sqfstar", "debugfs", "setfattr"], twice),
         trial("a_disk_that_cannot_be_written_leaves_the_old_one", &["root", "setfattr"], unwritten),
+        trial("a_machine_is_told_what_a_container_of_the_image_would_run", &["root"], told),
     ]
 }
 
@@ -231,5 +232,43 @@ fn unwritten() -> Result<(), Failed> {
     assert_eq!(fs::read(lab.path("disk"))?, b"old");
     let mut beside = fs::read_dir(lab.folder.path())?.flatten();
     assert!(!beside.any(|one| one.file_name().to_string_lossy().starts_with(".tmp")), "something half made is left");
+    Ok(())
+}
+
+/// What `import --change` is told, and what `image export --init` then writes for each format.
+fn told() -> Result<(), Failed> {
+    let lab = Lab { folder: tempfile::Builder::new().prefix("isolab-disk-").tempdir()? };
+    fs::create_dir_all(lab.path("tree/etc"))?;
+    fs::write(lab.path("tree/etc/passwd"), "web:x:33:34::/srv:/bin/sh\n")?;
+    fs::write(lab.path("tree/etc/group"), "web:x:34:\nlog:x:4:web\n")?;
+    output(Command::new("tar").arg("-C").arg(lab.path("tree")).args(["-cf", &lab.text("tree.tar"), "."]))?;
+    let run = ["ENTRYPOINT [\"/serve\"]", "CMD [\"--port\", \"80\"]", "ENV LANG=C", "USER web", "WORKDIR /srv/www"];
+    let tree = lab.text("tree.tar");
+    let changes = run.iter().flat_map(|change| ["--change", *change]);
+    let words: Vec<&str> = std::iter::once("import").chain(changes).chain([tree.as_str(), "web:1"]).collect();
+    let id = lab.ctr("store", &words)?;
+    let name = id.trim().trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut expected = json!({
+        "hostname": name,
+        "process": {
+            "args": ["/serve", "--port", "80"],
+            "env": [path, format!("HOSTNAME={name}"), "HOME=/srv", "LANG=C"],
+            "cwd": "/srv/www", "uid": 33, "gid": 34, "groups": [4],
+        },
+    });
+    let (init, disk) = (lab.text("isolab.json"), lab.text("disk"));
+    let export = |format| ["image", "export", "--format", format, "--init", &init, "web:1", &disk];
+    lab.ctr("store", &export("initramfs"))?;
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&fs::read(&init)?)?, expected);
+    lab.ctr("store", &export("ext4"))?;
+    expected["root"] = json!({"device": "/dev/vda", "filesystem": "ext4"});
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&fs::read(&init)?)?, expected);
+
+    lab.ctr("store", &["import", &tree, "silent:1"])?;
+    let words = ["image", "export", "--format", "initramfs", "--init", &init, "silent:1", &lab.text("none")];
+    let refused = Command::new(CTR).arg("--root").arg(lab.path("store")).args(words).output()?;
+    assert!(String::from_utf8(refused.stderr)?.contains("the image says nothing to run"));
+    assert!(!lab.path("none").exists());
     Ok(())
 }

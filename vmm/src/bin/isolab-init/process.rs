@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 
 use crate::renewal::{self, Badge};
 use crate::{InitError, power};
@@ -25,14 +25,26 @@ pub(crate) fn run(process: &Process, badge: Option<Badge>, network: Option<&Netw
     let all = SigSet::all();
     all.thread_block().map_err(|error| InitError::Host("take all signals", error.into()))?;
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().current_dir(&process.cwd).uid(process.uid).gid(process.gid);
+    command.args(arguments).env_clear().current_dir(&process.cwd);
+    // A container's folder is made where the image has none.
+    fs::create_dir_all(&process.cwd).map_err(|source| InitError::Path {
+        attempt: "make the folder",
+        on: process.cwd.clone(),
+        source,
+    })?;
     command.envs(process.env.iter().filter_map(|pair| pair.split_once('=')));
     if let Some(terminal) = terminal() {
         hand_over(&mut command, &terminal)?;
     }
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    let groups: Vec<Gid> = process.groups.iter().copied().map(Gid::from_raw).collect();
     // SAFETY: between fork and exec only system calls are made.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            // In this order: who is no longer root chooses no groups.
+            setgroups(&groups)?;
+            setgid(gid)?;
+            setuid(uid)?;
             SigSet::empty().thread_set_mask()?;
             nix::unistd::setsid()?;
             // For job control in a shell: where standard input is no terminal, there is none.

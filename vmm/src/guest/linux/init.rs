@@ -101,12 +101,14 @@ pub struct Process {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
 }
 
 impl Default for Process {
     fn default() -> Self {
         let env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-        Self { args: vec!["/bin/sh".to_owned()], env, cwd: "/".into(), uid: 0, gid: 0 }
+        Self { args: vec!["/bin/sh".to_owned()], env, cwd: "/".into(), uid: 0, gid: 0, groups: Vec::new() }
     }
 }
 

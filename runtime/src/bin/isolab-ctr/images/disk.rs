@@ -1,12 +1,15 @@
 //! `image export`: the same image, for a machine.
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use isolab_runtime::engine::MachineInit;
 use isolab_runtime::image::{DiskFormat, DiskPacking, Image, Store, write_disk};
 
 use crate::print;
 use crate::voice::Failure;
+use crate::whole::WholeFile;
 
 #[derive(Args)]
 pub(crate) struct Export {
@@ -16,6 +19,9 @@ pub(crate) struct Export {
     /// How it is compressed [default: gzip for squashfs, none for initramfs and ext4]
     #[arg(long, value_enum)]
     compress: Option<Packing>,
+    /// Write here, too, what the image runs, in the words of a machine's first process: /isolab.json for isolab-init
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
     /// The image's name or id
     image: String,
     /// The file to write; one that is there is replaced
@@ -45,10 +51,15 @@ impl Export {
         let _shared = store.shared()?;
         let found = store.resolve(&self.image)?;
         let image = Image::from_manifest(store, &found.descriptor)?;
-        let format = match self.format {
-            Format::Squashfs => DiskFormat::Squashfs,
-            Format::Ext4 => DiskFormat::Ext4,
-            Format::Initramfs => DiskFormat::Initramfs,
+        let (format, on) = match self.format {
+            Format::Squashfs => (DiskFormat::Squashfs, Some("squashfs")),
+            Format::Ext4 => (DiskFormat::Ext4, Some("ext4")),
+            Format::Initramfs => (DiskFormat::Initramfs, None),
+        };
+        // An image that says nothing to run is refused before minutes are spent on its disk.
+        let init = match &self.init {
+            Some(file) => Some((file, MachineInit::of(store, &self.image, &image, on)?)),
+            None => None,
         };
         let packing = self.compress.map(|packing| match packing {
             Packing::None => DiskPacking::None,
@@ -59,6 +70,16 @@ impl Export {
         for path in &written.lost {
             eprintln!("warning: an initramfs has no place for the attributes of /{}", path.display());
         }
+        if let Some((file, init)) = init {
+            write_init(file, &init).map_err(|source| Failure::Write { to: file.display().to_string(), source })?;
+        }
         print::text(&format!("{}: {}\n", self.file.display(), print::size(written.size)))
     }
+}
+
+fn write_init(to: &Path, init: &MachineInit) -> io::Result<()> {
+    let mut file = WholeFile::create(to)?;
+    serde_json::to_writer_pretty(&mut file, init)?;
+    file.write_all(b"\n")?;
+    file.finish()
 }
