@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-use super::needs::on_path;
+use super::needs::busybox;
 
 /// The command under test.
 pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
@@ -27,7 +27,7 @@ impl Lab {
     pub(crate) fn new() -> Result<Self, Failed> {
         let lab = Self { folder: tempfile::Builder::new().prefix("isolab-build-").tempdir()? };
         fs::create_dir(lab.context())?;
-        fs::copy(on_path("busybox").ok_or("the trial needs busybox")?, lab.context().join("busybox"))?;
+        fs::copy(busybox()?, lab.context().join("busybox"))?;
         Ok(lab)
     }
 

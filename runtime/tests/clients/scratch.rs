@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::checks::wait_within;
 pub(crate) use super::checks::{has, same, text};
-use super::needs::on_path;
+use super::needs::busybox;
 
 /// The runtime under test.
 pub(crate) const OCI: &str = env!("CARGO_BIN_EXE_isolab-oci");
@@ -43,7 +43,7 @@ impl Scratch {
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(root.join(name))?;
         }
-        fs::copy(on_path("busybox").ok_or("no busybox")?, root.join("bin/busybox"))?;
+        fs::copy(busybox()?, root.join("bin/busybox"))?;
         for name in APPLETS {
             symlink("busybox", root.join("bin").join(name))?;
         }

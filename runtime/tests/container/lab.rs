@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::checks::wait_within;
 pub(crate) use super::checks::{has, same, text};
-use super::needs::on_path;
+use super::needs::busybox;
 
 /// The command under test.
 pub(crate) const OCI: &str = env!("CARGO_BIN_EXE_isolab-oci");
@@ -45,7 +45,7 @@ impl Lab {
         for name in ["bin", "proc", "sys", "dev", "tmp", "etc"] {
             fs::create_dir_all(lab.root().join(name)).expect("a folder of the root");
         }
-        let busybox = on_path("busybox").expect("the trial needs busybox");
+        let busybox = busybox().expect("busybox on the host");
         fs::copy(busybox, lab.root().join("bin/busybox")).expect("busybox");
         for name in APPLETS {
             symlink("busybox", lab.root().join("bin").join(name)).expect("an applet");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
@@ -49,12 +49,18 @@ fn is_here(need: &str) -> bool {
             }
             probe.status().is_ok_and(|status| status.success())
         }
+        "busybox" => busybox().is_ok(),
         program => on_path(program).is_some(),
     }
 }
 
+/// The busybox that the images of trials are made of.
+pub(crate) fn busybox() -> Result<PathBuf, Failed> {
+    on_path("busybox").ok_or_else(|| "the trial needs busybox".into())
+}
+
 /// The path of a program.
-pub(crate) fn on_path(program: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

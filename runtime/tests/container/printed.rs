@@ -8,14 +8,14 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Failed;
 
-use super::needs::on_path;
+use super::needs::busybox;
 
 const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
 
 /// A root with busybox, and links to it, in a tar archive.
 pub(crate) fn base_archive(archive: &Path, applets: &[&str]) -> Result<(), Failed> {
     let mut tar = tar::Builder::new(fs::File::create(archive)?);
-    tar.append_path_with_name(on_path("busybox").ok_or("the trial needs busybox")?, "bin/busybox")?;
+    tar.append_path_with_name(busybox()?, "bin/busybox")?;
     for applet in applets {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);

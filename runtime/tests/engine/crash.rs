@@ -141,7 +141,7 @@ fn full_disk() -> Result<(), Failed> {
     let filler = lab.root().join("filler");
     let mut file = fs::File::create(&filler)?;
     while file.write_all(&[0; 4096]).is_ok() {}
-    let busybox = needs::on_path("busybox").ok_or("no busybox")?.display().to_string();
+    let busybox = needs::busybox()?.display().to_string();
     let place = format!("{name}:/srv/copied");
     let verbs: [&[&str]; 7] = [
         &["create", "bb"],

@@ -12,7 +12,7 @@ use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::needs::on_path;
+use super::needs::busybox;
 
 /// The command under test.
 pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
@@ -155,7 +155,7 @@ fn prepare() -> Result<PathBuf, Failed> {
     let folder = tempfile::Builder::new().prefix("isolab-engine-").tempdir()?;
     let (context, root) = (folder.path().join("context"), folder.path().join("root"));
     fs::create_dir(&context)?;
-    fs::copy(on_path("busybox").ok_or("the trials need busybox")?, context.join("busybox"))?;
+    fs::copy(busybox()?, context.join("busybox"))?;
     fs::write(context.join("Dockerfile"), DOCKERFILE)?;
     let built = Command::new(CTR).arg("--root").arg(&root).args(["build", "-q", "-t", "bb"]).arg(&context).output()?;
     succeed(&built)?;

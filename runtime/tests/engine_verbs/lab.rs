@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-use super::needs::on_path;
+use super::needs::busybox;
 
 /// The command under test.
 pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
@@ -38,8 +38,7 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new() -> Result<Self, Failed> {
         let lab = Self { folder: tempfile::Builder::new().prefix("isolab-verbs-").tempdir()? };
-        let busybox = on_path("busybox").ok_or("the trial needs busybox")?;
-        let made = Command::new("sh").args(["-ec", IMAGE]).arg(lab.folder.path()).arg(busybox).output()?;
+        let made = Command::new("sh").args(["-ec", IMAGE]).arg(lab.folder.path()).arg(busybox()?).output()?;
         succeed(&made)?;
         lab.ctr(&["import", &lab.text("root.tar"), "sample:1"])?;
         Ok(lab)

@@ -61,7 +61,7 @@ fn life() -> Result<(), Failed> {
     let mut shop = Shop::empty()?;
     let context = shop.lab.path("context");
     fs::create_dir(&context)?;
-    fs::copy(needs::on_path("busybox").ok_or("the trial needs busybox")?, context.join("busybox"))?;
+    fs::copy(needs::busybox()?, context.join("busybox"))?;
     fs::write(context.join("Dockerfile"), DOCKERFILE)?;
 
     // Built, and brought to a registry.

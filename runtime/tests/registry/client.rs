@@ -11,8 +11,8 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use super::checks::{has, same};
-use super::lab::{Lab, busybox, done, refused, skopeo};
-use super::needs::trial;
+use super::lab::{Lab, done, refused, skopeo};
+use super::needs::{busybox, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let debians = ["docker-registry", "htpasswd", "openssl", "skopeo", "umoci"];

@@ -10,7 +10,6 @@ use libtest_mimic::Failed;
 use tempfile::TempDir;
 
 use super::checks::{text, wait_within};
-use super::needs::on_path;
 
 /// The command under test.
 pub(crate) const CTR: &str = env!("CARGO_BIN_EXE_isolab-ctr");
@@ -183,9 +182,4 @@ pub(crate) fn refused(command: &mut Command) -> Result<String, Failed> {
         return Err(format!("{command:?} succeeded: {}", text(&output.stdout)).into());
     }
     Ok(text(&output.stderr))
-}
-
-/// Where busybox is.
-pub(crate) fn busybox() -> Result<PathBuf, Failed> {
-    on_path("busybox").ok_or_else(|| "no busybox".into())
 }

@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::checks::{has, same, wait_within};
-use super::lab::{CTR, Lab, busybox, done, refused, skopeo};
-use super::needs::trial;
+use super::lab::{CTR, Lab, done, refused, skopeo};
+use super::needs::{busybox, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -9,8 +9,8 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 use super::checks::{has, same, text};
-use super::lab::{CTR, Lab, busybox, done, skopeo};
-use super::needs::trial;
+use super::lab::{CTR, Lab, done, skopeo};
+use super::needs::{busybox, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let peers = ["skopeo", "umoci"];
