@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Error};
+
+use crate::cli::Arguments;
+use crate::print;
 
 /// docker's status for a command line that it does not understand.
 const REFUSED: u8 = 125;
@@ -70,8 +73,31 @@ pub(crate) fn tell(error: &Error) -> ExitCode {
         return ExitCode::from(REFUSED);
     }
     // Where it cannot be printed there is nobody to tell that.
+    if let Some(help) = help_of_group(error) {
+        let _ = print::text(&help);
+        return ExitCode::SUCCESS;
+    }
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+/// The help of a group, or of the whole command, of which no verb was said: as docker has it, that is no mistake. The
+/// parser's own complaint lists the verbs that only this command says to itself, too.
+fn help_of_group(error: &Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.to_string()),
+        ErrorKind::MissingSubcommand => {
+            let Some(ContextValue::String(said)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+            let mut command = Arguments::command();
+            command.build();
+            let mut group = &mut command;
+            for word in said.split(' ').skip(1) {
+                group = group.find_subcommand_mut(word)?;
+            }
+            Some(group.render_help().to_string())
+        }
+        _ => None,
+    }
 }
 
 fn stranger(error: &Error) -> Option<(&'static str, &'static str)> {
@@ -99,7 +125,7 @@ fn strange_verb(error: &Error) -> Option<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{STRANGERS, VERBS, strange_verb, stranger};
+    use super::{STRANGERS, VERBS, help_of_group, strange_verb, stranger};
     use crate::cli::Arguments;
     use clap::{CommandFactory, Parser};
 
@@ -116,6 +142,18 @@ mod tests {
         let known: Vec<String> = run.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))).collect();
         let wrong = STRANGERS.iter().find(|(name, _)| known.iter().any(|known| known == name));
         assert_eq!(wrong, None);
+    }
+
+    #[test]
+    fn who_says_no_verb_reads_the_help_and_no_verb_that_is_hidden() {
+        for (line, first) in [("", "Runs containers"), ("--root x", "Runs containers"), ("system --root x", "Show and")]
+        {
+            let words = std::iter::once("isolab-ctr").chain(line.split_whitespace());
+            let error = Arguments::try_parse_from(words).err().expect("no verb");
+            let help = help_of_group(&error).unwrap_or_else(|| panic!("'{line}': {error}"));
+            assert!(help.starts_with(first) && help.contains("Usage: isolab-ctr"), "'{line}': {help}");
+            assert!(!help.contains("\n  keep "), "'{line}': {help}");
+        }
     }
 
     #[test]
