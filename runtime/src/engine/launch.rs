@@ -77,19 +77,22 @@ impl Engine {
         };
         let keeper = ProcessId::of(nix::unistd::Pid::this());
         let container = locked.record.id.clone();
-        let mut held = Some(locked);
+        let (mut held, mut removers) = (Some(locked), None);
         let run = self.runtime.run_to_end(&id, &bundle, &mut |pid| {
+            let Some(mut locked) = held.take() else { return Ok(()) };
+            self.between(&mut locked, pid, keeper.as_ref(), ready.take())?;
+            removers = locked.record.wishes.remove.then(|| Place::at(locked.folder()).removers());
             // Others may look at it, and ask it to end, from here on.
-            held.take().map_or(Ok(()), |mut locked| self.between(&mut locked, pid, keeper.as_ref(), ready.take()))
+            Ok(())
         });
         let mut locked = match held {
             Some(locked) => locked,
             None => self.shelf.lock(&container)?,
         };
-        let place = Place::at(locked.folder());
-        let goes = locked.record.wishes.remove;
-        let cleared =
-            run.and_then(|remains| if goes { place.empty_while(|| remains.clear()) } else { remains.clear() });
+        let cleared = run.and_then(|remains| match removers {
+            Some(removers) => removers.empty_while(|| remains.clear()),
+            None => remains.clear(),
+        });
         match cleared {
             Ok(ended) => {
                 self.finish(&mut locked, Some(ended.ending.code()), ended.out_of_memory)?;

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 
 use serde_json::Value;
@@ -81,27 +82,23 @@ impl Place {
         }
     }
 
-    /// Removes what the container wrote, which nobody wants any more, while something else is done.
-    ///
-    /// A disk that is told what is free may have each folder waited for that goes (ext4 without a journal, mounted with
-    /// `discard`: 0.1 to 4 ms each). There are seven here, one in another, and what can be waited for at the same time is. What
-    /// cannot be removed now is removed, or complained of, with the folder that it lies in.
-    pub(super) fn empty_while<T>(&self, task: impl FnOnce() -> T) -> T {
-        let _span = info_span!(
-            "engine.empty",
-            call = "unlinkat(2), rmdir(2)",
-            why = "nobody wants what it wrote: threads remove that, while the kernel's part of the container is taken back"
-        )
-        .entered();
-        // overlayfs's mark and its folder, so that they are not waited for before those that they lie in.
+    /// Threads that will remove what the container writes, once nobody wants it any more. Making them takes time, which there
+    /// is while the container is made; they wait until then.
+    pub(super) fn removers(&self) -> Removers {
         let marks = self.folder.join("marks");
-        let _ = fs::rename(self.work.join(OVERLAY_MARKS), &marks);
-        thread::scope(|scope| {
-            for folder in [&self.upper, &self.work, &marks] {
-                let _ = thread::Builder::new().spawn_scoped(scope, || drop(remove(folder)));
-            }
-            task()
-        })
+        let start = |folder: &PathBuf| {
+            let (go, told) = mpsc::channel();
+            let folder = folder.clone();
+            let wait = move || {
+                // Who is never told lets everything be.
+                if told.recv().is_ok() {
+                    drop(remove(&folder));
+                }
+            };
+            thread::Builder::new().spawn(wait).ok().map(|thread| Remover { go, thread })
+        };
+        let threads = [&self.upper, &self.work, &marks].into_iter().filter_map(start).collect();
+        Removers { overlays_marks: self.work.join(OVERLAY_MARKS), marks, threads }
     }
 
     /// The bundle's folder.
@@ -137,6 +134,44 @@ impl Place {
     pub(super) fn write_configuration(&self, specification: &Value) -> Result<(), EngineError> {
         let path = self.folder.join("config.json");
         fs::write(&path, specification.to_string()).map_err(io_error("write", &path))
+    }
+}
+
+/// Those who remove what a container wrote.
+pub(super) struct Removers {
+    /// overlayfs's mark and its folder, and where they go, so that they are not waited for before those that they lie in.
+    overlays_marks: PathBuf,
+    marks: PathBuf,
+    threads: Vec<Remover>,
+}
+
+struct Remover {
+    go: mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Removers {
+    /// Removes what the container wrote, which nobody wants any more, while something else is done.
+    ///
+    /// A disk that is told what is free may have each folder waited for that goes (ext4 without a journal, mounted with
+    /// `discard`: 0.1 to 4 ms each). There are seven here, one in another, and what can be waited for at the same time is. What
+    /// cannot be removed now is removed, or complained of, with the folder that it lies in.
+    pub(super) fn empty_while<T>(self, task: impl FnOnce() -> T) -> T {
+        let _span = info_span!(
+            "engine.empty",
+            call = "unlinkat(2), rmdir(2)",
+            why = "nobody wants what it wrote: threads remove that, while the kernel's part of the container is taken back"
+        )
+        .entered();
+        let _ = fs::rename(&self.overlays_marks, &self.marks);
+        for remover in &self.threads {
+            let _ = remover.go.send(());
+        }
+        let done = task();
+        for remover in self.threads {
+            let _ = remover.thread.join();
+        }
+        done
     }
 }
 

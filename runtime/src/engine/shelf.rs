@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/containers/ID/             one container; without `container.json` it is not finished, or no more
 //! ROOT/containers/ID/lock         held by who changes it
-//! ROOT/containers/names/NAME      a link that says whose name it is: symlink(2) is what lets only one have it
+//! ROOT/containers/names/NAME      a link that says whose name it is (`label`): symlink(2) is what lets only one have it
 //! ROOT/containers/users.lock      held by who chooses numbers for a container's users
 //! ROOT/containers/.tmp-...        what is being removed, or belongs to a command that runs
 //! ```
@@ -16,6 +16,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::info_span;
 
@@ -170,8 +172,8 @@ impl Shelf {
         let Ok(names) = fs::read_dir(self.folder.join(NAMES)) else { return Ok(removed) };
         let _names = self.lock_names()?;
         for link in names.flatten().map(|entry| entry.path()) {
-            let leads = |id: PathBuf| self.folder.join(id).join(LOCK).exists();
-            let is_remnant = !fs::read_link(&link).is_ok_and(leads) || self.is_of_killed_rename(&link)?;
+            let leads = |id: String| self.folder_of(&id).join(LOCK).exists();
+            let is_remnant = !said_by(&link).is_some_and(leads) || self.is_of_killed_rename(&link)?;
             if is_remnant && fs::remove_file(&link).is_ok() {
                 removed.push(link);
             }
@@ -181,8 +183,8 @@ impl Shelf {
 
     /// Whether a container is called otherwise than by this link to it, and nobody is about to change that.
     fn is_of_killed_rename(&self, link: &Path) -> Result<bool, EngineError> {
-        let Ok(id) = fs::read_link(link) else { return Ok(false) };
-        let folder = self.folder.join(id);
+        let Some(id) = said_by(link) else { return Ok(false) };
+        let folder = self.folder_of(&id);
         let Some(_unused) = try_lock(&folder)? else { return Ok(false) };
         let record = read(&folder)?.filter(|record| !record.damaged);
         Ok(record.is_some_and(|record| link.file_name().is_none_or(|name| name != record.name.as_str())))
@@ -191,7 +193,7 @@ impl Shelf {
     /// Whose name it is; nothing where it is nobody's.
     fn owner(&self, name: &str) -> Option<String> {
         check_name(name).ok()?;
-        let id = fs::read_link(self.folder.join(NAMES).join(name)).ok()?.into_os_string().into_string().ok()?;
+        let id = said_by(&self.folder.join(NAMES).join(name))?;
         has_record(&self.folder_of(&id)).then_some(id)
     }
 
@@ -199,7 +201,7 @@ impl Shelf {
     fn claim(&self, name: &str, id: &str) -> Result<(), EngineError> {
         let link = self.folder.join(NAMES).join(name);
         let _names = self.lock_names()?;
-        let owner = fs::read_link(&link).ok().map(|owner| owner.to_string_lossy().into_owned());
+        let owner = said_by(&link);
         if owner.as_deref() == Some(id) {
             // A rename that was killed has taken it already, or not let it go yet.
             return Ok(());
@@ -212,7 +214,7 @@ impl Shelf {
             }
             fs::remove_file(&link).map_err(io_error("remove", &link))?;
         }
-        symlink(id, &link).map_err(io_error("make", &link))
+        symlink(label(id), &link).map_err(io_error("make", &link))
     }
 
     /// Of two who look at a name, one waits: or the second could take a remnant away that is the first one's name by then.
@@ -240,7 +242,7 @@ impl Shelf {
 
     fn free(&self, name: &str, id: &str) {
         let link = self.folder.join(NAMES).join(name);
-        if fs::read_link(&link).is_ok_and(|owner| owner.as_os_str() == id) {
+        if said_by(&link).is_some_and(|owner| owner == id) {
             // A name that leads nowhere is as good as free.
             let _ = fs::remove_file(link);
         }
@@ -320,6 +322,27 @@ fn lock_file(folder: &Path) -> Result<Option<(File, PathBuf)>, EngineError> {
     }
 }
 
+/// What a link says of a container: its id's bytes in base64. ext4 keeps up to 59 letters of a link beside its other facts;
+/// the 64 digits of an id need a block of their own, and a disk that is told what is free is waited for when that goes.
+fn label(id: &str) -> String {
+    let pairs = id.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let bytes: Option<Vec<u8>> = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect();
+    bytes.map_or_else(|| id.to_owned(), |bytes| URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The id that a link leads to. Links of earlier versions have its digits. What is neither is answered as it stands: such a
+/// container is nowhere.
+fn said_by(link: &Path) -> Option<String> {
+    let text = fs::read_link(link).ok()?.to_string_lossy().into_owned();
+    let bytes = if is_id(&text) { None } else { URL_SAFE_NO_PAD.decode(&text).ok() };
+    Some(bytes.map_or(text, |bytes| hexadecimal(&bytes)))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
 fn make_folder(path: &Path) -> Result<(), EngineError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
 }
@@ -344,8 +367,7 @@ pub(crate) fn random_id() -> Result<String, EngineError> {
     let mut bytes = [0_u8; DIGITS / 2];
     let path = "/dev/urandom";
     File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", path))?;
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    Ok(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
+    Ok(hexadecimal(&bytes))
 }
 
 #[cfg(test)]
@@ -392,6 +414,21 @@ mod tests {
         for text in ["", "we", "../web", "names", "zz"] {
             assert!(matches!(shelf.find(text), Err(EngineError::NoContainer { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_leads_to_an_id_by_few_letters_and_by_an_earlier_versions_digits() {
+        let root = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::below(root.path());
+        let made = shelf.add(record("web"), |_| Ok(())).expect("it is made");
+        let names = root.path().join("containers/names");
+        let link = std::fs::read_link(names.join("web")).expect("a link");
+        assert!(link.as_os_str().len() < 60, "{}", link.display());
+        std::os::unix::fs::symlink(&made.record.id, names.join("old")).expect("a link");
+        std::os::unix::fs::symlink("no id at all", names.join("wrong")).expect("a link");
+        assert!(["web", "old"].iter().all(|name| shelf.find(name).is_ok_and(|id| id == made.record.id)));
+        assert!(shelf.find("wrong").is_err());
+        assert!(matches!(shelf.add(record("old"), |_| Ok(())), Err(EngineError::NameTaken { .. })));
     }
 
     #[test]
