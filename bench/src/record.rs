@@ -103,6 +103,7 @@ mod tests {
             about: "x".into(),
             command: vec!["x".into()],
             version: None,
+            payload: true,
         }
     }
 

@@ -235,6 +235,7 @@ mod tests {
             about: String::new(),
             command: Vec::new(),
             version: None,
+            payload: true,
         };
         Station { cell, subject }
     }

@@ -69,47 +69,62 @@ fn of_copies(costs: &Costs<'_>, ratio: &Interval) -> String {
 
 fn faster(analysis: &Analysis<'_>) -> Vec<String> {
     let subject = |cell: &&Summary<'_>| cell.cell().role == Role::Subject;
-    let ours = analysis.compared().filter(subject);
-    let mut ours: Vec<(&Summary<'_>, &Figures)> =
-        ours.filter_map(|cell| Some((cell, cell.figures.as_ref()?))).collect();
-    ours.sort_by(|a, b| a.1.median.estimate.total_cmp(&b.1.median.estimate));
-    let emulated = analysis.run.host.emulated;
-    let time = |(cell, figures): &(&Summary<'_>, &Figures)| {
-        let name = &cell.cell().name;
-        if emulated { name.clone() } else { format!("{name}, in {}", units::time(figures.median.estimate)) }
-    };
+    let started = analysis.compared().filter(subject);
+    let mut started: Vec<(&Summary<'_>, &Figures)> =
+        started.filter_map(|cell| Some((cell, cell.figures.as_ref()?))).collect();
+    started.sort_by(|a, b| a.1.median.estimate.total_cmp(&b.1.median.estimate));
+    // Who runs less than the program may be first, and is no answer; but where nobody runs it, that is what there is.
+    let (ours, smaller): (Vec<_>, Vec<_>) = started.into_iter().partition(|(cell, _)| cell.cell().payload);
+    let (ours, smaller) = if ours.is_empty() { (smaller, ours) } else { (ours, smaller) };
     let Some(((first, figures), rest)) = ours.split_first().map(|(first, rest)| (*first, rest)) else {
-        return vec![match analysis.baseline().and_then(|cell| Some((cell, cell.figures.as_ref()?))) {
-            Some((cell, figures)) => {
-                format!("Only {} was started: {}.", cell.cell().name, units::time(figures.median.estimate))
-            }
-            None => "No start of ours was proved.".to_owned(),
-        }];
+        return vec![nobody_of_ours(analysis)];
     };
-    let mut sentences = vec![format!("{}.", time(&(first, figures)))];
+    let name = &first.cell().name;
+    let emulated = analysis.run.host.emulated;
+    let time = if emulated { String::new() } else { format!(", in {}", units::time(figures.median.estimate)) };
+    let mut sentences = vec![format!("{name}{time}.")];
+    if let Some(verdict) = &first.verdict {
+        sentences.push(format!("Beside a bare process that is {}.", units::ratio_within(&verdict.interval())));
+    }
     let against = |(cell, _): &(&Summary<'_>, &Figures)| {
         let ratio = analysis.ratio(cell, first)?;
         Some((cell.cell().name.clone(), ratio))
+    };
+    let longer = |(name, ratio): &(String, Interval)| {
+        let times = units::digits(ratio.estimate);
+        format!("{name} takes {times} times as long ({})", units::ratios(ratio.low, ratio.high))
     };
     let others: Vec<(String, Interval)> = rest.iter().filter_map(against).collect();
     let (alike, slower): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|(_, ratio)| word(ratio, analysis.floor()) != Word::Slower);
     if !slower.is_empty() {
-        let one = |(name, ratio): &(String, Interval)| {
-            let times = units::digits(ratio.estimate);
-            format!("{name} takes {times} times as long ({})", units::ratios(ratio.low, ratio.high))
-        };
-        let named: Vec<String> = slower.iter().map(one).collect();
+        let named: Vec<String> = slower.iter().map(longer).collect();
         sentences.push(format!("{}.", listed(&named)));
     }
     if !alike.is_empty() {
         let named: Vec<String> = alike.into_iter().map(|(name, _)| name).collect();
         sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
     }
-    if let Some(verdict) = &first.verdict {
-        sentences.push(format!("Beside a bare process that is {}.", units::ratio_within(&verdict.interval())));
-    }
+    sentences.extend(smaller.iter().filter_map(|(cell, _)| {
+        let ratio = analysis.ratio(first, cell)?;
+        let (times, within) = (units::digits(ratio.estimate), units::ratios(ratio.low, ratio.high));
+        let smaller = &cell.cell().name;
+        Some(format!(
+            "{smaller}, which runs less than the program, shows what its mechanism costs at least: {name} takes {times} times as long \
+             ({within})."
+        ))
+    }));
     sentences
+}
+
+/// What is said where no start of ours was proved.
+fn nobody_of_ours(analysis: &Analysis<'_>) -> String {
+    match analysis.baseline().and_then(|cell| Some((cell, cell.figures.as_ref()?))) {
+        Some((cell, figures)) => {
+            format!("Only {} was started: {}.", cell.cell().name, units::time(figures.median.estimate))
+        }
+        None => "No start of ours was proved.".to_owned(),
+    }
 }
 
 fn denser(crowd: &Crowd<'_>) -> Vec<String> {

@@ -321,6 +321,7 @@ mod tests {
             about: String::new(),
             command: Vec::new(),
             version: None,
+            payload: true,
         }
     }
 

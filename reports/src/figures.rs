@@ -1,8 +1,9 @@
 //! Figures in a few lines of Markdown, for a README: what anybody asks first, and where it was measured.
 
 use crate::analysis::{Analysis, Summary};
-use crate::answers::{Answer, answers};
+use crate::answers::answers;
 use crate::criterion::Group;
+use crate::export::answered;
 use crate::model::Run;
 use crate::text::printable;
 use crate::units;
@@ -13,8 +14,7 @@ pub fn figures(run: &Run) -> String {
     let head =
         "| subject | starts in | beside a process | 95 % interval | one more costs |\n|---|---:|---:|---:|---:|\n";
     let rows: String = analysis.compared().filter_map(|cell| row(&analysis, cell)).collect();
-    let answer = |answer: &Answer| format!("\n**{}** {}\n", answer.question, answer.sentences.join(" "));
-    let answers = answers(&analysis).iter().map(answer).collect::<Vec<_>>().concat();
+    let answers: String = answers(&analysis).iter().map(|answer| format!("\n{}", answered(answer))).collect();
     let host = &run.host;
     let kvm = host.kvm_driver.as_ref().map_or_else(|| "no KVM".to_owned(), |driver| format!("KVM by {driver}"));
     let made = format!(

@@ -128,6 +128,14 @@ pub struct Cell {
     pub command: Vec<String>,
     /// What the peer says its version is; none for our own.
     pub version: Option<String>,
+    /// Whether it runs the payload, as nearly all do. One that runs something smaller shows what its mechanism costs at least, and is
+    /// no answer to what starts faster. Files from before this field say nothing, and are taken to mean yes.
+    #[serde(default = "yes")]
+    pub payload: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What part a cell plays in the comparison.

@@ -208,6 +208,7 @@ mod tests {
             about: String::new(),
             command: Vec::new(),
             version: None,
+            payload: true,
         };
         // Twenty starts of 10, 20, ... 200 ns; the two nearest to the median of 105 take 100 and 110.
         let timings: Vec<Timing> = (1..=20).map(|n| timing(n * 10, vec![phase("a", 0, n * 8, 0)])).collect();

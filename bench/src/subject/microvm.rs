@@ -81,6 +81,10 @@ impl Subject for Bare<'_> {
         &self.about
     }
 
+    fn runs_payload(&self) -> bool {
+        false
+    }
+
     fn stays(&self) -> bool {
         false
     }

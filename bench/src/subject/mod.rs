@@ -78,6 +78,11 @@ pub trait Subject: Send + Sync {
     /// Makes ready for one start, number `number` of this process, outside the clock. The error says why not, in words.
     fn launch(&self, number: u64, nonce: &Nonce) -> Result<Launch, String>;
 
+    /// Whether it runs the payload; if not, something smaller that proves itself by the nonce all the same.
+    fn runs_payload(&self) -> bool {
+        true
+    }
+
     /// Whether it is only started alone, never several at once.
     fn alone(&self) -> bool {
         false

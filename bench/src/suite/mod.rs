@@ -7,7 +7,7 @@ pub mod startup;
 
 use isolab_reports::model::{Cell, Role};
 
-use crate::subject::About;
+use crate::subject::Subject;
 
 /// The name of a cell: the subject's, with `@N` where several start at once.
 fn name(subject: &str, parallel: u32) -> String {
@@ -15,7 +15,8 @@ fn name(subject: &str, parallel: u32) -> String {
 }
 
 /// A subject's cell.
-fn cell(about: &About, parallel: u32) -> Cell {
+fn cell(subject: &dyn Subject, parallel: u32) -> Cell {
+    let about = subject.about();
     Cell {
         name: name(about.name, parallel),
         subject: about.name.to_owned(),
@@ -24,6 +25,7 @@ fn cell(about: &About, parallel: u32) -> Cell {
         about: about.about.to_owned(),
         command: about.command.clone(),
         version: about.version.clone(),
+        payload: subject.runs_payload(),
     }
 }
 

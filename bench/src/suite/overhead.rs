@@ -85,11 +85,11 @@ impl Subject for Bare<'_> {
 
 /// The two, and the A/A twin of the first.
 pub fn stations<'a>(process: &'a dyn Subject, bare: &'a Bare<'a>) -> Vec<Station<'a>> {
-    let harness = cell(process.about(), 1);
+    let harness = cell(process, 1);
     vec![
         Station { cell: harness.clone(), subject: process },
         Station { cell: twin(&harness), subject: process },
-        Station { cell: cell(bare.about(), 1), subject: bare },
+        Station { cell: cell(bare, 1), subject: bare },
     ]
 }
 

@@ -16,7 +16,7 @@ pub fn stations<'a>(subjects: &'a [Box<dyn Subject + 'a>], parallel: &[u32]) -> 
     let mut stations: Vec<Station<'a>> = Vec::new();
     for count in parallel {
         let there = subjects.iter().filter(|subject| *count == 1 || !subject.alone());
-        stations.extend(there.map(|it| Station { cell: cell(it.about(), *count), subject: &**it }));
+        stations.extend(there.map(|it| Station { cell: cell(&**it, *count), subject: &**it }));
     }
     let original = stations.iter().position(|station| station.cell.role == Role::Baseline).unwrap_or(0);
     if let Some(station) = stations.get(original) {

@@ -1,7 +1,7 @@
 //! The report as Markdown: for a pull request, a chat, an answer sheet.
 
 use crate::analysis::Analysis;
-use crate::answers::answers;
+use crate::answers::{Answer, answers};
 use crate::chart::{Chart, Charts};
 use crate::compare::{Comparison, sentences};
 use crate::criterion::Group;
@@ -11,12 +11,24 @@ use crate::tables::{self, Table};
 use crate::text::printable;
 use crate::words;
 
+/// A question and its answer: what it comes to in one line, the rest in a list beneath.
+pub(crate) fn answered(answer: &Answer) -> String {
+    let mut sentences = answer.sentences.iter().map(|sentence| escaped(sentence));
+    let first = sentences.next().unwrap_or_default();
+    let rest: Vec<String> = sentences.map(|sentence| format!("- {sentence}\n")).collect();
+    let gap = if rest.is_empty() { "" } else { "\n" };
+    format!("**{}** {first}\n{gap}{}", answer.question, rest.concat())
+}
+
 /// The whole report.
 pub(crate) fn markdown(analysis: &Analysis<'_>, charts: &Charts) -> String {
     let run = analysis.run;
     let mut parts = vec![format!("# isolab, suite {}\n\n", escaped(&run.plan.suite))];
     for answer in answers(analysis) {
-        parts.push(format!("**{}** {}\n\n", answer.question, escaped(&answer.sentences.join(" "))));
+        parts.push(format!("{}\n", answered(&answer)));
+    }
+    if !analysis.cells.is_empty() {
+        parts.push("## Start-up beside the baseline\n\n".to_owned());
     }
     for sentence in words::verdict(analysis) {
         parts.push(format!("- {}\n", escaped(&sentence)));

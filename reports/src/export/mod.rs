@@ -6,4 +6,4 @@ mod markdown;
 
 pub(crate) use copies::{acts, costs, trends};
 pub(crate) use csv::{density, samples, slopes, summary};
-pub(crate) use markdown::{benchmarks, comparison, hosts, markdown};
+pub(crate) use markdown::{answered, benchmarks, comparison, hosts, markdown};

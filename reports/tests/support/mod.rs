@@ -174,6 +174,7 @@ pub(crate) fn cell(name: &str, role: Role) -> Cell {
         about: "something to start".into(),
         command: vec!["start".into(), "{}".into()],
         version: None,
+        payload: true,
     }
 }
 

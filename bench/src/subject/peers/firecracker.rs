@@ -37,6 +37,10 @@ impl Subject for Firecracker<'_> {
         &self.about
     }
 
+    fn runs_payload(&self) -> bool {
+        false
+    }
+
     fn stays(&self) -> bool {
         false
     }
