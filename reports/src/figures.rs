@@ -14,7 +14,8 @@ pub fn figures(run: &Run) -> String {
     let head =
         "| subject | starts in | beside a process | 95 % interval | one more costs |\n|---|---:|---:|---:|---:|\n";
     let rows: String = analysis.compared().filter_map(|cell| row(&analysis, cell)).collect();
-    let answers: String = answers(&analysis).iter().map(|answer| format!("\n{}", answered(answer))).collect();
+    let answers: Vec<String> = answers(&analysis).iter().map(answered).collect();
+    let answers = answers.iter().flat_map(|answer| ["\n", answer]).collect::<String>();
     let host = &run.host;
     let kvm = host.kvm_driver.as_ref().map_or_else(|| "no KVM".to_owned(), |driver| format!("KVM by {driver}"));
     let made = format!(

@@ -130,6 +130,11 @@ impl<'a> Family<'a> {
         self.errand(&["rmi", image]).map(drop)
     }
 
+    /// Where they were made.
+    pub(crate) fn lab(&self) -> &'a Lab {
+        self.lab
+    }
+
     /// Where they are.
     pub(crate) fn root(&self) -> &Path {
         &self.root

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::original::Monitor;
-use super::{Held, Nonce, errand, next_number};
+use super::{Held, Lab, Nonce, errand, next_number};
 
 /// A folder of machines, and the nonce that only its first one was told.
 #[derive(Debug)]
@@ -56,6 +56,11 @@ impl<'a> Farm<'a> {
     /// Removes a machine.
     pub(crate) fn remove(&self, name: &str) -> Result<(), String> {
         self.errand(&["rm", name]).map(drop)
+    }
+
+    /// Where they were made.
+    pub(crate) fn lab(&self) -> &'a Lab {
+        self.monitor.lab
     }
 
     /// Where they are.

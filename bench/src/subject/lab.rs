@@ -1,6 +1,6 @@
 //! What every subject stands on: the folders, the payload on disk, the engines' commands, the image.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,13 @@ impl Lab {
     /// The scratch folder.
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// Has all that others have left unwritten brought to the disk, before something that syncs is on the clock: ext4 and its like write
+    /// it together with what is synced (`data=ordered`), and whoever syncs first would pay for all. An error of syncfs(2) is one of
+    /// somebody else's file.
+    pub(crate) fn settle_disk(&self) {
+        let _ = File::open(self.scratch.path()).map(nix::unistd::syncfs);
     }
 
     /// The payload's file. Below the data root: /run, where scratch folders lie, forbids execution on many hosts.

@@ -170,6 +170,19 @@ impl Parent<'_> {
         }
     }
 
+    fn lab(&self) -> &Lab {
+        match self {
+            Self::Farm(farm) => farm.lab(),
+            Self::Family(family) => family.lab(),
+        }
+    }
+
+    /// Makes a clone while nobody else does, on a disk at rest.
+    fn clone_alone(&self, from: &str, full: bool, writes: u32) -> Result<Cost, String> {
+        self.lab().settle_disk();
+        self.clone_once(from, full, writes)
+    }
+
     /// Makes a clone, starts it, has it write, and removes it.
     fn clone_once(&self, from: &str, full: bool, writes: u32) -> Result<Cost, String> {
         let name = format!("copy{}", next_number());
@@ -227,7 +240,7 @@ fn written<'a>(kind: Kind<'a>, writes: &[u32]) -> Group<'a> {
     let plans: Vec<(bool, u32)> = cells.iter().map(|cell| (cell.act == Act::Full, cell.writes)).collect();
     let act = move |parent: &Parent<'_>| {
         let one = |(place, (full, writes)): (usize, &(bool, u32))| {
-            (place, outcome(parent.clone_once(parent.original(), *full, *writes)))
+            (place, outcome(parent.clone_alone(parent.original(), *full, *writes)))
         };
         plans.iter().enumerate().map(one).collect()
     };
@@ -240,7 +253,7 @@ fn chain<'a>(kind: Kind<'a>, depths: &'static [u32]) -> Group<'a> {
     let act = move |parent: &Parent<'_>| {
         let one = |(place, depth): (usize, &u32)| {
             let from = if *depth == 1 { parent.original().to_owned() } else { format!("d{}", depth - 1) };
-            (place, outcome(parent.clone_once(&from, false, 0)))
+            (place, outcome(parent.clone_alone(&from, false, 0)))
         };
         depths.iter().enumerate().map(one).collect()
     };
@@ -268,6 +281,7 @@ fn crowd<'a>(kind: Kind<'a>, numbers: &'static [u32]) -> Group<'a> {
     let plans: Vec<(bool, u32)> = cells.iter().map(|cell| (cell.act == Act::Full, cell.together)).collect();
     let act = move |parent: &Parent<'_>| {
         let at_once = |(place, (full, number)): (usize, &(bool, u32))| {
+            parent.lab().settle_disk();
             thread::scope(|scope| {
                 // Bytes can't be told apart while several are made; times can.
                 let one = || parent.clone_once(parent.original(), *full, 0).map(without_bytes);

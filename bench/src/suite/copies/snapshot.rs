@@ -177,6 +177,7 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
     let cells = acts.map(|act| cell(act, Sweep::Size, [size, dirty, touch(act)])).into();
     let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
+        monitor.lab.settle_disk();
         let created = original.snapshot(&folder.0).map(|ready_ns| {
             let (disk, apparent) = disk(&folder.0);
             Cost { ready_ns, disk_bytes: Some(disk), apparent_bytes: Some(apparent), ..Cost::default() }
@@ -187,6 +188,7 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
         let pages = u64::from(dirty) * MIB / PAGE;
         let again = |how| outcome(original.restored(how, folder.name()).and_then(|held| machine(held, pages, None)));
         let gone_on = [(0, outcome(created)), (1, again("--lazy")), (2, again("--eager"))];
+        monitor.lab.settle_disk();
         let plain = write_plainly(&folder, u64::from(dirty) * MIB).map_err(|error| error.to_string());
         gone_on.into_iter().chain([(3, outcome(plain))]).collect()
     };
@@ -317,6 +319,7 @@ fn saved_since(original: &Original<'_>, base: &Folder, diff: bool, pages: u64) -
     let (mut held, socket) = original.listening(base.name())?;
     held.again(pages)?;
     let to = folder(original.lab());
+    original.lab().settle_disk();
     let ready_ns = save(&socket, &to.0, diff)?;
     held.dismiss();
     held.end()?;
@@ -404,7 +407,8 @@ fn committed<'a>(lab: &'a Lab, program: &'a std::path::Path, mib: u32) -> Group<
         }
         Ok((family, held, nonce))
     };
-    let act = |(family, _, nonce): &(Family<'_>, Held, Nonce)| {
+    let act = move |(family, _, nonce): &(Family<'_>, Held, Nonce)| {
+        lab.settle_disk();
         let before = disk(family.root());
         let image = format!("copy{}", next_number());
         let committed = family

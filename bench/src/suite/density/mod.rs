@@ -139,7 +139,7 @@ fn kept_for(waiting: usize, all: usize, budget: Duration) -> Duration {
 fn places<'a>(subjects: &'a [Box<dyn Subject + 'a>]) -> Vec<Place<'a>> {
     let staying = subjects.iter().filter(|subject| subject.stays());
     let mut places: Vec<Place<'a>> =
-        staying.map(|subject| Place { cell: cell(subject.about(), 1), subject: &**subject }).collect();
+        staying.map(|subject| Place { cell: cell(&**subject, 1), subject: &**subject }).collect();
     let original = places.iter().position(|place| place.cell.role == Role::Baseline).unwrap_or(0);
     if let Some(place) = places.get(original) {
         let twin = Place { cell: twin(&place.cell), subject: place.subject };
