@@ -94,9 +94,9 @@ fn faster(analysis: &Analysis<'_>) -> Vec<String> {
         let times = units::digits(ratio.estimate);
         format!("{name} takes {times} times as long ({})", units::ratios(ratio.low, ratio.high))
     };
-    let others: Vec<(String, Interval)> = rest.iter().filter_map(against).collect();
+    let (told, untold): (Vec<_>, Vec<_>) = rest.iter().filter_map(against).partition(|(_, ratio)| ratio.is_bounded());
     let (alike, slower): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|(_, ratio)| word(ratio, analysis.floor()) != Word::Slower);
+        told.into_iter().partition(|(_, ratio)| word(ratio, analysis.floor()) != Word::Slower);
     if !slower.is_empty() {
         let named: Vec<String> = slower.iter().map(longer).collect();
         sentences.push(format!("{}.", listed(&named)));
@@ -104,6 +104,10 @@ fn faster(analysis: &Analysis<'_>) -> Vec<String> {
     if !alike.is_empty() {
         let named: Vec<String> = alike.into_iter().map(|(name, _)| name).collect();
         sentences.push(format!("No difference to {} can be told from noise.", listed(&named)));
+    }
+    if !untold.is_empty() {
+        let named: Vec<String> = untold.into_iter().map(|(name, _)| name).collect();
+        sentences.push(format!("How much longer {} takes can't be told after so few rounds.", listed(&named)));
     }
     sentences.extend(smaller.iter().filter_map(|(cell, _)| {
         let ratio = analysis.ratio(first, cell)?;

@@ -294,10 +294,8 @@ def same(found, expected):
 def answers(markdown, expected):
     """Each number of an answer, and each with its interval: `1.26 times as long (1.19–1.35×)`."""
     told, compared = list(expected.told()), 0
-    for line in markdown.splitlines():
-        if not re.match(r"\*\*W.*\?\*\* ", line):
-            continue
-        line = line.partition("** ")[2]
+    for line in markdown.partition("\n## ")[0].splitlines()[1:]:
+        line = re.sub(r"^\*\*W.*\?\*\* |^- ", "", line)
         for text in WITHIN.findall(line) + ALONE.findall(WITHIN.sub("", line)):
             if not any(same(numbers(text), right) for right in told):
                 sys.exit(f"the answer tells {text!r}, which nothing here finds: {line}")
