@@ -227,6 +227,13 @@ impl Memory {
     }
 }
 
+/// The most that one write(2) takes: 1 MiB.
+///
+/// A file system with large folios takes pages of the size of what it is given, and from 2 MiB on whole blocks of the page allocator. On a
+/// host that is a machine itself those are what it has given back to the host beneath it (free page reporting), and each is waited for
+/// when it is used again: 128 MiB in one piece took 0.34 to 0.42 s, synced, and in pieces of 1 MiB or less 0.10 to 0.12.
+const PIECE: u64 = 1 << 20;
+
 /// Writes `length` bytes at `host`, in guest memory, to `file` at `offset`.
 fn write_out(file: &File, offset: u64, host: u64, length: u64) -> io::Result<()> {
     let mut done = 0;
@@ -236,7 +243,7 @@ fn write_out(file: &File, offset: u64, host: u64, length: u64) -> io::Result<()>
             libc::pwrite(
                 file.as_raw_fd(),
                 (host + done) as *const libc::c_void,
-                (length - done) as usize,
+                (length - done).min(PIECE) as usize,
                 (offset + done) as libc::off_t,
             )
         };
