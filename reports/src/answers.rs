@@ -35,7 +35,10 @@ pub fn answers(analysis: &Analysis<'_>) -> Vec<Answer> {
     let copied: Vec<String> =
         analysis.snapshot.iter().flat_map(snapshots).chain(analysis.clone.iter().flat_map(clones)).collect();
     let measured = !copied.is_empty();
-    let sentences = if measured { copied } else { again(analysis) };
+    let mut sentences = if measured { copied } else { again(analysis) };
+    if measured && analysis.run.host.emulated {
+        sentences.push("The machine is emulated: of these times only the ratios count.".to_owned());
+    }
     let section = match (measured, analysis.snapshot.is_some()) {
         (true, true) => ("snapshots", "All of snapshots and clones"),
         (true, false) => ("clones", "All of clones"),

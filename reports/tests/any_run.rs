@@ -158,6 +158,15 @@ fn an_emulated_machine_shows_ratios_and_no_time_in_its_verdict() {
 }
 
 #[test]
+fn copies_on_an_emulated_machine_are_told_with_a_warning() {
+    let warning = "of these times only the ratios count";
+    let (_, mut run) = support::fixture();
+    assert!(!page(&run).contains(warning));
+    run.host.emulated = true;
+    assert!(page(&run).contains(warning));
+}
+
+#[test]
 fn a_run_of_density_alone_answers_its_question_and_no_other() {
     let run = density_of(3, |cell| (cell as u64 + 1) << 20);
     let page = page(&run);
