@@ -1,5 +1,7 @@
 //! The record of a run, put together: `run.json`.
 
+use std::path::Path;
+
 use isolab_reports::model::{Cell, Copies, Density, Fact, Host, Plan, Run, SCHEMA_VERSION, Status, Tool};
 use isolab_reports::verdict::verdicts;
 
@@ -60,8 +62,13 @@ pub fn record(frame: Frame, measured: Measured, beside: Beside) -> Run {
     run
 }
 
-/// This program, as its build script saw it.
-fn tool(command: Vec<String>) -> Tool {
+/// This program, as its build script saw it, and its command line.
+fn tool(mut command: Vec<String>) -> Tool {
+    // By its name: where it lies tells of somebody's folders, and nothing of the run.
+    if let Some(program) = command.first_mut() {
+        let name = Path::new(program).file_name().map(|name| name.to_string_lossy().into_owned());
+        *program = name.unwrap_or_default();
+    }
     let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Tool {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -148,7 +155,7 @@ mod tests {
         let left_out = LeftOut { name: "runc", reason: "not on PATH".into(), hint: "install it".into() };
         let frame = Frame {
             started: clock::date(),
-            command: vec!["isolab-bench".into()],
+            command: vec!["/home/somebody/isolab-bench".into(), "run".into()],
             plan: plan(&terms, cells.len()),
             host: host(),
             cells,
@@ -161,6 +168,7 @@ mod tests {
         assert_eq!(run.verdicts.len(), 1);
         assert_eq!((run.verdicts[0].cell.as_str(), run.verdicts[0].word), ("container", Word::Slower));
         assert_eq!(run.host.facts[0].value, "left out: not on PATH");
+        assert_eq!(run.tool.command, ["isolab-bench", "run"]);
         assert_eq!(read::read(&serde_json::to_string(&run).unwrap()).unwrap(), run);
     }
 }

@@ -77,7 +77,7 @@ pub struct Tool {
     pub rustc: String,
     /// `release` or `debug`.
     pub profile: String,
-    /// The command line.
+    /// The command line; the program by its name.
     pub command: Vec<String>,
 }
 
