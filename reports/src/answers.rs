@@ -110,16 +110,12 @@ fn faster(analysis: &Analysis<'_>) -> Vec<String> {
     }
     if !untold.is_empty() {
         let named: Vec<String> = untold.into_iter().map(|(name, _)| name).collect();
-        sentences.push(format!("How much longer {} takes can't be told after so few rounds.", listed(&named)));
+        sentences.push(format!("After so few rounds it can’t be told how much longer these take: {}.", listed(&named)));
     }
     sentences.extend(smaller.iter().filter_map(|(cell, _)| {
-        let ratio = analysis.ratio(first, cell)?;
-        let (times, within) = (units::digits(ratio.estimate), units::ratios(ratio.low, ratio.high));
+        let beside = longer(&(name.clone(), analysis.ratio(first, cell)?));
         let smaller = &cell.cell().name;
-        Some(format!(
-            "{smaller}, which runs less than the program, shows what its mechanism costs at least: {name} takes {times} times as long \
-             ({within})."
-        ))
+        Some(format!("{smaller}, which runs less than the program, shows what its mechanism costs at least: {beside}."))
     }));
     sentences
 }

@@ -45,7 +45,7 @@ impl<'a> Original<'a> {
 
     /// Has it saved to a folder that is not there yet; how long that took, in nanoseconds.
     pub(crate) fn snapshot(&self, to: &Path) -> Result<u64, String> {
-        save(&self.socket, to, false)
+        save(self.monitor.lab, &self.socket, to, false)
     }
 
     /// A machine that goes on from a snapshot of it and can itself be asked to be saved: with the place where it listens.
@@ -78,8 +78,9 @@ impl<'a> Original<'a> {
 }
 
 /// Has whoever listens there saved to a folder that is not there yet, or only what changed since the snapshot that it goes on from; how
-/// long that took, in nanoseconds.
-pub(crate) fn save(socket: &Path, to: &Path, diff: bool) -> Result<u64, String> {
+/// long that took, in nanoseconds, from a disk at rest.
+pub(crate) fn save(lab: &Lab, socket: &Path, to: &Path, diff: bool) -> Result<u64, String> {
+    lab.settle_disk();
     let begun = clock::now();
     ask(socket, &Request::Snapshot { to: to.to_owned(), diff }).map_err(|error| crate::chain(&error))?;
     Ok(clock::now() - begun)

@@ -177,7 +177,6 @@ fn sized(monitor: Monitor<'_>, size: u32, dirty: u32) -> Group<'_> {
     let cells = acts.map(|act| cell(act, Sweep::Size, [size, dirty, touch(act)])).into();
     let act = move |original: &Original<'_>| {
         let folder = folder(monitor.lab);
-        monitor.lab.settle_disk();
         let created = original.snapshot(&folder.0).map(|ready_ns| {
             let (disk, apparent) = disk(&folder.0);
             Cost { ready_ns, disk_bytes: Some(disk), apparent_bytes: Some(apparent), ..Cost::default() }
@@ -319,8 +318,7 @@ fn saved_since(original: &Original<'_>, base: &Folder, diff: bool, pages: u64) -
     let (mut held, socket) = original.listening(base.name())?;
     held.again(pages)?;
     let to = folder(original.lab());
-    original.lab().settle_disk();
-    let ready_ns = save(&socket, &to.0, diff)?;
+    let ready_ns = save(original.lab(), &socket, &to.0, diff)?;
     held.dismiss();
     held.end()?;
     let (disk, apparent) = disk(&to.0);
